@@ -1,0 +1,200 @@
+#include "base/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+void fz_close(int *fd)
+{
+	int saved = errno;
+
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+	errno = saved;
+}
+
+ssize_t fz_pread(int fd, void *data, size_t n, off_t off)
+{
+	size_t got = 0;
+
+	while (got < n) {
+		ssize_t r = pread(fd, (uint8_t *)data + got, n - got, off + (off_t)got);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return -errno;
+		if (r == 0)
+			break;
+		got += (size_t)r;
+	}
+	return (ssize_t)got;
+}
+
+int fz_pwrite(int fd, const void *data, size_t n, off_t off)
+{
+	size_t put = 0;
+
+	while (put < n) {
+		ssize_t r = pwrite(fd, (const uint8_t *)data + put, n - put, off + (off_t)put);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return -errno;
+		if (r == 0)
+			return -EIO;
+		put += (size_t)r;
+	}
+	return 0;
+}
+
+int fz_write(int fd, const void *data, size_t n)
+{
+	size_t put = 0;
+
+	while (put < n) {
+		ssize_t r = write(fd, (const uint8_t *)data + put, n - put);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return -errno;
+		put += (size_t)r;
+	}
+	return 0;
+}
+
+int fz_read_file(int dirfd, const char *path, size_t max_bytes, struct fz_buf *out, struct fz_err *err)
+{
+	int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC);
+	int rc = 0;
+
+	if (fd < 0)
+		return fz_fail_errno(err, errno, "cannot open %s", path);
+	for (;;) {
+		uint8_t *p = fz_buf_room(out, 65536);
+		ssize_t n;
+
+		if (!p) {
+			rc = fz_fail_errno(err, ENOMEM, "reading %s", path);
+			break;
+		}
+		n = read(fd, p, 65536);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			rc = fz_fail_errno(err, errno, "reading %s", path);
+			break;
+		}
+		if (n == 0)
+			break;
+		out->size += (size_t)n;
+		if (out->size > max_bytes) {
+			rc = fz_fail_errno(err, EFBIG, "reading %s (limit %zu bytes)", path, max_bytes);
+			break;
+		}
+	}
+	if (out->data)
+		out->data[out->size] = 0;
+	fz_close(&fd);
+	return rc;
+}
+
+int fz_sync_parent(int dirfd, const char *path, struct fz_err *err)
+{
+	const char *slash = strrchr(path, '/');
+	char *dir = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+	int fd, rc = 0;
+
+	if (!dir)
+		return fz_fail_errno(err, ENOMEM, "syncing the directory of %s", path);
+	fd = openat(dirfd, dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || fsync(fd) < 0)
+		rc = fz_fail_errno(err, errno, "syncing directory %s", dir);
+	fz_close(&fd);
+	free(dir);
+	return rc;
+}
+
+int fz_write_file(int dirfd, const char *path, const void *data, size_t n, mode_t mode, struct fz_err *err)
+{
+	static atomic_uint serial;
+	char tmp[4096];
+	int fd, rc;
+
+	if (snprintf(tmp, sizeof(tmp), "%s.tmp%d.%u", path, (int)getpid(), atomic_fetch_add(&serial, 1)) >=
+	    (int)sizeof(tmp))
+		return fz_fail_errno(err, ENAMETOOLONG, "writing %s", path);
+	fd = openat(dirfd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+	if (fd < 0)
+		return fz_fail_errno(err, errno, "cannot create %s", tmp);
+	rc = fz_pwrite(fd, data, n, 0);
+	if (rc == 0 && fsync(fd) < 0)
+		rc = -errno;
+	fz_close(&fd);
+	if (rc == 0 && renameat(dirfd, tmp, dirfd, path) < 0)
+		rc = -errno;
+	if (rc < 0) {
+		unlinkat(dirfd, tmp, 0);
+		return fz_fail_errno(err, -rc, "writing %s", path);
+	}
+	return fz_sync_parent(dirfd, path, err);
+}
+
+int fz_mkdirs(int dirfd, const char *path, mode_t mode, struct fz_err *err)
+{
+	char *p = strdup(path);
+	int rc = 0;
+
+	if (!p)
+		return fz_fail_errno(err, ENOMEM, "creating %s", path);
+	for (char *s = p + 1; rc == 0 && *p; s++) {
+		char c = *s;
+
+		if (c != '/' && c != 0)
+			continue;
+		*s = 0;
+		if (mkdirat(dirfd, p, mode) < 0 && errno != EEXIST)
+			rc = fz_fail_errno(err, errno, "cannot create directory %s", p);
+		*s = c;
+		if (c == 0)
+			break;
+	}
+	free(p);
+	return rc;
+}
+
+int fz_remove_tree(int dirfd, const char *path, struct fz_err *err)
+{
+	struct dirent *e;
+	DIR *d;
+	int fd, rc = 0;
+
+	if (unlinkat(dirfd, path, 0) == 0 || errno == ENOENT)
+		return 0;
+	if (errno != EISDIR && errno != EPERM)
+		return fz_fail_errno(err, errno, "removing %s", path);
+	fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return fz_fail_errno(err, errno, "removing %s", path);
+	d = fdopendir(fd);
+	if (!d) {
+		fz_close(&fd);
+		return fz_fail_errno(err, ENOMEM, "removing %s", path);
+	}
+	while (rc == 0 && (e = readdir(d)))
+		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+			rc = fz_remove_tree(fd, e->d_name, err);
+	closedir(d);
+	if (rc == 0 && unlinkat(dirfd, path, AT_REMOVEDIR) < 0 && errno != ENOENT)
+		rc = fz_fail_errno(err, errno, "removing %s", path);
+	return rc;
+}

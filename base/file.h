@@ -1,0 +1,31 @@
+/* file.h - files done right: whole reads and writes, atomic replacement, directory sync. All paths are relative to a
+ * directory descriptor (AT_FDCWD works), since the state directory is hidden by the mount and reached by descriptor. */
+#ifndef FZ_BASE_FILE_H
+#define FZ_BASE_FILE_H
+
+#include "base/buf.h"
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+/* Closes *fd if it is >= 0 and sets it to -1. Keeps errno. */
+void fz_close(int *fd);
+/* Read exactly n bytes at off. Returns n, fewer at the end of the file, or -errno. Restarts after EINTR. */
+ssize_t fz_pread(int fd, void *data, size_t n, off_t off);
+/* Write all n bytes at off, or return -errno. */
+int fz_pwrite(int fd, const void *data, size_t n, off_t off) FZ_MUST_CHECK;
+/* Write all n bytes at the descriptor's position (files, pipes, sockets). */
+int fz_write(int fd, const void *data, size_t n) FZ_MUST_CHECK;
+/* Appends the whole file to *out; -EFBIG when larger than max_bytes, -ENOENT when there is none. */
+int fz_read_file(int dirfd, const char *path, size_t max_bytes, struct fz_buf *out, struct fz_err *err) FZ_MUST_CHECK;
+/* Replaces path atomically: temporary name, write, fsync, rename, fsync of the directory. mode as for open(2). */
+int fz_write_file(int dirfd, const char *path, const void *data, size_t n, mode_t mode, struct fz_err *err)
+	FZ_MUST_CHECK;
+/* fsync of the directory that holds path. */
+int fz_sync_parent(int dirfd, const char *path, struct fz_err *err) FZ_MUST_CHECK;
+/* mkdir -p with mode; exists already is success. */
+int fz_mkdirs(int dirfd, const char *path, mode_t mode, struct fz_err *err) FZ_MUST_CHECK;
+/* rm -rf below dirfd; a missing path is success. */
+int fz_remove_tree(int dirfd, const char *path, struct fz_err *err) FZ_MUST_CHECK;
+
+#endif
