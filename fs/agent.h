@@ -1,0 +1,28 @@
+/* agent.h - the agent acts on the mount as an application does, so that neither worker nor supervisor ever issues a
+ * request to its own mount (a thread that waits for its own process cannot be killed). This is both ends: the worker's
+ * client, and the loop that the agent process runs. One SEQPACKET socket pair; requests are answered in order. */
+#ifndef FZ_FS_AGENT_H
+#define FZ_FS_AGENT_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct fs_agent;
+
+/* Client over fd (owned). Thread-safe. */
+int fs_agent_open(struct fs_agent **out, int fd, struct fz_err *err) FZ_MUST_CHECK;
+void fs_agent_close(struct fs_agent *a);
+
+/* The first 136 bytes of a database's -shm (two header copies and the checkpoint info) as applications see them: for
+ * mounts without passthrough, where mmap stores do not reach the backing file. -FZ_ENOTFOUND, -FZ_ETIMEOUT. */
+int fs_agent_shm(struct fs_agent *a, const char *db_path, uint8_t out[static 136], struct fz_err *err) FZ_MUST_CHECK;
+/* Takes (true) SQLite's SHARED lock on the database, waiting at most wait_ms, or drops it (false). -FZ_EBUSY. At most one
+ * lock at a time per database; dropped when the agent or the worker dies. */
+int fs_agent_lock(struct fs_agent *a, const char *db_path, bool take, int wait_ms, struct fz_err *err) FZ_MUST_CHECK;
+
+/* The agent's process: serves requests from sock until it is closed. mountfd: the root of the mount, opened through it. */
+int fs_agent_serve(int sock, int mountfd, struct fz_err *err) FZ_MUST_CHECK;
+
+#endif

@@ -1,0 +1,99 @@
+/* capture.h - turn what SQLite commits below a directory into transactions in the local logs, losing none and inventing
+ * none. Knows nothing of FUSE: whoever serves the files (fs/ops.c, or a test's SQLite VFS) tells what happens to them.
+ *
+ * A *file* (struct fs_file) is one regular backing file while the kernel has it open; an *event* is one change that is
+ * about to happen or has happened. fs_capture_before() may block: that is the barrier which keeps SQLite from
+ * overwriting what is not yet in the log. All calls are thread-safe; one database never waits for another. */
+#ifndef FZ_FS_CAPTURE_H
+#define FZ_FS_CAPTURE_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct cJSON;
+struct fs_capture;
+struct fs_file;
+struct fs_agent;
+struct ltx_logset;
+
+struct fs_capture_conf {
+	int rootfd;              /* the backing directory, borrowed */
+	int statefd;             /* the state directory, borrowed */
+	struct ltx_logset *logs; /* borrowed */
+	struct fs_agent *agent;  /* borrowed; NULL = none (tests): nothing that needs the mount's locks is done */
+	const char *const *databases; /* fnmatch patterns of paths below the mount that are databases whatever they hold */
+	size_t n_databases;
+	const char *const *exclude; /* paths that are never captured */
+	size_t n_exclude;
+	uint64_t log_max_bytes;       /* per database; 0 = 1 GiB. Beyond: squash, then fold (told in status and log) */
+	uint64_t scrub_bytes_per_s;   /* 0 = 8 MiB; UINT64_MAX = no background scrub */
+	bool passthrough;             /* the kernel passes reads and writes through: writes are seen only by their effects */
+	bool resume;                  /* applications live on from a former worker: do not recover, catch up */
+	bool clean_only;              /* tests: fail instead of resync when the clean marker does not match */
+};
+
+/* Opens: for every database already known (a log exists): recovery as in design "Capture" 8, before anything is served.
+ * Starts the capture thread and the scrub thread. */
+int fs_capture_open(struct fs_capture **out, const struct fs_capture_conf *conf, struct fz_err *err) FZ_MUST_CHECK;
+/* Captures what is visible, syncs the logs, writes the clean markers, stops the threads, frees. */
+int fs_capture_close(struct fs_capture *c, struct fz_err *err);
+
+enum fs_mode {
+	FS_MODE_ANY = 0,
+	FS_MODE_PASSTHROUGH,   /* reads and writes go to the backing file without a request */
+	FS_MODE_WRITE_THROUGH, /* each write is told by an event */
+};
+enum fs_role { FS_ROLE_OTHER, FS_ROLE_DB, FS_ROLE_WAL, FS_ROLE_SHM, FS_ROLE_JOURNAL };
+
+/* A file gets its first handle. path is relative to the mount; fd is a descriptor of the backing file (O_RDWR where the
+ * file allows it), borrowed until fs_capture_file_close(). *mode: in = what it must be (a resumed node keeps its mode) or
+ * FS_MODE_ANY; out = how to serve it (never PASSTHROUGH without conf.passthrough). created: by this open. */
+int fs_capture_file_open(struct fs_capture *c, const char *path, int fd, bool created, enum fs_mode *mode,
+			 struct fs_file **out, struct fz_err *err) FZ_MUST_CHECK;
+/* Its last handle is gone. */
+void fs_capture_file_close(struct fs_file *f);
+enum fs_role fs_capture_file_role(const struct fs_file *f);
+/* The role a path would have by its name and what is there now (a journal of a known database, ...). */
+enum fs_role fs_capture_role(struct fs_capture *c, const char *path);
+
+enum fs_event_op {
+	FS_EV_WRITE,    /* file, off, len: write-through only */
+	FS_EV_TRUNCATE, /* file or path, size (SETATTR size, O_TRUNC, fallocate) */
+	FS_EV_FSYNC,    /* file */
+	FS_EV_UNLINK,   /* path (file as well when it is open) */
+	FS_EV_RENAME,   /* path -> path2; a directory counts for all below it; exchange with RENAME_EXCHANGE */
+	FS_EV_LINK,     /* path -> path2 */
+	FS_EV_CREATE,   /* path: a new name appeared (before the file is opened) */
+	FS_EV_UNLOCK,   /* file: reserved; locks are local to the kernel */
+};
+struct fs_event {
+	enum fs_event_op op;
+	struct fs_file *file; /* NULL when the file is not open */
+	const char *path, *path2;
+	uint64_t off_bytes, len_bytes, size_bytes;
+	bool exchange;
+	void *priv; /* the capture's own, from before() to after(); start with NULL */
+};
+/* Before the operation is carried out on the backing file: 0, or -errno to answer the application with (only when nothing
+ * else keeps the promise: today never). after() must follow with the operation's result, on the same event. */
+int fs_capture_before(struct fs_capture *c, struct fs_event *ev);
+void fs_capture_after(struct fs_capture *c, struct fs_event *ev, int rc);
+
+/* Captures everything that is visible now in one database (name) or all (NULL) and syncs the logs. */
+int fs_capture_sync(struct fs_capture *c, const char *name, struct fz_err *err) FZ_MUST_CHECK;
+
+struct fs_scrub_result {
+	uint64_t databases, pages, differences; /* differences were captured as a new transaction and logged */
+	uint64_t busy;                          /* databases that could not be compared in time */
+};
+/* Compares every real page with the checksum table now (fazt verify --live). */
+int fs_capture_scrub(struct fs_capture *c, const char *name, struct fs_scrub_result *out, struct fz_err *err)
+	FZ_MUST_CHECK;
+/* Adds one object per database to the JSON array: name, txid, time, checksum, epoch, lineage, page_size, pages,
+ * journal_mode, capture ("wal" | "journal" | "compare" | "baseline"), in_doubt, merged_txns, resyncs, scrub_found,
+ * scrub_percent, last_error, log_bytes, base_bytes. */
+int fs_capture_status(struct fs_capture *c, struct cJSON *array);
+
+#endif

@@ -1,0 +1,39 @@
+/* supervisor.h - the process that owns the mount and outlives the worker: mounts over DIR, holds /dev/fuse, the backing
+ * directory and the memfd with the node state, starts worker and agent, replaces them when they die, keeps the OFD locks
+ * that keep others off the backing databases. No SQLite, no network, no threads. */
+#ifndef FZ_FS_SUPERVISOR_H
+#define FZ_FS_SUPERVISOR_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct fs_supervisor_conf {
+	const char *dir;       /* absolute; mounted over */
+	const char *state_dir; /* absolute; NULL = DIR/.fazt. Made 0700 */
+	/* Started with exec as `argv[0] argv[1] ...`; the descriptors below are inherited under these numbers. */
+	const char *const *worker_argv;
+	const char *const *agent_argv; /* NULL = no agent */
+	bool no_passthrough, no_resend, no_agent; /* force the fallbacks */
+	bool allow_other;                          /* true unless the user says otherwise */
+	int ready_fd; /* gets one byte 'k' when the mount serves, or 'e' and the error's text when it cannot; -1 = none */
+};
+/* Descriptor numbers in worker and agent. */
+enum fs_fd {
+	FS_FD_FUSE = 10,   /* /dev/fuse (worker) */
+	FS_FD_ROOT = 11,   /* backing directory (worker) */
+	FS_FD_STATE = 12,  /* state directory (worker) */
+	FS_FD_SHARED = 13, /* memfd: fs/shared.h (worker) */
+	FS_FD_SUPER = 14,  /* SEQPACKET to the supervisor (worker) */
+	FS_FD_AGENT = 15,  /* SEQPACKET between worker and agent (both) */
+	FS_FD_MOUNT = 16,  /* root of the mount (agent) */
+};
+/* Refuses when a process has a file below dir open (names it), when dir is a fazt mount already, when /dev/fuse is not
+ * there (says what to do). Runs until the mount is gone; SIGTERM and fazt umount end it in order: the worker captures and
+ * syncs all, then umount(2) (never lazy; -FZ_EBUSY while files are open, and it serves on). */
+int fs_supervisor_run(const struct fs_supervisor_conf *conf, struct fz_err *err) FZ_MUST_CHECK;
+/* Fills who ("sqlite3[1234] has app.db open") and returns true when some process has a file below dir open. */
+bool fs_supervisor_in_use(const char *dir, char *who, unsigned long cap);
+
+#endif

@@ -1,0 +1,19 @@
+/* inplace.h - bring a mounted database back while applications have it open, as one new transaction that acts on the
+ * files as an application does: WAL frames and wal-index under SQLite's own locks (reference: docs/design.md "Apply"), or
+ * in rollback mode under a rollback journal of its own. Schema cookie and change counter move above every value used. */
+#ifndef FZ_REPLICA_INPLACE_H
+#define FZ_REPLICA_INPLACE_H
+
+#include "replica/restore.h"
+
+struct replica_inplace_result {
+	uint32_t changed_pages, pages;
+	bool wal; /* how it was written */
+};
+/* restored: path of a complete database file (made by replica_restore) with the same page size; live: path of the
+ * database in the mount. wait_ms: how long to wait for the writer's lock (-FZ_EBUSY). Another page size: -FZ_EUSAGE with
+ * what to do. */
+int replica_inplace(const char *restored, const char *live, int64_t wait_ms, struct replica_inplace_result *result,
+		    struct fz_err *err) FZ_MUST_CHECK;
+
+#endif

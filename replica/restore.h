@@ -1,0 +1,48 @@
+/* restore.h - bring a database back as it was after one commit: plan from a listing (replica/plan.h, pure), fetch in
+ * parallel with ranged reads, write each page once into a temporary file, verify the checksum of the whole database,
+ * fsync, rename. Memory is bounded; a broken download resumes; an object that is gone makes it plan again. */
+#ifndef FZ_REPLICA_RESTORE_H
+#define FZ_REPLICA_RESTORE_H
+
+#include "replica/source.h"
+
+struct replica_progress {
+	/* Called about 5 times a second from one thread. total may grow. */
+	void (*tick)(struct replica_progress *p, uint64_t done_bytes, uint64_t total_bytes);
+};
+enum replica_when { REPLICA_LATEST, REPLICA_AT, REPLICA_TXID };
+struct replica_restore_conf {
+	enum replica_when when;
+	int64_t at_ms;
+	uint64_t txid;
+	const char *output; /* path; NULL with dry_run or verify_only */
+	bool force;         /* replace an existing output */
+	bool dry_run;       /* plan only: tells what would be fetched */
+	bool verify_only;   /* restore into nothing: every checksum is compared, pages are dropped */
+	unsigned parallel;  /* fetching threads; 0 = 4 */
+	uint64_t memory_bytes; /* for buffers; 0 = 24 MiB */
+	struct replica_progress *progress; /* NULL = none */
+	const volatile bool *cancel;       /* NULL = none */
+};
+struct replica_restore_result {
+	struct replica_commit commit; /* which one it took */
+	int64_t distance_ms;          /* asked moment - commit time; 0 unless REPLICA_AT */
+	uint32_t page_size, pages;
+	uint64_t objects, fetched_bytes, elapsed_ms;
+};
+/* -FZ_ENOTFOUND no such database; -FZ_ENOCOMMIT nothing that old; -FZ_EGAP; -FZ_ECHECKSUM; -FZ_ENOKEY; -FZ_EEXISTS. On
+ * failure the output does not exist or is what it was. */
+int replica_restore(struct replica_source *s, const struct replica_restore_conf *conf,
+		    struct replica_restore_result *result, struct fz_err *err) FZ_MUST_CHECK;
+
+struct replica_verify_result {
+	uint64_t objects, commits, bytes;
+	bool structure_only; /* no identity: names, sizes, claims and gaps only */
+	struct replica_commit first, last;
+};
+/* Every object of the source is read and checked: chain of checksums from the first restorable commit to the last. full:
+ * also restores the last commit into a temporary file beside tmp_dir and runs SQLite's integrity_check. */
+int replica_verify(struct replica_source *s, bool full, const char *tmp_dir, struct replica_verify_result *result,
+		   struct fz_err *err) FZ_MUST_CHECK;
+
+#endif
