@@ -1,0 +1,174 @@
+/* bench_app.c - an ordinary SQLite application for scripts/bench.py: runs one workload for some seconds on a database and
+ * prints operations per second. It knows nothing of fazt.
+ *   bench_app txn  DB JOURNAL SYNC SECONDS UID [RATE]   one-row transactions (100-byte rows)
+ *   bench_app bulk DB JOURNAL SYNC ROWS UID             rows in one transaction
+ *   bench_app read DB JOURNAL SYNC SECONDS UID          autocommit point reads of 100,000 rows
+ *   bench_app fill DB JOURNAL SYNC MEGABYTES UID        a database of that size (incompressible 1 KB rows) */
+#include <grp.h>
+#include <sqlite3.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static sqlite3 *db;
+
+static void check(int rc, const char *what)
+{
+	if (rc != SQLITE_OK && rc != SQLITE_DONE && rc != SQLITE_ROW) {
+		fprintf(stderr, "bench_app: %s: %s\n", what, sqlite3_errmsg(db));
+		exit(1);
+	}
+}
+
+static void run(const char *sql)
+{
+	check(sqlite3_exec(db, sql, NULL, NULL, NULL), sql);
+}
+
+static sqlite3_stmt *prepare(const char *sql)
+{
+	sqlite3_stmt *s;
+
+	check(sqlite3_prepare_v2(db, sql, -1, &s, NULL), sql);
+	return s;
+}
+
+static uint64_t seed = 88172645463325252u;
+
+static uint64_t rnd(void)
+{
+	seed ^= seed << 13;
+	seed ^= seed >> 7;
+	seed ^= seed << 17;
+	return seed;
+}
+
+static void insert(sqlite3_stmt *s, int64_t id, int bytes)
+{
+	static uint64_t row[128];
+
+	for (int i = 0; i < bytes / 8; i++)
+		row[i] = rnd();
+	sqlite3_bind_int64(s, 1, id);
+	sqlite3_bind_blob(s, 2, row, bytes, SQLITE_STATIC);
+	check(sqlite3_step(s), "insert");
+	sqlite3_reset(s);
+}
+
+static double bench_txn(double seconds, double rate)
+{
+	sqlite3_stmt *s = prepare("INSERT INTO t(id, v) VALUES (?1, ?2)");
+	double start = now(), end = start + seconds, t;
+	int64_t n = 0, base = (int64_t)(start * 1e6);
+
+	while ((t = now()) < end) {
+		if (rate > 0 && (double)n > (t - start) * rate) {
+			usleep(50);
+			continue;
+		}
+		insert(s, base + n++, 104);
+	}
+	sqlite3_finalize(s);
+	return (double)n / (now() - start);
+}
+
+static double bench_bulk(long rows)
+{
+	sqlite3_stmt *s = prepare("INSERT INTO t(id, v) VALUES (?1, ?2)");
+	double start = now();
+	int64_t base = (int64_t)(start * 1e6);
+
+	run("BEGIN");
+	for (long i = 0; i < rows; i++)
+		insert(s, base + i, 104);
+	run("COMMIT");
+	sqlite3_finalize(s);
+	return (double)rows / (now() - start);
+}
+
+static double bench_read(double seconds)
+{
+	sqlite3_stmt *s;
+	double start, end;
+	long n = 0;
+
+	run("BEGIN");
+	s = prepare("INSERT OR IGNORE INTO t(id, v) VALUES (?1, ?2)");
+	for (int i = 0; i < 100000; i++)
+		insert(s, i, 104);
+	sqlite3_finalize(s);
+	run("COMMIT");
+	s = prepare("SELECT length(v) FROM t WHERE id = ?1");
+	start = now();
+	for (end = start + seconds; now() < end;)
+		for (int i = 0; i < 64; i++, n++) {
+			sqlite3_bind_int64(s, 1, (int64_t)(rnd() % 100000));
+			check(sqlite3_step(s), "select");
+			sqlite3_reset(s);
+		}
+	sqlite3_finalize(s);
+	return (double)n / (now() - start);
+}
+
+static double bench_fill(long megabytes)
+{
+	sqlite3_stmt *s;
+	double start = now();
+	int64_t id = 0;
+
+	for (long m = 0; m < megabytes; m += 8) {
+		run("BEGIN");
+		s = prepare("INSERT INTO t(id, v) VALUES (?1, ?2)");
+		for (int i = 0; i < 8 * 820; i++)
+			insert(s, ++id, 1000);
+		sqlite3_finalize(s);
+		run("COMMIT");
+	}
+	return (double)megabytes / (now() - start);
+}
+
+int main(int argc, char **argv)
+{
+	char sql[200];
+	double result;
+	int uid;
+
+	if (argc < 7) {
+		fprintf(stderr, "usage: bench_app txn|bulk|read|fill DB JOURNAL SYNC N UID [RATE]\n");
+		return 2;
+	}
+	uid = atoi(argv[6]);
+	if (uid && (setgroups(0, NULL) < 0 || setgid((gid_t)uid) < 0 || setuid((uid_t)uid) < 0)) {
+		perror("setuid");
+		return 1;
+	}
+	check(sqlite3_open(argv[2], &db), "open");
+	sqlite3_busy_timeout(db, 10000);
+	snprintf(sql, sizeof(sql), "PRAGMA journal_mode=%s", argv[3]);
+	run(sql);
+	snprintf(sql, sizeof(sql), "PRAGMA synchronous=%s", argv[4]);
+	run(sql);
+	run("CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, v BLOB)");
+	if (!strcmp(argv[1], "txn"))
+		result = bench_txn(atof(argv[5]), argc > 7 ? atof(argv[7]) : 0);
+	else if (!strcmp(argv[1], "bulk"))
+		result = bench_bulk(atol(argv[5]));
+	else if (!strcmp(argv[1], "read"))
+		result = bench_read(atof(argv[5]));
+	else
+		result = bench_fill(atol(argv[5]));
+	printf("%.1f\n", result);
+	check(sqlite3_close(db), "close");
+	return 0;
+}

@@ -1,0 +1,239 @@
+"""What the scenarios of tests/e2e share: a scratch directory, a mount, the fazt program, and cleaning up behind them."""
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.environ.get("B", os.path.join(ROOT, "build"))
+FAZT = os.path.join(BUILD, "fazt")
+
+
+class Failure(Exception):
+    """A scenario's finding: the promise that was broken."""
+
+
+def need(condition, text, *args):
+    if not condition:
+        raise Failure(text % args if args else text)
+
+
+def fazt(*args, check=True, timeout=120, **kw):
+    """Runs fazt; returns the CompletedProcess. check: exit code 0 is required."""
+    r = subprocess.run([FAZT, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                       timeout=timeout, stdin=subprocess.DEVNULL, **kw)
+    if check and r.returncode != 0:
+        raise Failure("fazt %s: exit %d\n%s%s" % (" ".join(map(str, args)), r.returncode, r.stdout, r.stderr))
+    return r
+
+
+def fazt_json(*args, **kw):
+    return json.loads(fazt(*args, **kw).stdout)
+
+
+def alive(pid):
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            return f.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(what, test, seconds=30.0):
+    """Polls test() until it is true; a scenario that waits for ever fails with what it waited for."""
+    end = time.monotonic() + seconds
+    while not test():
+        if time.monotonic() > end:
+            raise Failure("waited %.0f s for %s" % (seconds, what))
+        time.sleep(0.01)
+
+
+def children(pid):
+    out = []
+    for p in os.listdir("/proc"):
+        if p.isdigit():
+            try:
+                with open("/proc/%s/stat" % p) as f:
+                    if int(f.read().rsplit(")", 1)[1].split()[1]) == pid:
+                        out.append(int(p))
+            except OSError:
+                pass
+    return out
+
+
+def is_mounted(path):
+    with open("/proc/self/mounts") as f:
+        return any(l.split()[1] == path.replace(" ", "\\040") for l in f)
+
+
+@contextlib.contextmanager
+def scratch(name):
+    """A directory that is removed at the end, with every mount below it, also on failure."""
+    base = os.environ.get("FAZT_SCRATCH") or None
+    path = tempfile.mkdtemp(prefix="fazt-%s-" % name, dir=base)
+    try:
+        yield path
+    finally:
+        with open("/proc/self/mounts") as f:
+            below = [l.split()[1] for l in f if l.split()[1].startswith(path)]
+        for m in sorted(below, reverse=True):
+            subprocess.run([FAZT, "umount", m], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
+            if is_mounted(m):
+                subprocess.run(["umount", "-l", m])
+        if os.environ.get("FAZT_KEEP"):
+            print("kept:", path)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+class Mount:
+    """fazt over one directory, run in the foreground by this process so that its end is seen."""
+
+    def __init__(self, base, *flags, name="app", store="store", key=None, targets=None):
+        self.base, self.flags = base, list(flags)
+        self.dir = os.path.join(base, name)
+        self.store = os.path.join(base, store)
+        self.key = key or os.path.join(base, "key")
+        self.targets = targets
+        self.proc = None
+        os.makedirs(self.dir, exist_ok=True)
+        if not os.path.exists(self.key):
+            fazt("keygen", "-o", self.key)
+        with open(self.key) as f:
+            self.recipient = [w for l in f for w in l.split() if w.startswith("age1")][0]
+
+    def start(self, env=None, check=True):
+        targets = self.targets if self.targets is not None else ["dir:" + self.store]
+        cmd = [FAZT, "mount", "--foreground", "--recipient", self.recipient, *self.flags]
+        for t in targets:
+            cmd += ["--target", t]
+        self.log = open(os.path.join(self.base, "fazt.log"), "ab")
+        self.proc = subprocess.Popen([*cmd, self.dir], stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL,
+                                     env={**os.environ, **(env or {})}, start_new_session=True)
+        if not check:
+            return self
+
+        def ready():
+            if self.proc.poll() is not None:
+                raise Failure("fazt mount ended with %d:\n%s" % (self.proc.returncode, self.tail()))
+            return is_mounted(self.dir) and fazt("status", "--json", self.dir, check=False).returncode in (0, 1)
+        wait_for("the mount of %s" % self.dir, ready)
+        return self
+
+    def tail(self, lines=40):
+        with open(os.path.join(self.base, "fazt.log"), errors="replace") as f:
+            return "".join(f.readlines()[-lines:])
+
+    def status(self):
+        r = fazt("status", "--json", self.dir, check=False)
+        need(r.returncode in (0, 1), "fazt status: exit %d: %s%s", r.returncode, r.stdout, r.stderr)
+        return json.loads(r.stdout)
+
+    def database(self, name):
+        for d in self.status()["databases"]:
+            if d["name"] == name:
+                return d
+        raise Failure("status does not know %s" % name)
+
+    def kill_worker(self):
+        pid = self.status()["worker_pid"]
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def sync(self, timeout=60):
+        fazt("sync", "--wait", "--timeout", timeout, self.dir, timeout=timeout + 30)
+
+    def umount(self, wait=False):
+        fazt("umount", *(["--wait"] if wait else []), self.dir)
+        wait_for("the end of fazt mount", lambda: self.proc.poll() is not None)
+        need(self.proc.returncode == 0, "fazt mount ended with %d:\n%s", self.proc.returncode, self.tail())
+        need(not is_mounted(self.dir), "%s is still mounted", self.dir)
+
+    def kill_all(self):
+        """SIGKILL to supervisor, worker and agent: the machine's end, as far as fazt is concerned."""
+        pids = children(self.proc.pid)
+        os.kill(self.proc.pid, signal.SIGKILL)
+        for p in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(p, signal.SIGKILL)
+        self.proc.wait()
+        wait_for("the death of worker and agent", lambda: not any(alive(p) for p in pids))
+        subprocess.run(["umount", self.dir], stderr=subprocess.DEVNULL)
+
+    def cleanup(self):
+        if self.proc and self.proc.poll() is None:
+            fazt("umount", self.dir, check=False)
+            try:
+                self.proc.wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill_all()
+        if is_mounted(self.dir):
+            subprocess.run(["umount", "-l", self.dir])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.cleanup()
+        if exc[0]:
+            print(self.tail(), file=sys.stderr)
+
+    def source(self, name):
+        return "dir:%s/%s" % (self.store, name)
+
+    def restore(self, name, out, *args, source=None, check=True):
+        return fazt("restore", source or self.source(name), "-i", self.key, *args, "-o", out, "--json", "--force",
+                    check=check)
+
+    def log(self, name, source=None):
+        """Restorable commits of the store, oldest first."""
+        return fazt_json("log", "--json", "-i", self.key, source or self.source(name), timeout=300)
+
+
+def file_hash(path):
+    """Hash of a database file's pages, with the bytes that say WAL or rollback (18, 19) left out."""
+    with open(path, "rb") as f:
+        data = bytearray(f.read())
+    if len(data) >= 20:
+        data[18:20] = b"\0\0"
+    return hashlib.sha256(data).hexdigest()
+
+
+def serialize_hash(path):
+    """The same for what a fresh connection sees of a live database, as SQLite itself serializes it."""
+    con = sqlite3.connect("file:%s?mode=ro" % path, uri=True, timeout=30)
+    try:
+        con.execute("BEGIN")
+        con.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        data = bytearray(con.serialize())
+    finally:
+        con.close()
+    if len(data) >= 20:
+        data[18:20] = b"\0\0"
+    return hashlib.sha256(data).hexdigest()
+
+
+def integrity(path):
+    con = sqlite3.connect(path)
+    try:
+        return con.execute("PRAGMA integrity_check").fetchone()[0]
+    finally:
+        con.close()
+
+
+def main(name, run):
+    """Runs a scenario in a scratch directory: exit code 0 or 1, and why."""
+    try:
+        with scratch(name) as base:
+            run(base)
+    except Failure as e:
+        print("FAIL %s: %s" % (name, e))
+        sys.exit(1)
+    print("ok   %s" % name)

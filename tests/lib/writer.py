@@ -1,0 +1,103 @@
+"""An ordinary SQLite application, for the torture test: one writer, random work, every acknowledged commit noted.
+
+usage: writer.py CONFIG.json, with {path, acks, journal, sync, page_size, cache, auto_vacuum, exclusive, mmap, commits, seed,
+vacuum, hashes}. Each transaction moves meta.n on by one and draws a new meta.nonce. Lines of the file `acks`:
+  T n nonce        about to commit it          C n nonce hash     SQLite said it is committed; hash of the whole database
+  S n nonce hash   what a new process found    V n nonce hash     the same n after VACUUM, a new page size or journal mode"""
+import json
+import os
+import random
+import sqlite3
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from faztlib import serialize_hash  # noqa: E402
+
+
+def main():
+    with open(sys.argv[1]) as f:
+        conf = json.load(f)
+    rnd = random.Random(conf["seed"])
+    acks = os.open(conf["acks"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    path = conf["path"]
+
+    def note(kind, n, nonce, digest=""):
+        os.write(acks, ("%s %d %d %s\n" % (kind, n, nonce, digest)).encode())
+
+    con = sqlite3.connect(path, isolation_level=None, timeout=30)
+    con.execute("PRAGMA page_size=%d" % conf["page_size"])
+    con.execute("PRAGMA auto_vacuum=%d" % conf["auto_vacuum"])
+    if conf["exclusive"]:
+        con.execute("PRAGMA locking_mode=EXCLUSIVE")
+    con.execute("PRAGMA journal_mode=%s" % conf["journal"])
+    con.execute("PRAGMA synchronous=%s" % conf["sync"])
+    con.execute("PRAGMA cache_size=%d" % conf["cache"])
+    con.execute("PRAGMA mmap_size=%d" % conf["mmap"])
+    con.execute("PRAGMA journal_size_limit=%d" % rnd.choice([-1, 0, 65536]))
+    con.execute("PRAGMA wal_autocheckpoint=%d" % rnd.choice([4, 50, 1000]))
+
+    def digest():
+        return serialize_hash(path) if conf["hashes"] and not conf["exclusive"] else "-"
+
+    con.execute("BEGIN IMMEDIATE")
+    con.execute("CREATE TABLE IF NOT EXISTS meta(id INTEGER PRIMARY KEY CHECK (id = 1), n INTEGER, nonce INTEGER)")
+    con.execute("CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, k INTEGER, v BLOB)")
+    con.execute("CREATE INDEX IF NOT EXISTS tk ON t(k)")
+    con.execute("INSERT OR IGNORE INTO meta VALUES (1, 0, 0)")
+    con.execute("COMMIT")
+    n, nonce = con.execute("SELECT n, nonce FROM meta").fetchone()
+    note("S", n, nonce, digest())
+    reader = None
+    for _ in range(conf["commits"]):
+        if reader and rnd.random() < 0.2:
+            reader.close()
+            reader = None
+        elif not reader and not conf["exclusive"] and conf["journal"] == "WAL" and rnd.random() < 0.1:
+            reader = sqlite3.connect(path, isolation_level=None, timeout=30)
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM t").fetchall()
+        n, nonce = n + 1, rnd.getrandbits(62)
+        con.execute("BEGIN IMMEDIATE")
+        con.execute("UPDATE meta SET n=?, nonce=?", (n, nonce))
+        kind = rnd.random()
+        if kind < 0.70:
+            for _ in range(rnd.choice([1, 1, 1, 3, 30])):
+                con.execute("INSERT INTO t(k, v) VALUES (?, ?)",
+                            (rnd.getrandbits(30), rnd.randbytes(rnd.choice([20, 200, 3000]))))
+        elif kind < 0.80:
+            con.execute("DELETE FROM t WHERE id % 7 = ?", (rnd.randrange(7),))
+        elif kind < 0.90:
+            con.execute("UPDATE t SET v = randomblob(length(v)) WHERE id % 5 = ?", (rnd.randrange(5),))
+        elif kind < 0.95:
+            for _ in range(300):
+                con.execute("INSERT INTO t(k, v) VALUES (?, ?)", (rnd.getrandbits(30), rnd.randbytes(500)))
+        else:
+            con.execute("DELETE FROM t")
+        if rnd.random() < 0.15:
+            con.execute("SAVEPOINT s")
+            for _ in range(rnd.choice([2, 60])):
+                con.execute("INSERT INTO t(k, v) VALUES (1, randomblob(900))")
+            con.execute("ROLLBACK TO s")
+            con.execute("RELEASE s")
+        if rnd.random() < 0.06:
+            con.execute("ROLLBACK")
+            n -= 1
+            nonce = con.execute("SELECT nonce FROM meta").fetchone()[0]
+            continue
+        note("T", n, nonce)
+        con.execute("COMMIT")
+        note("C", n, nonce, digest())
+        if rnd.random() < 0.08 and conf["journal"] == "WAL":
+            con.execute("PRAGMA wal_checkpoint(%s)" % rnd.choice(["PASSIVE", "FULL", "RESTART", "TRUNCATE"])).fetchall()
+        if rnd.random() < conf["vacuum"] and not reader:
+            if rnd.random() < 0.3 and conf["journal"] != "WAL":
+                con.execute("PRAGMA page_size=%d" % rnd.choice([512, 1024, 4096, 8192]))
+            con.execute("VACUUM")
+            note("V", n, nonce, digest())
+    if reader:
+        reader.close()
+    con.close()
+    note("V", n, nonce, serialize_hash(path) if conf["hashes"] else "-")
+
+
+main()
