@@ -18,9 +18,13 @@ const struct ltx_header *ltx_dec_header(const struct ltx_dec *d);
 int ltx_dec_page(struct ltx_dec *d, uint32_t *pgno, const uint8_t **data, struct fz_err *err) FZ_MUST_CHECK;
 /* After the last page. file_bytes = length of this LTX file. */
 const struct ltx_trailer *ltx_dec_end(const struct ltx_dec *d, uint64_t *file_bytes);
-/* Runs to the end and checks everything but the database checksum. */
+/* After the last page: goes on with the file that follows in src, keeping buffers and what was read ahead. 1, 0 when
+ * src ends here (only ltx_dec_close() is left then), or a negative code. */
+int ltx_dec_next(struct ltx_dec *d, struct fz_err *err) FZ_MUST_CHECK;
+/* Runs to the end and checks everything but the database checksum, and that as well in a snapshot. h, t, file_bytes and
+ * pages may be NULL. */
 int ltx_dec_verify(struct fz_src *src, uint64_t off_bytes, struct ltx_header *h, struct ltx_trailer *t,
-		   uint64_t *file_bytes, uint32_t *pages, struct fz_err *err) FZ_MUST_CHECK;
+                   uint64_t *file_bytes, uint32_t *pages, struct fz_err *err) FZ_MUST_CHECK;
 
 /* Random access: the page index of the LTX file that fills [off, off+size) of src. */
 struct ltx_index_entry {
@@ -35,12 +39,12 @@ struct ltx_index {
 	uint32_t n;
 };
 int ltx_index_read(struct ltx_index *out, struct fz_src *src, uint64_t off_bytes, uint64_t size_bytes,
-		   struct fz_err *err) FZ_MUST_CHECK;
+                   struct fz_err *err) FZ_MUST_CHECK;
 void ltx_index_fini(struct ltx_index *ix);
 /* NULL when the file does not hold pgno. */
 const struct ltx_index_entry *ltx_index_find(const struct ltx_index *ix, uint32_t pgno);
 /* Decodes one frame (frame_bytes at frame) into page (page_size bytes). */
 int ltx_frame_decode(const uint8_t *frame, size_t frame_bytes, uint32_t pgno, uint32_t page_size, uint8_t *page,
-		     struct fz_err *err) FZ_MUST_CHECK;
+                     struct fz_err *err) FZ_MUST_CHECK;
 
 #endif

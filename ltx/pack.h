@@ -24,7 +24,8 @@ struct ltx_pack_index {
 	uint64_t n;
 };
 
-/* Writing: copy each LTX file into the sink yourself, note it here, then finish. */
+/* Writing: copy each LTX file into the sink yourself, note it here, then finish. e->off_bytes is not looked at: files
+ * lie back to back from byte 0. -FZ_ECORRUPT when e does not continue what was noted before. */
 struct ltx_pack_writer {
 	struct fz_buf entries;
 	uint64_t off_bytes; /* where the next file starts */
