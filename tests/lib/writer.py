@@ -3,11 +3,13 @@
 usage: writer.py CONFIG.json, with {path, acks, journal, sync, page_size, cache, auto_vacuum, exclusive, mmap, commits, seed,
 vacuum, hashes}. Each transaction moves meta.n on by one and draws a new meta.nonce. Lines of the file `acks`:
   T n nonce        about to commit it          C n nonce hash     SQLite said it is committed; hash of the whole database
-  S n nonce hash   what a new process found    V n nonce hash     the same n after VACUUM, a new page size or journal mode"""
+  S n nonce hash   what a new process found    V n nonce hash     the same n after VACUUM, a new page size or journal mode
+With a counter file (of recfs) each line ends with its value when SQLite answered."""
 import json
 import os
 import random
 import sqlite3
+import struct
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -21,8 +23,14 @@ def main():
     acks = os.open(conf["acks"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     path = conf["path"]
 
-    def note(kind, n, nonce, digest=""):
-        os.write(acks, ("%s %d %d %s\n" % (kind, n, nonce, digest)).encode())
+    def counter():
+        if not conf.get("counter"):
+            return 0
+        with open(conf["counter"], "rb") as f:
+            return struct.unpack("<Q", f.read(8))[0]
+
+    def note(kind, n, nonce, digest="-", at=0):
+        os.write(acks, ("%s %d %d %s %d\n" % (kind, n, nonce, digest, at)).encode())
 
     con = sqlite3.connect(path, isolation_level=None, timeout=30)
     con.execute("PRAGMA page_size=%d" % conf["page_size"])
@@ -86,7 +94,8 @@ def main():
             continue
         note("T", n, nonce)
         con.execute("COMMIT")
-        note("C", n, nonce, digest())
+        at = counter()
+        note("C", n, nonce, digest(), at)
         if rnd.random() < 0.08 and conf["journal"] == "WAL":
             con.execute("PRAGMA wal_checkpoint(%s)" % rnd.choice(["PASSIVE", "FULL", "RESTART", "TRUNCATE"])).fetchall()
         if rnd.random() < conf["vacuum"] and not reader:
