@@ -101,7 +101,8 @@ static const struct fuse_operations ops = {.getattr = rec_getattr,
 
 int main(int argc, char **argv)
 {
-	char *args[] = {argv[0], "-f", "-o", "fsname=recfs,allow_other", argc > 1 ? argv[1] : NULL, NULL};
+	static char foreground[] = "-f", option[] = "-o", options[] = "fsname=recfs,allow_other";
+	char *args[] = {argv[0], foreground, option, options, argc > 1 ? argv[1] : NULL, NULL};
 	int fd;
 
 	if (argc != 5) {
