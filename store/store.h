@@ -12,8 +12,8 @@ struct fz_store;
 struct fz_store_conf {
 	const char *region, *endpoint, *profile, *credentials_file; /* NULL = from the URL, environment, ~/.aws */
 	const char *access_key, *secret_key, *session_token;        /* from the config file; never logged */
-	int64_t timeout_ms;                                          /* deadline of one operation with retries; 0 = 60 s */
-	bool create;                                                 /* dir: make the directory */
+	int64_t timeout_ms; /* deadline of one operation with retries; 0 = 60 s */
+	bool create;        /* dir: make the directory */
 };
 struct fz_store_object {
 	char *key; /* heap of the list */
@@ -31,8 +31,8 @@ struct fz_store_stats {
 
 /* URL: dir:/absolute/path | s3://bucket/prefix?endpoint=http://host:port&region=r&path-style=yes. Opens lazily: no request
  * is made. -FZ_EUSAGE names the part that is wrong. */
-int fz_store_open(struct fz_store **out, const char *url, const struct fz_store_conf *conf, struct fz_err *err)
-	FZ_MUST_CHECK;
+int fz_store_open(struct fz_store **out, const char *url, const struct fz_store_conf *conf,
+                  struct fz_err *err) FZ_MUST_CHECK;
 void fz_store_close(struct fz_store *s);
 /* URL without anything secret, for messages and status. */
 const char *fz_store_url(const struct fz_store *s);
@@ -46,26 +46,26 @@ int fz_store_put(struct fz_store *s, const char *key, struct fz_src *src, struct
  * After an ambiguous time-out the object is read back: our own bytes count as success. Else -FZ_ECONFLICT. */
 int fz_store_put_new(struct fz_store *s, const char *key, const void *data, size_t n, struct fz_err *err) FZ_MUST_CHECK;
 /* Appends a whole small object (at most max_bytes) to *out. */
-int fz_store_get(struct fz_store *s, const char *key, size_t max_bytes, struct fz_buf *out, struct fz_err *err)
-	FZ_MUST_CHECK;
+int fz_store_get(struct fz_store *s, const char *key, size_t max_bytes, struct fz_buf *out,
+                 struct fz_err *err) FZ_MUST_CHECK;
 /* Ranged-read source over an object of known size (from a listing; UINT64_MAX = ask). Thread-safe; broken downloads are
  * resumed inside the range. */
-int fz_store_src(struct fz_store *s, const char *key, uint64_t size_bytes, struct fz_src **out, struct fz_err *err)
-	FZ_MUST_CHECK;
+int fz_store_src(struct fz_store *s, const char *key, uint64_t size_bytes, struct fz_src **out,
+                 struct fz_err *err) FZ_MUST_CHECK;
 /* Objects whose key starts with prefix (a plain string prefix; "" = all) and sorts after start_after (NULL = from the
  * start), sorted by key. With delimiter: only one level; "directories" come as keys that end in '/'. */
 int fz_store_list(struct fz_store *s, const char *prefix, const char *start_after, bool delimiter,
-		  struct fz_store_list *out, struct fz_err *err) FZ_MUST_CHECK;
+                  struct fz_store_list *out, struct fz_err *err) FZ_MUST_CHECK;
 void fz_store_list_fini(struct fz_store_list *l);
 /* Deletes n keys (batched); a missing key is success. *failed (may be NULL) counts those that could not be deleted. */
-int fz_store_delete(struct fz_store *s, const char *const *keys, size_t n, size_t *failed, struct fz_err *err)
-	FZ_MUST_CHECK;
+int fz_store_delete(struct fz_store *s, const char *const *keys, size_t n, size_t *failed,
+                    struct fz_err *err) FZ_MUST_CHECK;
 void fz_store_stats(struct fz_store *s, struct fz_store_stats *out);
 /* Makes running and later calls return -ECANCELED soon (stop of the worker). */
 void fz_store_cancel(struct fz_store *s);
 /* Wrapper for tests: the n-th call (1 = first) of any method fails with code before or (after = true) after it was
  * carried out. Owns inner. fired tells whether it happened. */
 int fz_store_fault(struct fz_store **out, struct fz_store *inner, uint64_t nth, int code, bool after, bool *fired,
-		   struct fz_err *err) FZ_MUST_CHECK;
+                   struct fz_err *err) FZ_MUST_CHECK;
 
 #endif
