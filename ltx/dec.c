@@ -106,25 +106,34 @@ static int begin(struct ltx_dec *d, struct fz_err *err)
 
 int ltx_dec_open(struct ltx_dec **out, struct fz_src *src, uint64_t off_bytes, struct fz_err *err)
 {
-	struct ltx_dec *d = NULL;
+	struct ltx_dec *d = malloc(sizeof(*d)); /* the buffer needs no zeroing */
 	int rc;
 
-	if (off_bytes > src->size_bytes)
-		return fz_fail(err, FZ_ETRUNCATED, "no LTX file at byte %llu", (unsigned long long)off_bytes);
-	d = malloc(sizeof(*d)); /* the buffer needs no zeroing */
 	if (!d)
 		return fz_fail_errno(err, ENOMEM, "opening an LTX file");
 	memset(d, 0, offsetof(struct ltx_dec, buf));
-	d->src = src;
-	d->off_bytes = off_bytes;
-	d->ahead_bytes = FIRST_READ_BYTES;
-	rc = begin(d, err);
+	rc = ltx_dec_reopen(d, src, off_bytes, err);
 	if (rc < 0) {
 		ltx_dec_close(d);
 		return rc;
 	}
 	*out = d;
 	return 0;
+}
+
+int ltx_dec_reopen(struct ltx_dec *d, struct fz_src *src, uint64_t off_bytes, struct fz_err *err)
+{
+	d->src = src;
+	d->off_bytes = off_bytes;
+	d->pos = 0;
+	d->buf_at = d->buf_bytes = 0;
+	d->ahead_bytes = FIRST_READ_BYTES;
+	d->state = FAILED;
+	if (off_bytes > src->size_bytes)
+		d->failed_rc = fz_fail(err, FZ_ETRUNCATED, "no LTX file at byte %llu", (unsigned long long)off_bytes);
+	else
+		d->failed_rc = begin(d, err);
+	return d->failed_rc;
 }
 
 int ltx_dec_next(struct ltx_dec *d, struct fz_err *err)

@@ -4,7 +4,7 @@
  *
  * MEMORY is bounded whatever the inputs' number and size: a table of (page -> newest frame) for a window of page
  * numbers at a time (4 MiB of table), indexes re-read for each window; each page frame that survives is read once and
- * its LZ4 block is copied, not compressed again. */
+ * its LZ4 block is copied, not compressed again. To this come 0.7 MiB of buffers and the encoder's 3 bytes a page. */
 #ifndef FZ_LTX_MERGE_H
 #define FZ_LTX_MERGE_H
 
@@ -26,13 +26,16 @@ struct ltx_merge_list {
 	int (*get)(struct ltx_merge_list *l, uint64_t i, struct ltx_merge_input *out, struct fz_err *err);
 	uint64_t n;
 };
-/* Checks contiguity (min <= previous max + 1, max > previous max), equal page size from the last page-size change on
+/* get() is asked for 0, 1, 2, ... (again for each window) and then for single inputs in any order; a source need not
+ * outlive the next get(). A result that is a snapshot is compared with the last post_checksum; for any other the file
+ * checksum of each input is checked: -FZ_ECHECKSUM. On failure what the sink has got is worth nothing.
+ * Checks contiguity (min <= previous max + 1, max > previous max), equal page size from the last page-size change on
  * (a file that changes the page size holds every page: what is older counts for nothing), and that each pre_checksum is
  * the previous post_checksum. -FZ_EGAP, -FZ_ECORRUPT. cancel may be NULL; when it becomes true: -ECANCELED. */
 int ltx_merge(struct ltx_merge_list *inputs, struct fz_sink *out, struct ltx_merge_result *result,
-	      const volatile bool *cancel, struct fz_err *err) FZ_MUST_CHECK;
+              const volatile bool *cancel, struct fz_err *err) FZ_MUST_CHECK;
 /* The same for an array. */
 int ltx_merge_array(const struct ltx_merge_input *inputs, uint64_t n, struct fz_sink *out,
-		    struct ltx_merge_result *result, struct fz_err *err) FZ_MUST_CHECK;
+                    struct ltx_merge_result *result, struct fz_err *err) FZ_MUST_CHECK;
 
 #endif
