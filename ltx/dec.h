@@ -21,7 +21,7 @@ const struct ltx_trailer *ltx_dec_end(const struct ltx_dec *d, uint64_t *file_by
 /* After the last page: goes on with the file that follows in src, keeping buffers and what was read ahead. 1, 0 when
  * src ends here (only ltx_dec_close() is left then), or a negative code. */
 int ltx_dec_next(struct ltx_dec *d, struct fz_err *err) FZ_MUST_CHECK;
-/* At any time: turns to another file, keeping the buffers (they are 256 KiB). After a failure d can be reopened again. */
+/* At any time: turns to another file, keeping the buffers (256 KiB). After a failure d can be reopened again. */
 int ltx_dec_reopen(struct ltx_dec *d, struct fz_src *src, uint64_t off_bytes, struct fz_err *err) FZ_MUST_CHECK;
 /* Runs to the end and checks everything but the database checksum, and that as well in a snapshot. h, t, file_bytes and
  * pages may be NULL. */

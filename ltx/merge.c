@@ -10,7 +10,7 @@
  *   (1) After input i no slot holds a page beyond i's commit: when the database grows again, such a page must not come
  *       back. The growing input holds all new pages (checked), SQLite's pages have no history beyond the end.
  *   (2) Nothing damaged is signed anew: a result that is a snapshot is checked against the database checksum of the
- *       last input; for any other, whose base is not at hand, each input's file checksum is checked in the first scan. */
+ *       last input; otherwise the base is not at hand, and the first scan checks the file checksum of each input. */
 #include "ltx/merge.h"
 
 #include "ltx/dec.h"
