@@ -3,7 +3,7 @@
  *
  * ON DISK  (docs/formats.md "Local log"), in the database's state directory db/<escaped name>.<lineage>/
  *   meta            name, lineage, epoch, page size, created ms, ended ms ("key=value" lines, replaced atomically)
- *   head            mapped, 4096 bytes: u64 committed TXID (an LTX beyond it is *prepared* or was never acknowledged)
+ *   head            mapped, 4096 bytes: u64 committed TXID, u64 synced TXID, u64 home of the last writer (logmeta.h)
  *   <min txid>.seg  back-to-back LTX files; a new segment at 16 MiB
  *   <min txid>.idx  48-byte entries as in ltx/pack.h, one per LTX file; a cache that open() rebuilds from the segment
  *   base-<txid>.ltx plain snapshot LTX (min 1, max txid) that the segments continue; absent while they start at TXID 1
@@ -12,6 +12,10 @@
  *   (2) At most one prepared transaction, the last. Readers never see it.
  *   (3) Nothing is pruned that is newer than the base.
  *   (4) The torn tail (bytes after the last LTX that decodes with a right file checksum) is dropped at open.
+ *   (5) A whole LTX file beyond head was not acknowledged: at open it is the prepared one. When a power cut left head
+ *       behind, so that there are several, all but the last are committed: nothing is appended behind a prepared one.
+ *   What a SIGKILL and a power cut leave, and why it is enough: log.c. A log whose synced part is damaged does not open
+ *   (-FZ_ECORRUPT); the set says so, leaves it alone, and the database starts a new lineage.
  * LOCKS  thread-safe; one writer at a time (begin..commit is serialised by the caller), any number of readers. */
 #ifndef FZ_LTX_LOG_H
 #define FZ_LTX_LOG_H
@@ -23,15 +27,15 @@
 struct ltx_log;
 
 struct ltx_log_info {
-	char name[512];       /* the database's path below the mount */
+	char name[512]; /* the database's path below the mount */
 	char lineage[17];
 	uint32_t epoch;
-	uint32_t page_size;   /* of the last transaction; 0 while empty */
-	uint32_t commit;      /* pages after the last transaction */
-	uint64_t base_txid;   /* 0 = no base */
-	uint64_t first_txid;  /* oldest in the segments; 0 while there is none */
-	uint64_t tail_txid;   /* newest committed; 0 while empty */
-	uint64_t synced_txid; /* newest that survives a power cut */
+	uint32_t page_size;     /* of the last transaction; 0 while empty */
+	uint32_t commit;        /* pages after the last transaction */
+	uint64_t base_txid;     /* 0 = no base */
+	uint64_t first_txid;    /* oldest in the segments; 0 while there is none */
+	uint64_t tail_txid;     /* newest committed; 0 while empty */
+	uint64_t synced_txid;   /* newest that survives a power cut */
 	uint64_t tail_checksum; /* post-checksum of tail; LTX_EMPTY_DB while empty */
 	int64_t tail_time_ms;
 	uint64_t log_bytes, base_bytes; /* on disk */
@@ -43,12 +47,12 @@ void ltx_log_info(struct ltx_log *log, struct ltx_log_info *out);
 /* ---- writing (capture) ---- */
 /* Starts the next LTX: header.min_txid must be tail + 1 (a merged range may end higher), pre_checksum the tail's. Write
  * it through *sink with an encoder. Small files go to the segment with one pwrite at commit. */
-int ltx_log_begin(struct ltx_log *log, const struct ltx_header *h, struct fz_sink **sink, struct fz_err *err)
-	FZ_MUST_CHECK;
+int ltx_log_begin(struct ltx_log *log, const struct ltx_header *h, struct fz_sink **sink,
+                  struct fz_err *err) FZ_MUST_CHECK;
 /* Ends it: file_bytes, pages and trailer from ltx_enc_end(). prepared = it stays invisible until ltx_log_confirm(). On
  * failure the tail has not moved. Wakes waiters unless prepared. */
 int ltx_log_commit(struct ltx_log *log, uint64_t file_bytes, uint32_t pages, const struct ltx_trailer *t, bool prepared,
-		   struct fz_err *err) FZ_MUST_CHECK;
+                   struct fz_err *err) FZ_MUST_CHECK;
 void ltx_log_abort(struct ltx_log *log);
 /* The prepared transaction, if any: true and its header and trailer. */
 bool ltx_log_prepared(struct ltx_log *log, struct ltx_header *h, struct ltx_trailer *t);
@@ -61,7 +65,9 @@ int ltx_log_truncate(struct ltx_log *log, uint64_t txid, struct fz_err *err) FZ_
 int ltx_log_set_epoch(struct ltx_log *log, uint32_t epoch, struct fz_err *err) FZ_MUST_CHECK;
 int ltx_log_set_ended(struct ltx_log *log, int64_t ms, struct fz_err *err) FZ_MUST_CHECK;
 /* Installs a finished plain snapshot (an open temporary file in the log's directory, named tmp_name) as base; the
- * segments at or below its max_txid are then removable. With an empty log this is the baseline: tail = its max_txid. */
+ * segments at or below its max_txid are then removed. With an empty log this is the baseline: tail = its max_txid. Above
+ * the tail (by the writer only): the tail jumps there and the log goes on from the new base. -FZ_ECHECKSUM when it is
+ * not what the log holds at that TXID. Temporary files named "log-tmp-..." are removed at the next open. */
 int ltx_log_install_base(struct ltx_log *log, const char *tmp_name, struct fz_err *err) FZ_MUST_CHECK;
 int ltx_log_dirfd(struct ltx_log *log); /* borrowed: the database's state directory; other modules keep files there
 					  * whose names start with their folder ("fs-sums", "ship-...") */
@@ -76,26 +82,27 @@ struct ltx_log_entry {
 int ltx_log_find(struct ltx_log *log, uint64_t txid, struct ltx_log_entry *out, struct fz_err *err) FZ_MUST_CHECK;
 /* The last entry with time_ms <= at_ms. -FZ_ENOCOMMIT. */
 int ltx_log_find_time(struct ltx_log *log, int64_t at_ms, struct ltx_log_entry *out, struct fz_err *err) FZ_MUST_CHECK;
-/* A source over one LTX file; stays valid when the segment is pruned meanwhile. Caller closes. */
-int ltx_log_src(struct ltx_log *log, const struct ltx_log_entry *e, struct fz_src **out, struct fz_err *err)
-	FZ_MUST_CHECK;
+/* A source over one LTX file; stays valid when the segment is pruned meanwhile. Caller closes. -FZ_EGAP when the entry
+ * was folded or squashed since it was found: find again. */
+int ltx_log_src(struct ltx_log *log, const struct ltx_log_entry *e, struct fz_src **out,
+                struct fz_err *err) FZ_MUST_CHECK;
 /* A source over consecutive entries of ONE segment: first.off .. last.off + last.size (for packs: bytes are copied). */
 int ltx_log_src_range(struct ltx_log *log, const struct ltx_log_entry *first, const struct ltx_log_entry *last,
-		      struct fz_src **out, struct fz_err *err) FZ_MUST_CHECK;
+                      struct fz_src **out, struct fz_err *err) FZ_MUST_CHECK;
 /* Waits until the tail is above txid or timeout_ms passed (-1 = for ever) or ltx_log_wake(). Returns the tail. */
 uint64_t ltx_log_wait(struct ltx_log *log, uint64_t txid, int64_t timeout_ms);
 void ltx_log_wake(struct ltx_log *log);
 
 /* ---- bounding ---- */
-/* Merges base + transactions up to txid into a new base (in the calling thread: minutes for many GB; appends go on).
- * Old segments are removed. */
+/* Merges base + transactions up to txid (0 = tail; inside a merged range: up to the one before) into a new base, in the
+ * calling thread: minutes for many GB; appends go on. Old segments are removed. */
 int ltx_log_fold(struct ltx_log *log, uint64_t txid, const volatile bool *cancel, struct fz_err *err) FZ_MUST_CHECK;
 /* Merges the transactions of the closed segments within [first, last] into one LTX range each: detail is given up. */
 int ltx_log_squash(struct ltx_log *log, uint64_t first_txid, uint64_t last_txid, struct fz_err *err) FZ_MUST_CHECK;
 /* Writes the snapshot at txid (merge of base and log up to it; 0 = tail) into sink. */
 struct ltx_merge_result;
 int ltx_log_snapshot(struct ltx_log *log, uint64_t txid, struct fz_sink *sink, struct ltx_merge_result *result,
-		     const volatile bool *cancel, struct fz_err *err) FZ_MUST_CHECK;
+                     const volatile bool *cancel, struct fz_err *err) FZ_MUST_CHECK;
 
 /* ---- the logs of one state directory ---- */
 struct ltx_logset;
@@ -104,12 +111,12 @@ struct ltx_logset_conf {
 	bool readonly;          /* for another process than the worker: nothing is repaired or written */
 };
 /* state_dirfd is duplicated. Opens every log found (idx files are read, segments checked only in their last one). */
-int ltx_logset_open(struct ltx_logset **out, int state_dirfd, const struct ltx_logset_conf *conf, struct fz_err *err)
-	FZ_MUST_CHECK;
+int ltx_logset_open(struct ltx_logset **out, int state_dirfd, const struct ltx_logset_conf *conf,
+                    struct fz_err *err) FZ_MUST_CHECK;
 void ltx_logset_close(struct ltx_logset *set); /* every log must have been put */
 /* The living log of that name (ended_ms == 0), counted; -FZ_ENOTFOUND unless create (then: new lineage). */
-int ltx_logset_get(struct ltx_logset *set, const char *name, bool create, struct ltx_log **out, struct fz_err *err)
-	FZ_MUST_CHECK;
+int ltx_logset_get(struct ltx_logset *set, const char *name, bool create, struct ltx_log **out,
+                   struct fz_err *err) FZ_MUST_CHECK;
 void ltx_log_put(struct ltx_log *log); /* NULL is fine */
 /* All logs, living and ended, in the order (name, created_ms): i-th or NULL; counted. */
 struct ltx_log *ltx_logset_at(struct ltx_logset *set, size_t i);
