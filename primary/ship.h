@@ -16,18 +16,18 @@ struct ltx_age_recipient;
 struct primary_ship;
 
 struct primary_target_conf {
-	const char *name;        /* for status; NULL = the URL */
-	struct fz_store *store;  /* owned from primary_ship_start() on */
+	const char *name;                           /* for status; NULL = the URL */
+	struct fz_store *store;                     /* owned from primary_ship_start() on */
 	const struct ltx_age_recipient *recipients; /* none = plain objects (encrypt = none was written) */
 	size_t n_recipients;
-	int64_t ship_interval_ms;  /* 0 = 1000 */
-	uint64_t ship_bytes;       /* a pack goes at once when it is this large; 0 = 4 MiB */
+	int64_t ship_interval_ms;           /* 0 = 1000 */
+	uint64_t ship_bytes;                /* a pack goes at once when it is this large; 0 = 4 MiB */
 	int64_t minute_ms, hour_ms, day_ms; /* length of the levels; 0 = 60 s, 1 h, 1 d (tests shorten them) */
 	int64_t snapshot_interval_ms;       /* 0 = 1 d; also when the log since the snapshot exceeds the database */
 	/* retention: how long each is kept; 0 = default (1 d, 7 d, 30 d, 365 d); -1 = for ever */
 	int64_t keep_commits_ms, keep_minutes_ms, keep_hours_ms, keep_days_ms;
-	uint64_t keep_bytes;      /* limit over all databases of the target; 0 = none */
-	int64_t delete_grace_ms;  /* superseded objects live on so long for running restores; 0 = 1 h */
+	uint64_t keep_bytes;         /* limit over all databases of the target; 0 = none */
+	int64_t delete_grace_ms;     /* superseded objects live on so long for running restores; 0 = 1 h */
 	uint64_t requests_per_month; /* 0 = no limit: stretches intervals before it is exceeded */
 	bool append_only;            /* never delete */
 	bool take_over;              /* claim a database whose last claim is another writer's */
@@ -39,8 +39,8 @@ struct primary_ship_conf {
 	struct ltx_logset *logs; /* borrowed; must outlive primary_ship_stop() */
 	const char *writer;      /* this host's name, written into claims */
 };
-int primary_ship_start(struct primary_ship **out, const struct primary_ship_conf *conf, struct fz_err *err)
-	FZ_MUST_CHECK;
+int primary_ship_start(struct primary_ship **out, const struct primary_ship_conf *conf,
+                       struct fz_err *err) FZ_MUST_CHECK;
 /* Returns 0 once every target durably holds every commit that was in the logs at the call; -FZ_ETIMEOUT or the target's
  * error otherwise. timeout_ms < 0 = for ever. */
 int primary_ship_sync(struct primary_ship *s, int64_t timeout_ms, struct fz_err *err) FZ_MUST_CHECK;

@@ -1,0 +1,236 @@
+#include "primary/claim.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "store/store.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define CLAIM_MAX 4096
+#define TRIES     5
+
+int primary_claim_format(struct fz_buf *out, const struct primary_claim *c)
+{
+	cJSON *o = cJSON_CreateObject();
+	char num[17], *text;
+	int rc = -ENOMEM;
+
+	/* checksums and TXIDs as text: a JSON number holds 53 bits */
+	cJSON_AddStringToObject(o, "lineage", c->lineage);
+	cJSON_AddNumberToObject(o, "epoch", c->epoch);
+	snprintf(num, sizeof(num), "%016" PRIx64, c->base_txid);
+	cJSON_AddStringToObject(o, "base_txid", num);
+	snprintf(num, sizeof(num), "%016" PRIx64, c->base_checksum);
+	cJSON_AddStringToObject(o, "base_checksum", num);
+	cJSON_AddStringToObject(o, "writer", c->writer);
+	cJSON_AddStringToObject(o, "writer_id", c->writer_id);
+	cJSON_AddNumberToObject(o, "time_ms", (double)c->time_ms);
+	text = cJSON_PrintUnformatted(o);
+	if (text)
+		rc = fz_buf_addf(out, "%s\n", text);
+	cJSON_free(text);
+	cJSON_Delete(o);
+	return rc;
+}
+
+static bool take_text(const cJSON *o, const char *name, char *out, size_t cap)
+{
+	const cJSON *i = cJSON_GetObjectItemCaseSensitive(o, name);
+
+	if (!cJSON_IsString(i) || strlen(i->valuestring) >= cap)
+		return false;
+	snprintf(out, cap, "%s", i->valuestring);
+	return true;
+}
+
+static bool take_hex(const cJSON *o, const char *name, uint64_t *out)
+{
+	char text[17], *end;
+
+	if (!take_text(o, name, text, sizeof(text)) || strlen(text) != 16)
+		return false;
+	*out = strtoull(text, &end, 16);
+	return *end == 0;
+}
+
+static bool take_number(const cJSON *o, const char *name, double max, double *out)
+{
+	const cJSON *i = cJSON_GetObjectItemCaseSensitive(o, name);
+
+	if (!cJSON_IsNumber(i) || !(i->valuedouble >= 0 && i->valuedouble <= max))
+		return false;
+	*out = i->valuedouble;
+	return true;
+}
+
+int primary_claim_parse(struct primary_claim *c, const char *text, struct fz_err *err)
+{
+	cJSON *o = cJSON_Parse(text);
+	double epoch, time_ms;
+	int rc = 0;
+
+	if (!take_text(o, "lineage", c->lineage, sizeof(c->lineage)) || !take_number(o, "epoch", UINT32_MAX, &epoch) ||
+	    !take_hex(o, "base_txid", &c->base_txid) || !take_hex(o, "base_checksum", &c->base_checksum) ||
+	    !take_text(o, "writer", c->writer, sizeof(c->writer)) ||
+	    !take_text(o, "writer_id", c->writer_id, sizeof(c->writer_id)) ||
+	    !take_number(o, "time_ms", 1e15, &time_ms)) {
+		rc = fz_fail(err, FZ_ECORRUPT, "claim is not what fazt writes");
+	} else {
+		c->epoch = (uint32_t)epoch;
+		c->time_ms = (int64_t)time_ms;
+	}
+	cJSON_Delete(o);
+	return rc;
+}
+
+static int claim_key(struct fz_buf *key, const char *database, uint32_t n, struct fz_err *err)
+{
+	fz_buf_reset(key);
+	return fz_buf_addf(key, "%s/claim/%08x", database, n) < 0 ? fz_fail_errno(err, ENOMEM, "claiming %s", database)
+	                                                          : 0;
+}
+
+/* Number of the highest claim; 0 = none. */
+static int highest(struct fz_store *store, const char *database, uint32_t *out, struct fz_err *err)
+{
+	struct fz_store_list l = {0};
+	struct fz_buf prefix = {0};
+	int rc = fz_buf_addf(&prefix, "%s/claim/", database) < 0 ? fz_fail_errno(err, ENOMEM, "listing claims") : 0;
+
+	*out = 0;
+	if (rc == 0)
+		rc = fz_store_list(store, fz_buf_str(&prefix), NULL, false, &l, err);
+	for (size_t i = 0; rc == 0 && i < l.n; i++) {
+		const char *p = l.v[i].key + prefix.size;
+		char *end;
+		unsigned long n;
+
+		if (strlen(p) != 8 || strspn(p, "0123456789abcdef") != 8)
+			continue;
+		n = strtoul(p, &end, 16);
+		if (n > *out)
+			*out = (uint32_t)n;
+	}
+	fz_store_list_fini(&l);
+	fz_buf_fini(&prefix);
+	return rc;
+}
+
+static int read_claim(struct fz_store *store, const char *database, uint32_t n, struct primary_claim *out,
+                      struct fz_err *err)
+{
+	struct fz_buf key = {0}, text = {0};
+	int rc = claim_key(&key, database, n, err);
+
+	memset(out, 0, sizeof(*out));
+	out->n = n;
+	if (rc == 0)
+		rc = fz_store_get(store, fz_buf_str(&key), CLAIM_MAX, &text, err);
+	if (rc == 0) {
+		rc = primary_claim_parse(out, fz_buf_str(&text), err);
+		if (rc <
+		    0) /* whoever wrote it, it is not ours: fencing is the safe answer, so it reads as a foreign one */
+			*out = (struct primary_claim){.n = n, .writer = "an unknown writer"};
+		rc = 0;
+	}
+	fz_buf_fini(&key);
+	fz_buf_fini(&text);
+	return rc;
+}
+
+static int put_claim(struct fz_store *store, const char *database, const struct primary_claim *c, struct fz_err *err)
+{
+	struct fz_buf key = {0}, text = {0};
+	int rc = claim_key(&key, database, c->n, err);
+
+	if (rc == 0 && primary_claim_format(&text, c) < 0)
+		rc = fz_fail_errno(err, ENOMEM, "claiming %s", database);
+	if (rc == 0)
+		rc = fz_store_put_new(store, fz_buf_str(&key), text.data, text.size, err);
+	fz_buf_fini(&key);
+	fz_buf_fini(&text);
+	return rc;
+}
+
+int primary_claim_hold(struct fz_store *store, const char *database, struct primary_claim *want, uint32_t known_n,
+                       bool take_over, bool *vanished, struct fz_err *err)
+{
+	struct primary_claim top;
+	uint32_t n;
+
+	*vanished = false;
+	for (int i = 0; i < TRIES; i++) {
+		int rc = highest(store, database, &n, err);
+
+		if (rc < 0)
+			return rc;
+		if (known_n && n == known_n) {
+			want->n = n;
+			return 0;
+		}
+		if (n == 0 && known_n) {
+			*vanished = true;
+			n = known_n; /* numbers are never used twice */
+		} else if (n > 0) {
+			rc = read_claim(store, database, n, &top, err);
+			if (rc == -FZ_ENOTFOUND)
+				continue;
+			if (rc < 0)
+				return rc;
+			if (strcmp(top.writer_id, want->writer_id) == 0 && strcmp(top.lineage, want->lineage) == 0 &&
+			    top.epoch == want->epoch) { /* put before the cursor was written */
+				want->n = n;
+				return 0;
+			}
+			if (strcmp(top.writer_id, want->writer_id) != 0 && !take_over) {
+				char when[FZ_TIME_SIZE];
+
+				return fz_fail(
+				        err, FZ_EFENCED,
+				        "%s belongs to %s since %s (claim %u); to take it over set take_over = yes",
+				        database, top.writer, fz_format_time(when, top.time_ms), n);
+			}
+		}
+		want->n = n + 1;
+		want->time_ms = fz_now_ms();
+		rc = put_claim(store, database, want, err);
+		if (rc != -FZ_ECONFLICT)
+			return rc;
+	}
+	return fz_fail(err, FZ_EFENCED, "%s: claims are fought over, %d tries were lost", database, TRIES);
+}
+
+int primary_writer_id(int statefd, char out[static PRIMARY_WRITER_ID_SIZE], struct fz_err *err)
+{
+	struct fz_buf text = {0};
+	uint8_t raw[16];
+	int rc = fz_read_file(statefd, "ship/writer-id", 64, &text, NULL);
+
+	if (rc == 0 && text.size >= 32 && strspn(fz_buf_str(&text), "0123456789abcdef") == 32) {
+		memcpy(out, text.data, 32);
+		out[32] = 0;
+		goto out;
+	}
+	if (rc < 0 && rc != -ENOENT) {
+		rc = fz_fail_errno(err, -rc, "reading ship/writer-id");
+		goto out;
+	}
+	if (getrandom(raw, sizeof(raw), 0) != (ssize_t)sizeof(raw)) {
+		rc = fz_fail_errno(err, errno, "making an identity for this writer");
+		goto out;
+	}
+	for (size_t i = 0; i < sizeof(raw); i++)
+		snprintf(out + 2 * i, 3, "%02x", raw[i]);
+	rc = fz_mkdirs(statefd, "ship", 0700, err);
+	if (rc == 0)
+		rc = fz_write_file(statefd, "ship/writer-id", out, 32, 0600, err);
+out:
+	fz_buf_fini(&text);
+	return rc;
+}

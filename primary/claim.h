@@ -1,0 +1,42 @@
+/* claim.h - who may write: "<database>/claim/<n>", one JSON object for each (lineage, epoch) ever begun under this name.
+ *
+ * A writer owns the database while the highest claim is its own; n + 1 is claimed with a put that fails when the object
+ * exists (fz_store_put_new), so that of two exactly one wins. A foreign highest claim means: fenced. Then nothing is
+ * uploaded or deleted any more, unless take_over was asked for. A claim names the base: what an older epoch of the same
+ * lineage holds beyond base_txid is not part of history. */
+#ifndef FZ_PRIMARY_CLAIM_H
+#define FZ_PRIMARY_CLAIM_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct fz_store;
+struct fz_buf;
+
+#define PRIMARY_WRITER_ID_SIZE 33 /* 32 hex digits and NUL */
+
+struct primary_claim {
+	uint32_t n;
+	char lineage[17];
+	uint32_t epoch;
+	uint64_t base_txid, base_checksum;
+	char writer[256]; /* host name, for people */
+	char writer_id[PRIMARY_WRITER_ID_SIZE];
+	int64_t time_ms;
+};
+int primary_claim_format(struct fz_buf *out, const struct primary_claim *c) FZ_MUST_CHECK;
+/* n is not in the text and stays. -FZ_ECORRUPT. */
+int primary_claim_parse(struct primary_claim *c, const char *text, struct fz_err *err) FZ_MUST_CHECK;
+
+/* Makes sure that the highest claim of the database is *want (n is filled in). known_n: the claim that the caller knows
+ * to be its own for this lineage and epoch; 0 = none. One LIST when that still holds. 0; -FZ_EFENCED names the owner;
+ * the store's errors. *vanished is set when there is no claim at all although known_n > 0: the objects are gone as well. */
+int primary_claim_hold(struct fz_store *store, const char *database, struct primary_claim *want, uint32_t known_n,
+                       bool take_over, bool *vanished, struct fz_err *err) FZ_MUST_CHECK;
+
+/* The random identity of this writer, kept as ship/writer-id below statefd. */
+int primary_writer_id(int statefd, char out[static PRIMARY_WRITER_ID_SIZE], struct fz_err *err) FZ_MUST_CHECK;
+
+#endif
