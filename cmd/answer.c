@@ -1,0 +1,274 @@
+/* answer.c - what the worker answers to the commands (cmd/control.h). Runs in the control threads, several at a time. */
+#include "cmd/worker.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "cmd/keys.h"
+#include "fs/capture.h"
+#include "ltx/log.h"
+#include "primary/ship.h"
+
+#include <cJSON.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define LAG_MAX_MS   60000
+#define SYNC_STEP_MS 1000
+
+static const char *text_of(const cJSON *o, const char *key)
+{
+	const cJSON *v = cJSON_GetObjectItem(o, key);
+
+	return cJSON_IsString(v) ? v->valuestring : NULL;
+}
+
+static double number_of(const cJSON *o, const char *key, double otherwise)
+{
+	const cJSON *v = cJSON_GetObjectItem(o, key);
+
+	return cJSON_IsNumber(v) ? v->valuedouble : otherwise;
+}
+
+/* ---- status ----------------------------------------------------------------------------------------------------- */
+
+static void say(cJSON *list, const char *fmt, ...) FZ_PRINTF(2, 3);
+static void say(cJSON *list, const char *fmt, ...)
+{
+	char text[600];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	cJSON_AddItemToArray(list, cJSON_CreateString(text));
+}
+
+/* Gives each target its position (the lowest of its databases) and says what is wrong with it. */
+static void judge_target(const struct cmd_serving *w, size_t i, cJSON *t, cJSON *problems)
+{
+	const struct cmd_target *conf = i < w->conf.n_targets ? &w->conf.targets[i] : NULL;
+	double limit = (conf && conf->lag_max_ms ? (double)conf->lag_max_ms : LAG_MAX_MS) / 1000;
+	const char *state = text_of(t, "state"), *name = text_of(t, "name"), *why = text_of(t, "last_error");
+	double txid = -1, lag = number_of(t, "lag_seconds", 0);
+	const cJSON *d;
+
+	cJSON_ArrayForEach (d, cJSON_GetObjectItem(t, "databases")) {
+		double v = number_of(d, "txid", 0);
+
+		if (txid < 0 || v < txid)
+			txid = v;
+	}
+	if (!cJSON_HasObjectItem(t, "txid"))
+		cJSON_AddNumberToObject(t, "txid", txid < 0 ? 0 : txid);
+	if (!name)
+		name = "target";
+	if (state && (!strcmp(state, "fenced") || !strcmp(state, "failed")))
+		say(problems, "target %s is %s: %s", name, state, why ? why : "");
+	else if (lag > limit)
+		say(problems, "target %s lags %.0f s (limit %.0f s)%s%s", name, lag, limit, why && *why ? ": " : "",
+		    why ? why : "");
+}
+
+static void judge_database(const cJSON *d, cJSON *problems, cJSON *notes)
+{
+	const char *name = text_of(d, "name"), *why = text_of(d, "last_error");
+
+	if (!name)
+		name = "?";
+	if (why && *why)
+		say(problems, "capture of %s: %s", name, why);
+	if (number_of(d, "scrub_found", 0) > 0)
+		say(problems, "%s: the scrub found %.0f pages that differed; they were captured", name,
+		    number_of(d, "scrub_found", 0));
+	if (number_of(d, "merged_txns", 0) > 0)
+		say(notes, "%s: %.0f commits were merged, they can be restored as a range only", name,
+		    number_of(d, "merged_txns", 0));
+}
+
+static void answer_status(struct cmd_serving *w, cJSON *answer)
+{
+	cJSON *worker = cJSON_AddObjectToObject(answer, "worker");
+	cJSON *databases, *targets, *problems, *notes, *item, *requests;
+	char when[FZ_TIME_SIZE];
+	struct stat st;
+	size_t i = 0;
+
+	cJSON_AddStringToObject(answer, "dir", w->dir);
+	cJSON_AddStringToObject(answer, "state_dir", w->state_path);
+	cJSON_AddStringToObject(answer, "version", FZ_VERSION);
+	cJSON_AddNumberToObject(worker, "pid", getpid());
+	cJSON_AddNumberToObject(worker, "restarts", w->info.restarts);
+	cJSON_AddStringToObject(worker, "started", fz_format_time(when, w->started_ms));
+	cJSON_AddNumberToObject(answer, "supervisor_pid", w->info.supervisor_pid);
+	cJSON_AddBoolToObject(answer, "passthrough", w->info.passthrough);
+	cJSON_AddBoolToObject(answer, "resend", w->info.resend);
+	requests = cJSON_AddObjectToObject(answer, "requests");
+	(void)fs_session_status(w->session, requests);
+	databases = cJSON_AddArrayToObject(answer, "databases");
+	(void)fs_capture_status(w->capture, databases);
+	targets = cJSON_AddArrayToObject(answer, "targets");
+	if (w->ship)
+		(void)primary_ship_status(w->ship, targets);
+	problems = cJSON_AddArrayToObject(answer, "problems");
+	notes = cJSON_AddArrayToObject(answer, "notes");
+	cJSON_ArrayForEach (item, targets) {
+		judge_target(w, i++, item, problems);
+	}
+	cJSON_ArrayForEach (item, databases) {
+		judge_database(item, problems, notes);
+	}
+	if (!w->ship)
+		say(notes, "no target: commits are kept in the local log only");
+	if (!w->info.passthrough)
+		say(notes, "without kernel passthrough: the same capture, but slower");
+	if (w->ship && fstatat(w->statefd, CMD_IDENTITY, &st, 0) == 0)
+		say(notes,
+		    "the secret key lies on this machine (%s/" CMD_IDENTITY
+		    "): keep a copy elsewhere and remove it here",
+		    w->state_path);
+	cJSON_AddBoolToObject(answer, "healthy", cJSON_GetArraySize(problems) == 0);
+}
+
+/* ---- sync ------------------------------------------------------------------------------------------------------- */
+
+struct mark {
+	char lineage[17];
+	uint64_t txid;
+};
+
+/* Where every log stands now. */
+static int take_marks(struct cmd_serving *w, struct mark **out, size_t *n, struct fz_err *err)
+{
+	struct ltx_log_info info;
+	struct ltx_log *log;
+
+	*out = NULL;
+	*n = 0;
+	for (size_t i = 0; (log = ltx_logset_at(w->logs, i)); i++) {
+		struct mark *v = realloc(*out, (*n + 1) * sizeof(*v));
+
+		ltx_log_info(log, &info);
+		ltx_log_put(log);
+		if (!v) {
+			free(*out);
+			return fz_fail_errno(err, ENOMEM, "sync");
+		}
+		*out = v;
+		memcpy(v[*n].lineage, info.lineage, sizeof(info.lineage));
+		v[(*n)++].txid = info.tail_txid;
+	}
+	return 0;
+}
+
+static bool reached(struct cmd_serving *w, const struct mark *m, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (primary_ship_position(w->ship, m[i].lineage) < m[i].txid)
+			return false;
+	return true;
+}
+
+/* In steps, so that a stop of the worker is not held up by a target that is down. Each step asks the ship for all that is
+ * in the logs then, which under load is more than was asked for: the marks tell when that is there. */
+static int sync_targets(struct cmd_serving *w, int64_t timeout_ms, struct fz_err *err)
+{
+	uint64_t end = fz_mono_ns() + (uint64_t)(timeout_ms < 0 ? 0 : timeout_ms) * 1000000;
+	struct mark *marks;
+	size_t n;
+	int rc;
+
+	if (!w->ship)
+		return 0;
+	rc = take_marks(w, &marks, &n, err);
+	if (rc < 0)
+		return rc;
+	for (;;) {
+		int64_t step = SYNC_STEP_MS;
+		uint64_t now = fz_mono_ns();
+
+		if (timeout_ms >= 0 && now + (uint64_t)step * 1000000 > end)
+			step = now < end ? (int64_t)((end - now) / 1000000) : 0;
+		rc = primary_ship_sync(w->ship, step, err);
+		if (rc == 0 || rc == -FZ_EFENCED || rc == -FZ_EAUTH)
+			break;
+		if (reached(w, marks, n)) {
+			rc = 0;
+			break;
+		}
+		if (cmd_control_stopping(w->control)) {
+			rc = fz_fail(err, ECANCELED, "the worker is stopping");
+			break;
+		}
+		if (timeout_ms >= 0 && fz_mono_ns() >= end) {
+			if (rc == -FZ_ETIMEOUT)
+				fz_err_prefix(err, "not every target holds every commit");
+			break;
+		}
+	}
+	free(marks);
+	return rc;
+}
+
+static int answer_sync(struct cmd_serving *w, const cJSON *request, struct fz_err *err)
+{
+	int64_t timeout = (int64_t)number_of(request, "timeout_ms", -1);
+	int rc = fs_capture_sync(w->capture, NULL, err);
+
+	if (rc == 0 && cJSON_IsTrue(cJSON_GetObjectItem(request, "wait")))
+		rc = sync_targets(w, timeout, err);
+	return rc;
+}
+
+static int answer_verify(struct cmd_serving *w, const cJSON *request, cJSON *answer, struct fz_err *err)
+{
+	struct fs_scrub_result r = {0};
+	int rc = fs_capture_scrub(w->capture, text_of(request, "name"), &r, err);
+
+	cJSON_AddNumberToObject(answer, "databases", (double)r.databases);
+	cJSON_AddNumberToObject(answer, "pages", (double)r.pages);
+	cJSON_AddNumberToObject(answer, "differences", (double)r.differences);
+	cJSON_AddNumberToObject(answer, "busy", (double)r.busy);
+	return rc;
+}
+
+static int answer_umount(struct cmd_serving *w, const cJSON *request, cJSON *answer, struct fz_err *err)
+{
+	int rc = answer_sync(w, request, err);
+
+	cJSON_AddNumberToObject(answer, "pid", getpid());
+	cJSON_AddNumberToObject(answer, "supervisor_pid", w->info.supervisor_pid);
+	if (rc == 0)
+		rc = fs_session_request_umount(w->session, err);
+	return rc;
+}
+
+int cmd_answer(struct cmd_control_handler *h, const struct cJSON *request, struct cJSON *answer, int *pass_fd,
+               struct fz_err *err)
+{
+	struct cmd_serving *w = (struct cmd_serving *)h;
+	const char *cmd = text_of(request, "cmd");
+
+	if (!cmd)
+		return fz_fail(err, FZ_EUSAGE, "the request names no command");
+	if (!strcmp(cmd, "status")) {
+		answer_status(w, answer);
+		return 0;
+	}
+	if (!strcmp(cmd, "sync"))
+		return answer_sync(w, request, err);
+	if (!strcmp(cmd, "verify"))
+		return answer_verify(w, request, answer, err);
+	if (!strcmp(cmd, "umount"))
+		return answer_umount(w, request, answer, err);
+	if (!strcmp(cmd, "state")) {
+		cJSON_AddStringToObject(answer, "state_dir", w->state_path);
+		*pass_fd = w->statefd;
+		return 0;
+	}
+	return fz_fail(err, FZ_EUSAGE, "there is no request '%.40s'", cmd);
+}

@@ -1,0 +1,50 @@
+#include "cmd/ask.h"
+
+#include "base/clock.h"
+#include "cmd/control.h"
+
+#include <cJSON.h>
+#include <stdio.h>
+
+struct cJSON *cmd_request(const char *cmd)
+{
+	cJSON *o = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(o, "cmd", cmd);
+	return o;
+}
+
+int cmd_ask(const char *dir, struct cJSON *request, int64_t timeout_ms, struct cmd_where *w, struct cJSON **answer,
+            struct fz_err *err)
+{
+	int rc;
+
+	*answer = NULL;
+	rc = cmd_where_find(w, dir, err);
+	if (rc == 0 && !w->fazt)
+		rc = fz_fail(err, FZ_ENOTMOUNTED, "%s is not mounted by fazt", w->dir);
+	if (rc == 0)
+		rc = cmd_control_call(w, request, timeout_ms, answer, NULL, err);
+	cJSON_Delete(request);
+	return rc;
+}
+
+int cmd_timeout(const char *text, int64_t otherwise_ms, int64_t *ms, struct fz_err *err)
+{
+	int rc;
+
+	*ms = otherwise_ms;
+	if (!text)
+		return 0;
+	rc = fz_parse_duration(text, ms, err);
+	return rc < 0 ? fz_err_prefix(err, "--timeout") : 0;
+}
+
+void cmd_print_json(const struct cJSON *o)
+{
+	char *text = cJSON_Print(o);
+
+	if (text)
+		printf("%s\n", text);
+	cJSON_free(text);
+}

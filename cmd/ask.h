@@ -1,0 +1,19 @@
+/* ask.h - a command's question to the worker of a mount, from the argument DIR to the answer. */
+#ifndef FZ_CMD_ASK_H
+#define FZ_CMD_ASK_H
+
+#include "cmd/where.h"
+
+struct cJSON;
+
+/* Finds the mount and asks. request is consumed. *w is filled as far as it came. The caller deletes *answer. */
+int cmd_ask(const char *dir, struct cJSON *request, int64_t timeout_ms, struct cmd_where *w, struct cJSON **answer,
+            struct fz_err *err) FZ_MUST_CHECK;
+/* {"cmd": cmd} */
+struct cJSON *cmd_request(const char *cmd);
+/* --timeout: seconds or a duration; NULL gives otherwise_ms. */
+int cmd_timeout(const char *text, int64_t otherwise_ms, int64_t *ms, struct fz_err *err) FZ_MUST_CHECK;
+/* Prints an object as JSON, indented, with a line end. */
+void cmd_print_json(const struct cJSON *o);
+
+#endif

@@ -1,0 +1,258 @@
+/* control.c - the server. THREADS (4): each accepts, answers one request, closes; a client that says nothing is dropped
+ * after a few seconds, so that it can keep nobody out for long. */
+#include "cmd/control.h"
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/worker.h"
+
+#include <cJSON.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define THREADS         4
+#define REQUEST_MAX     65536
+#define REQUEST_WAIT_MS 5000
+#define ANSWER_WAIT_MS  10000
+
+struct cmd_control {
+	struct cmd_control_handler *handler;
+	int listenfd, stopfd;
+	ino_t inode; /* of the socket's file: only ours is removed */
+	atomic_bool stopping;
+	struct fz_worker threads[THREADS];
+	char path[108];
+};
+
+/* One line up to '\n', within the deadline and the size. */
+static int read_line(struct cmd_control *c, int fd, struct fz_buf *line)
+{
+	uint64_t end = fz_mono_ns() + REQUEST_WAIT_MS * UINT64_C(1000000);
+
+	for (;;) {
+		struct pollfd p[2] = {
+		        {.fd = fd,        .events = POLLIN},
+                        {.fd = c->stopfd, .events = POLLIN}
+                };
+		uint64_t now = fz_mono_ns();
+		uint8_t *to;
+		ssize_t n;
+
+		if (now >= end)
+			return -ETIMEDOUT;
+		if (poll(p, 2, (int)((end - now) / 1000000 + 1)) < 0 && errno != EINTR)
+			return -errno;
+		if (p[1].revents && !(p[0].revents & POLLIN))
+			return -ECANCELED;
+		if (!p[0].revents)
+			continue;
+		to = fz_buf_room(line, 4096);
+		if (!to)
+			return -ENOMEM;
+		n = recv(fd, to, 4096, MSG_DONTWAIT);
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EPIPE;
+		line->size += (size_t)n;
+		if (memchr(to, '\n', (size_t)n))
+			return 0;
+		if (line->size > REQUEST_MAX)
+			return -EMSGSIZE;
+	}
+}
+
+static int write_answer(int fd, const char *text, size_t size, int pass_fd)
+{
+	uint64_t end = fz_mono_ns() + ANSWER_WAIT_MS * UINT64_C(1000000);
+	union {
+		char space[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+
+	while (size) {
+		struct iovec iov = {(void *)text, size};
+		struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+		struct pollfd p = {.fd = fd, .events = POLLOUT};
+		ssize_t n;
+
+		if (pass_fd >= 0) {
+			struct cmsghdr *h;
+
+			memset(&control, 0, sizeof(control));
+			m.msg_control = control.space;
+			m.msg_controllen = sizeof(control.space);
+			h = CMSG_FIRSTHDR(&m);
+			h->cmsg_level = SOL_SOCKET;
+			h->cmsg_type = SCM_RIGHTS;
+			h->cmsg_len = CMSG_LEN(sizeof(int));
+			memcpy(CMSG_DATA(h), &pass_fd, sizeof(int));
+		}
+		n = sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n < 0 && errno != EAGAIN && errno != EINTR)
+			return -errno;
+		if (n > 0) {
+			pass_fd = -1;
+			text += n;
+			size -= (size_t)n;
+			continue;
+		}
+		if (fz_mono_ns() >= end)
+			return -ETIMEDOUT;
+		(void)!poll(&p, 1, 1000);
+	}
+	return 0;
+}
+
+static void serve_one(struct cmd_control *c, int fd)
+{
+	struct fz_buf line = {0};
+	struct fz_err err = {0};
+	cJSON *request = NULL, *answer = cJSON_CreateObject();
+	struct ucred peer = {.uid = (uid_t)-1};
+	socklen_t len = sizeof(peer);
+	char *text = NULL;
+	int pass_fd = -1, rc;
+
+	if (!answer)
+		goto out;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0 || (peer.uid != 0 && peer.uid != geteuid()))
+		goto out; /* the socket's mode keeps others out already */
+	rc = read_line(c, fd, &line);
+	if (rc < 0 && rc != -EMSGSIZE)
+		goto out;
+	request = rc == 0 ? cJSON_ParseWithLength((char *)line.data, line.size) : NULL;
+	if (!cJSON_IsObject(request))
+		rc = fz_fail(&err, FZ_EUSAGE, "the request is no JSON object of at most %d bytes", REQUEST_MAX);
+	else
+		rc = c->handler->answer(c->handler, request, answer, &pass_fd, &err);
+	cJSON_AddBoolToObject(answer, "ok", rc >= 0);
+	if (rc < 0) {
+		cJSON_AddNumberToObject(answer, "code", -rc);
+		cJSON_AddStringToObject(answer, "error", err.text[0] ? err.text : fz_strerror(rc));
+	}
+	text = cJSON_PrintUnformatted(answer);
+	if (!text)
+		goto out;
+	text[strlen(text)] = '\n'; /* in place of the NUL: the size goes along */
+	rc = write_answer(fd, text, strcspn(text, "\n") + 1, rc >= 0 ? pass_fd : -1);
+	if (rc < 0)
+		fz_debug("control: the answer was not taken: %s", strerror(-rc));
+out:
+	cJSON_free(text);
+	cJSON_Delete(request);
+	cJSON_Delete(answer);
+	fz_buf_fini(&line);
+}
+
+static void run(void *arg)
+{
+	struct cmd_control *c = arg;
+	struct pollfd p[2] = {
+	        {.fd = c->listenfd, .events = POLLIN},
+                {.fd = c->stopfd,   .events = POLLIN}
+        };
+
+	while (!atomic_load(&c->stopping)) {
+		int fd;
+
+		if (poll(p, 2, -1) < 0 && errno != EINTR)
+			break;
+		if (p[1].revents)
+			break;
+		fd = accept4(c->listenfd, NULL, NULL, SOCK_CLOEXEC);
+		if (fd < 0)
+			continue; /* another thread was faster */
+		serve_one(c, fd);
+		fz_close(&fd);
+	}
+}
+
+/* Binds beside the final name and renames: a client finds the old or the new socket, never none. */
+static int bind_socket(struct cmd_control *c, struct fz_err *err)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	struct stat st;
+	mode_t old;
+	int rc;
+
+	if (snprintf(a.sun_path, sizeof(a.sun_path), "%s.%d", c->path, (int)getpid()) >= (int)sizeof(a.sun_path))
+		return fz_fail_errno(err, ENAMETOOLONG, "control socket %s", c->path);
+	c->listenfd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (c->listenfd < 0)
+		return fz_fail_errno(err, errno, "control socket");
+	unlink(a.sun_path);
+	old = umask(0177);
+	rc = bind(c->listenfd, (struct sockaddr *)&a, sizeof(a));
+	umask(old);
+	if (rc < 0 || listen(c->listenfd, 64) < 0 || stat(a.sun_path, &st) < 0 || rename(a.sun_path, c->path) < 0) {
+		rc = fz_fail_errno(err, errno, "control socket %s", a.sun_path);
+		unlink(a.sun_path);
+		return rc;
+	}
+	c->inode = st.st_ino;
+	return 0;
+}
+
+int cmd_control_start(struct cmd_control **out, const char *path, struct cmd_control_handler *handler,
+                      struct fz_err *err)
+{
+	struct cmd_control *c = calloc(1, sizeof(*c));
+	int rc;
+
+	if (!c)
+		return fz_fail_errno(err, ENOMEM, "control socket");
+	c->listenfd = c->stopfd = -1;
+	c->handler = handler;
+	if (snprintf(c->path, sizeof(c->path), "%s", path) >= (int)sizeof(c->path)) {
+		rc = fz_fail_errno(err, ENAMETOOLONG, "control socket %s", path);
+		goto out;
+	}
+	c->stopfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	rc = c->stopfd < 0 ? fz_fail_errno(err, errno, "eventfd") : cmd_control_mkdir(path, err);
+	if (rc == 0)
+		rc = bind_socket(c, err);
+	for (int i = 0; rc == 0 && i < THREADS; i++)
+		rc = fz_worker_start(&c->threads[i], "control", run, c, err);
+	if (rc < 0)
+		goto out;
+	*out = c;
+	c = NULL;
+out:
+	cmd_control_stop(c);
+	return rc;
+}
+
+bool cmd_control_stopping(const struct cmd_control *c)
+{
+	return c && atomic_load(&c->stopping);
+}
+
+void cmd_control_stop(struct cmd_control *c)
+{
+	struct stat st;
+
+	if (!c)
+		return;
+	atomic_store(&c->stopping, true);
+	if (c->stopfd >= 0)
+		(void)!write(c->stopfd, &(uint64_t){1}, sizeof(uint64_t));
+	for (int i = 0; i < THREADS; i++)
+		fz_worker_stop(&c->threads[i]);
+	if (c->inode && stat(c->path, &st) == 0 && st.st_ino == c->inode)
+		unlink(c->path);
+	fz_close(&c->listenfd);
+	fz_close(&c->stopfd);
+	free(c);
+}

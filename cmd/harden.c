@@ -1,0 +1,96 @@
+#include "cmd/harden.h"
+
+#include <errno.h>
+#include <linux/audit.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#if defined(__x86_64__)
+#define ARCH AUDIT_ARCH_X86_64
+#elif defined(__aarch64__)
+#define ARCH AUDIT_ARCH_AARCH64
+#endif
+
+/* Serving files as another user would have made them needs these and no more. */
+static const int keep[] = {CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,   CAP_FSETID,
+                           CAP_MKNOD, CAP_SETUID,       CAP_SETGID,          CAP_IPC_LOCK, CAP_SYS_RESOURCE};
+
+int cmd_harden_early(struct fz_err *err)
+{
+	struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct d[2] = {{0}}, want[2] = {{0}};
+
+	setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return fz_fail_errno(err, errno, "no_new_privs");
+	if (syscall(SYS_capget, &h, d) < 0)
+		return fz_fail_errno(err, errno, "capget");
+	for (size_t i = 0; i < sizeof(keep) / sizeof(keep[0]); i++)
+		want[CAP_TO_INDEX(keep[i])].permitted |= CAP_TO_MASK(keep[i]);
+	for (int i = 0; i < 2; i++) {
+		d[i].permitted &= want[i].permitted;
+		d[i].effective &= d[i].permitted;
+		d[i].inheritable = 0;
+	}
+	if (syscall(SYS_capset, &h, d) < 0)
+		return fz_fail_errno(err, errno, "capset");
+	return 0;
+}
+
+#ifdef ARCH
+#define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
+#define DENY(nr)    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM)
+
+int cmd_harden_late(struct fz_err *err)
+{
+	struct sock_filter code[] = {
+	        LOAD(arch),
+	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCH, 1, 0),
+	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+	        LOAD(nr),
+#ifdef __x86_64__
+	        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1), /* x32 */
+	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+#endif
+	        DENY(SYS_execve),
+	        DENY(SYS_execveat),
+	        DENY(SYS_ptrace),
+	        DENY(SYS_process_vm_readv),
+	        DENY(SYS_process_vm_writev),
+	        DENY(SYS_mount),
+	        DENY(SYS_umount2),
+	        DENY(SYS_pivot_root),
+	        DENY(SYS_chroot),
+	        DENY(SYS_unshare),
+	        DENY(SYS_setns),
+	        DENY(SYS_bpf),
+	        DENY(SYS_perf_event_open),
+	        DENY(SYS_init_module),
+	        DENY(SYS_finit_module),
+	        DENY(SYS_delete_module),
+	        DENY(SYS_kexec_load),
+	        DENY(SYS_reboot),
+	        DENY(SYS_swapon),
+	        DENY(SYS_keyctl),
+	        DENY(SYS_userfaultfd),
+	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = {sizeof(code) / sizeof(code[0]), code};
+
+	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &prog) != 0)
+		return fz_fail_errno(err, errno, "seccomp");
+	return 0;
+}
+#else
+int cmd_harden_late(struct fz_err *err)
+{
+	(void)err;
+	return 0; /* no table for this machine */
+}
+#endif

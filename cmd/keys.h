@@ -1,0 +1,29 @@
+/* keys.h - which keys a command works with. The primary needs recipients (public) only; looking back needs an identity.
+ * A state directory may hold both: `identity` (0600; `fazt status` warns while it lies there) and `recipient`. */
+#ifndef FZ_CMD_KEYS_H
+#define FZ_CMD_KEYS_H
+
+#include "base/err.h"
+#include "cmd/config.h"
+#include "ltx/age.h"
+
+#define CMD_IDENTITY  "identity"
+#define CMD_RECIPIENT "recipient"
+#define CMD_ETC       "/etc/fazt"
+
+/* Makes dir/identity (0600, never overwritten) and dir/recipient; dir is made 0700 when missing. */
+int cmd_key_make(const char *dir, struct ltx_age_recipient *r, struct fz_err *err) FZ_MUST_CHECK;
+/* The recipient kept in dir: of `recipient`, else of `identity`. -FZ_ENOTFOUND when neither is there. */
+int cmd_key_find(const char *dir, struct ltx_age_recipient *r, struct fz_err *err) FZ_MUST_CHECK;
+/* For a mount: when some target is encrypted and names no recipient, takes the configured identity's, the state
+ * directory's, /etc/fazt's, or makes a key in the state directory (*made = true). */
+int cmd_key_default(struct cmd_conf *c, const char *state_dir, bool *made, struct fz_err *err) FZ_MUST_CHECK;
+/* Identities to look back with: file (-i; must work), else the configuration's, else <state>/identity, else
+ * /etc/fazt/identity. None found: ids->n == 0 and success. state_dir may be NULL. */
+int cmd_key_identities(struct ltx_age_identities *ids, const char *file, const struct cmd_conf *c,
+                       const char *state_dir, struct fz_err *err) FZ_MUST_CHECK;
+/* Parsed recipients of a checked list, heap. */
+int cmd_key_recipients(const struct cmd_list *l, struct ltx_age_recipient **out, size_t *n,
+                       struct fz_err *err) FZ_MUST_CHECK;
+
+#endif

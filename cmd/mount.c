@@ -1,0 +1,353 @@
+/* mount.c - `fazt mount DIR`: everything that can be wrong is checked before anything is mounted; then the supervisor
+ * runs in a child that outlives this command, which returns when the mount serves. */
+#include "cmd/args.h"
+#include "cmd/cmd.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "cmd/config.h"
+#include "cmd/keys.h"
+#include "cmd/where.h"
+#include "cmd/wire.h"
+#include "fs/supervisor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define LOG_ROTATE_BYTES (16 << 20)
+
+struct mounting {
+	struct cmd_conf conf;
+	struct cmd_where where;
+	char state[PATH_MAX], log_file[PATH_MAX + 16], exe[PATH_MAX];
+	bool foreground, key_made;
+	int lockfd;      /* held for the life of the supervisor: one mount a state directory */
+	off_t log_start; /* size of the log file before this mount */
+};
+
+/* Flags of paths may be relative; the configuration's may not. */
+static int path_flag(struct cmd_conf *c, const char *flag, const char *key, const char *value, struct fz_err *err)
+{
+	char cwd[PATH_MAX], path[2 * PATH_MAX];
+
+	if (!value)
+		return 0;
+	if (*value != '/') {
+		if (!getcwd(cwd, sizeof(cwd)))
+			return fz_fail_errno(err, errno, "current directory");
+		snprintf(path, sizeof(path), "%s/%s", cwd, value);
+		value = path;
+	}
+	return cmd_conf_flag(c, flag, "mount", key, value, err);
+}
+
+static int make_state(struct mounting *m, struct fz_err *err)
+{
+	char path[PATH_MAX + 16];
+	struct stat st;
+	int rc;
+
+	if (m->conf.state)
+		snprintf(m->state, sizeof(m->state), "%s", m->conf.state);
+	else if (snprintf(m->state, sizeof(m->state), "%s/.fazt", m->where.dir) >= (int)sizeof(m->state))
+		return fz_fail_errno(err, ENAMETOOLONG, "%s", m->where.dir);
+	rc = fz_mkdirs(AT_FDCWD, m->state, 0700, err);
+	if (rc < 0)
+		return fz_err_prefix(err, "state directory");
+	if (stat(m->state, &st) < 0)
+		return fz_fail_errno(err, errno, "state directory %s", m->state);
+	if (st.st_uid != geteuid())
+		return fz_fail_errno(err, EPERM, "the state directory %s belongs to user %u", m->state,
+		                     (unsigned)st.st_uid);
+	if ((st.st_mode & 077) && chmod(m->state, 0700) < 0)
+		return fz_fail_errno(err, errno, "state directory %s", m->state);
+	snprintf(path, sizeof(path), "%s/lock", m->state);
+	m->lockfd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (m->lockfd < 0)
+		return fz_fail_errno(err, errno, "cannot create %s", path);
+	if (flock(m->lockfd, LOCK_EX | LOCK_NB) < 0)
+		return fz_fail(err, FZ_EBUSY, "another fazt uses the state directory %s", m->state);
+	return 0;
+}
+
+/* What the worker and its successors will run with; recipients are resolved, so no key file is needed later. */
+static int write_snapshot(struct mounting *m, struct fz_err *err)
+{
+	struct fz_buf text = {0};
+	char path[PATH_MAX + 16];
+	int rc = cmd_conf_format(&m->conf, &text, err);
+
+	snprintf(path, sizeof(path), "%s/" CMD_CONF_SNAPSHOT, m->state);
+	if (rc == 0)
+		rc = fz_write_file(AT_FDCWD, path, fz_buf_str(&text), text.size, 0600, err);
+	if (text.data)
+		explicit_bzero(text.data, text.size);
+	fz_buf_fini(&text);
+	return rc;
+}
+
+static int open_log(struct mounting *m, int *fd, struct fz_err *err)
+{
+	char old[PATH_MAX + 32];
+	struct stat st;
+
+	if (m->conf.log_file)
+		snprintf(m->log_file, sizeof(m->log_file), "%s", m->conf.log_file);
+	else
+		snprintf(m->log_file, sizeof(m->log_file), "%s/fazt.log", m->state);
+	if (!m->conf.log_file && stat(m->log_file, &st) == 0 && st.st_size > LOG_ROTATE_BYTES) {
+		snprintf(old, sizeof(old), "%s.1", m->log_file);
+		(void)rename(m->log_file, old);
+	}
+	*fd = open(m->log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	if (*fd < 0 || fstat(*fd, &st) < 0)
+		return fz_fail_errno(err, errno, "cannot open the log file %s", m->log_file);
+	m->log_start = st.st_size;
+	return 0;
+}
+
+/* The log's error lines since the start, for the one who waits at the terminal. */
+static void show_errors(const struct mounting *m)
+{
+	FILE *f = fopen(m->log_file, "r");
+	char line[1100];
+
+	if (!f)
+		return;
+	if (fseeko(f, m->log_start, SEEK_SET) == 0)
+		while (fgets(line, sizeof(line), f))
+			if (strstr(line, " error: "))
+				fprintf(stderr, "  log: %s", line);
+	fclose(f);
+}
+
+static int supervise(struct mounting *m, int ready_fd, struct fz_err *err)
+{
+	const char *worker[] = {m->exe, "worker", m->where.dir, NULL};
+	const char *agent[] = {m->exe, "agent", m->where.dir, NULL};
+	struct fs_supervisor_conf conf = {.dir = m->where.dir,
+	                                  .state_dir = m->state,
+	                                  .worker_argv = worker,
+	                                  .agent_argv = agent,
+	                                  .no_passthrough = m->conf.no_passthrough,
+	                                  .no_resend = m->conf.no_resend,
+	                                  .allow_other = !m->conf.private_mount,
+	                                  .ready_fd = ready_fd};
+
+	fz_log_init("supervisor", (enum fz_log_level)cmd_log_level(&m->conf));
+	return fs_supervisor_run(&conf, err);
+}
+
+/* The child: leaves the terminal, supervises, leaves its error in errfd. */
+static void run_child(struct mounting *m, int logfd, int ready_fd, int errfd) __attribute__((noreturn));
+static void run_child(struct mounting *m, int logfd, int ready_fd, int errfd)
+{
+	struct fz_err err = {0};
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	setsid();
+	if (null < 0 || chdir("/") < 0 || dup2(null, 0) < 0 || dup2(logfd, 1) < 0 || dup2(logfd, 2) < 0)
+		_exit(CMD_EXIT_FAILED);
+	if (supervise(m, ready_fd, &err) < 0) {
+		(void)!write(errfd, &err, sizeof(err));
+		fz_log_err("supervisor", &err);
+		_exit(fz_err_exit(err.code));
+	}
+	_exit(CMD_EXIT_OK);
+}
+
+static int start_in_background(struct mounting *m, struct fz_err *err)
+{
+	int ready[2] = {-1, -1}, why[2] = {-1, -1}, logfd = -1, rc;
+	char text[400] = "";
+	ssize_t n;
+	pid_t pid;
+
+	rc = open_log(m, &logfd, err);
+	if (rc < 0)
+		goto out;
+	if (pipe2(ready, O_CLOEXEC) < 0 || pipe2(why, O_CLOEXEC) < 0) {
+		rc = fz_fail_errno(err, errno, "pipe");
+		goto out;
+	}
+	pid = fork();
+	if (pid < 0) {
+		rc = fz_fail_errno(err, errno, "fork");
+		goto out;
+	}
+	if (pid == 0) {
+		fz_close(&ready[0]);
+		fz_close(&why[0]);
+		run_child(m, logfd, ready[1], why[1]);
+	}
+	fz_close(&ready[1]);
+	fz_close(&why[1]);
+	do
+		n = read(ready[0], text, sizeof(text) - 1);
+	while (n < 0 && errno == EINTR);
+	if (n > 0 && text[0] == 'k')
+		goto out; /* it serves */
+	/* 'e' and a sentence, or its end: the child's own error says more. */
+	do
+		n = read(why[0], err, sizeof(*err));
+	while (n < 0 && errno == EINTR);
+	(void)waitpid(pid, NULL, 0);
+	if (n != (ssize_t)sizeof(*err)) {
+		err->code = -FZ_EINTERNAL;
+		snprintf(err->text, sizeof(err->text), "%s",
+		         text[0] == 'e' && text[1] ? text + 1 : "the supervisor ended before the mount served");
+	}
+	err->text[sizeof(err->text) - 1] = 0;
+	rc = err->code;
+	show_errors(m);
+out:
+	fz_close(&ready[0]);
+	fz_close(&why[0]);
+	fz_close(&ready[1]);
+	fz_close(&why[1]);
+	fz_close(&logfd);
+	return rc;
+}
+
+static void tell_key(const struct mounting *m)
+{
+	printf("A key was made, since backups are encrypted and there was none:\n"
+	       "  identity (secret): %s/" CMD_IDENTITY "\n"
+	       "  recipient:         %s\n"
+	       "Without the identity nobody can read the backups: take it to a safe place that is not this machine, "
+	       "with\n"
+	       "  fazt init --export KEY --remove %s\n",
+	       m->state, m->conf.recipients.n ? m->conf.recipients.v[0] : "", m->where.dir);
+}
+
+static void tell(const struct mounting *m)
+{
+	printf("fazt %s %s\n", m->foreground ? "mounts" : "serves", m->where.dir);
+	for (size_t i = 0; i < m->conf.n_targets; i++)
+		printf("  ships to %s (%s)\n", m->conf.targets[i].url,
+		       cmd_target_encrypted(&m->conf, &m->conf.targets[i]) ? "encrypted" : "NOT encrypted");
+	if (!m->conf.n_targets)
+		printf("  no target: commits stay in the local log (give --target URL to ship them)\n");
+	if (m->key_made)
+		tell_key(m);
+	fflush(stdout);
+}
+
+static int mount_it(struct mounting *m, const char *dir, struct fz_err *err)
+{
+	ssize_t n;
+	int rc;
+
+	rc = cmd_conf_check(&m->conf, err);
+	if (rc == 0)
+		rc = cmd_where_find(&m->where, dir, err);
+	if (rc < 0)
+		return rc;
+	if (m->where.fazt)
+		return fz_fail(err, FZ_EMOUNTED, "fazt serves %s already", m->where.dir);
+	if (access("/dev/fuse", F_OK) < 0)
+		return fz_fail(err, FZ_ENOFUSE, "there is no /dev/fuse");
+	n = readlink("/proc/self/exe", m->exe, sizeof(m->exe) - 1);
+	if (n < 0)
+		return fz_fail_errno(err, errno, "/proc/self/exe");
+	rc = make_state(m, err);
+	if (rc == 0)
+		rc = cmd_key_default(&m->conf, m->state, &m->key_made, err);
+	if (rc == 0)
+		rc = write_snapshot(m, err);
+	if (rc < 0)
+		return rc;
+	if (m->foreground) {
+		int logfd = -1;
+
+		tell(m);
+		if (m->conf.log_file) {
+			rc = open_log(m, &logfd, err);
+			if (rc < 0 || dup2(logfd, 2) < 0)
+				return rc < 0 ? rc : fz_fail_errno(err, errno, "log file");
+			fz_close(&logfd);
+		}
+		return supervise(m, -1, err);
+	}
+	rc = start_in_background(m, err);
+	if (rc == 0)
+		tell(m);
+	return rc;
+}
+
+int cmd_mount(int argc, char **argv)
+{
+	struct mounting m = {.lockfd = -1};
+	const char *config = NULL, *state = NULL, *encrypt = NULL, *level = NULL, *log_file = NULL;
+	bool no_passthrough = false, no_resend = false, take_over = false;
+	struct cmd_words targets = {0}, recipients = {0};
+	const struct cmd_opt opts[] = {
+	        {"config",    'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &config, NULL},
+	        {"target",     't', "URL", "ship there: dir:/path or s3://bucket/prefix?... (repeatable)", NULL, NULL,
+	         &targets},
+	        {"recipient",       'r', "age1...", "encrypt for this key, or for those in a file (repeatable)", NULL, NULL,
+	         &recipients},
+	        {"encrypt",       0, "age|none", "none: write plain objects", NULL, &encrypt, NULL},
+	        {"foreground",    'f', NULL, "stay, and log to stderr", &m.foreground, NULL, NULL},
+	        {"state",      0, "PATH", "keep log and state there instead of in DIR/.fazt", NULL, &state, NULL},
+	        {"log-level",       0, "LEVEL", "error, warning, info (default) or debug", NULL, &level, NULL},
+	        {"log-file",    0, "FILE", "instead of fazt.log in the state directory", NULL, &log_file, NULL},
+	        {"take-over", 0, NULL, "claim databases in the targets that another writer claimed last", &take_over,
+	         NULL, NULL},
+	        {"no-passthrough",  0, NULL, "do not use kernel passthrough, as on kernels before 6.9", &no_passthrough,
+	         NULL, NULL},
+	        {"no-resend",       0, NULL, "do not use FUSE's resend, as on kernels before 6.9", &no_resend, NULL, NULL},
+	        {0},
+	};
+	const struct cmd_spec spec = {"mount",
+	                              "[options] DIR",
+	                              "Mounts over DIR, serves the files that lie there, and captures every commit of "
+	                              "its SQLite databases into a log\n"
+	                              "in DIR/.fazt, from where it is shipped, encrypted, to the targets. Returns when "
+	                              "the mount serves. Flags come\n"
+	                              "before FAZT_* in the environment, and these before the configuration file.",
+	                              "fazt mount /var/lib/app\n"
+	                              "fazt mount --target dir:/backup/app --recipient age1... /var/lib/app\n"
+	                              "fazt mount --target 's3://bucket/app?region=eu-central-1' /var/lib/app\n",
+	                              1,
+	                              1,
+	                              opts};
+	struct fz_err err = {0};
+	char **args;
+	int n, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
+
+	if (rc == CMD_ARGS_HELP)
+		return CMD_EXIT_OK;
+	cmd_conf_init(&m.conf);
+	if (rc == 0)
+		rc = cmd_conf_load(&m.conf, config, &err);
+	for (size_t i = 0; rc == 0 && i < targets.n; i++)
+		rc = cmd_conf_flag(&m.conf, "--target", "target", "url", targets.v[i], &err);
+	for (size_t i = 0; rc == 0 && i < recipients.n; i++)
+		rc = cmd_conf_flag(&m.conf, "--recipient", "encrypt", "recipients", recipients.v[i], &err);
+	if (rc == 0 && encrypt)
+		rc = cmd_conf_flag(&m.conf, "--encrypt", "encrypt", "encrypt", encrypt, &err);
+	if (rc == 0 && level)
+		rc = cmd_conf_flag(&m.conf, "--log-level", "mount", "log_level", level, &err);
+	if (rc == 0)
+		rc = path_flag(&m.conf, "--state", "state", state, &err);
+	if (rc == 0)
+		rc = path_flag(&m.conf, "--log-file", "log_file", log_file, &err);
+	m.conf.no_passthrough |= no_passthrough;
+	m.conf.no_resend |= no_resend;
+	m.conf.take_over |= take_over;
+	if (rc == 0)
+		rc = mount_it(&m, args[0], &err);
+	fz_close(&m.lockfd);
+	cmd_conf_fini(&m.conf);
+	return rc < 0 ? cmd_report(spec.name, &err) : CMD_EXIT_OK;
+}

@@ -1,0 +1,180 @@
+#include "cmd/source_arg.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "cmd/keys.h"
+#include "cmd/state.h"
+#include "cmd/wire.h"
+#include "replica/source.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool is_url(const char *arg)
+{
+	return !strncmp(arg, "dir:", 4) || !strncmp(arg, "s3:", 3) || strstr(arg, "://");
+}
+
+int cmd_source_split(const char *arg, struct cmd_where *w, char *database, size_t cap, struct fz_err *err)
+{
+	char copy[PATH_MAX], state[PATH_MAX + 8];
+
+	if (snprintf(copy, sizeof(copy), "%s", arg) >= (int)sizeof(copy))
+		return fz_fail(err, FZ_EUSAGE, "the path is too long");
+	/* The longest leading part that fazt serves, or served. */
+	for (char *slash; (slash = strrchr(copy, '/'));) {
+		const char *rest = arg + (slash - copy) + 1;
+
+		slash[slash == copy] = 0; /* the root keeps its name */
+		if (*rest && cmd_where_find(w, copy, NULL) == 0) {
+			snprintf(state, sizeof(state), "%s/.fazt", w->dir);
+			if (w->fazt || (!w->mounted && access(state, X_OK) == 0)) {
+				snprintf(database, cap, "%s", rest);
+				return 0;
+			}
+		}
+		if (slash == copy)
+			break;
+	}
+	return fz_fail(
+	        err, FZ_ENOTFOUND,
+	        "'%s' is no store URL, no target of the configuration and no database below a directory that fazt "
+	        "serves",
+	        arg);
+}
+
+/* The snapshot of the mount's configuration says which targets and keys it had; none is fine. */
+static int read_snapshot(struct cmd_source *s, struct fz_err *err)
+{
+	struct fz_buf text = {0};
+	int rc = fz_read_file(s->statefd, CMD_CONF_SNAPSHOT, 1u << 20, &text, err);
+
+	if (rc == -ENOENT)
+		rc = 0;
+	else if (rc == 0 && !s->conf.n_targets)
+		rc = cmd_conf_parse(&s->conf, fz_buf_str(&text), text.size, CMD_CONF_SNAPSHOT, err);
+	fz_buf_fini(&text);
+	return rc;
+}
+
+static int open_target(struct cmd_source *s, const struct cmd_target *t, struct fz_err *err)
+{
+	struct fz_store *store = NULL;
+	int rc = cmd_target_open(t, s->database, false, &store, err);
+
+	if (rc < 0)
+		return rc;
+	snprintf(s->label, sizeof(s->label), "%s", fz_store_url(store));
+	s->is_log = false;
+	return replica_source_store(&s->source, store, s->ids.n ? &s->ids : NULL, err);
+}
+
+static int open_url(struct cmd_source *s, const char *url, struct fz_err *err)
+{
+	struct fz_store_conf conf = {0};
+	struct fz_store *store = NULL;
+	size_t end = strncmp(url, "s3:", 3) ? strlen(url) : strcspn(url, "?"), start;
+	int rc;
+
+	while (end > 0 && url[end - 1] == '/')
+		end--;
+	for (start = end; start > 0 && url[start - 1] != '/' && url[start - 1] != ':';)
+		start--;
+	snprintf(s->database, sizeof(s->database), "%.*s", (int)(end - start), url + start);
+	rc = fz_store_open(&store, url, &conf, err);
+	if (rc < 0)
+		return rc;
+	snprintf(s->label, sizeof(s->label), "%s", fz_store_url(store));
+	return replica_source_store(&s->source, store, s->ids.n ? &s->ids : NULL, err);
+}
+
+static const struct cmd_target *find_target(const struct cmd_conf *c, const char *arg, const char **rest)
+{
+	for (size_t i = 0; i < c->n_targets; i++) {
+		const char *name = c->targets[i].name;
+		size_t n = name ? strlen(name) : 0;
+
+		if (name && !strncmp(arg, name, n) && arg[n] == '/' && arg[n + 1]) {
+			*rest = arg + n + 1;
+			return &c->targets[i];
+		}
+	}
+	return NULL;
+}
+
+int cmd_source_open(struct cmd_source *s, const char *arg, const char *identity, const char *config, struct fz_err *err)
+{
+	const struct cmd_target *t = NULL;
+	const char *rest = NULL;
+	struct cmd_where w = {0};
+	char state[64];
+	int rc;
+
+	memset(s, 0, sizeof(*s));
+	s->statefd = -1;
+	cmd_conf_init(&s->conf);
+	rc = cmd_conf_load(&s->conf, config, err);
+	if (rc == 0 && !is_url(arg)) {
+		t = find_target(&s->conf, arg, &rest);
+		if (t)
+			snprintf(s->database, sizeof(s->database), "%s", rest);
+		else
+			rc = cmd_source_split(arg, &w, s->database, sizeof(s->database), err);
+		if (rc == 0 && !t)
+			rc = cmd_state_open(&w, s->conf.state, &s->statefd, err);
+		if (rc == 0 && !t)
+			rc = read_snapshot(s, err);
+	}
+	if (rc == 0) {
+		snprintf(state, sizeof(state), "/proc/self/fd/%d", s->statefd);
+		rc = cmd_key_identities(&s->ids, identity, &s->conf, s->statefd >= 0 ? state : NULL, err);
+	}
+	if (rc == 0 && is_url(arg))
+		rc = open_url(s, arg, err);
+	else if (rc == 0 && t)
+		rc = open_target(s, t, err);
+	else if (rc == 0) {
+		s->is_log = true;
+		if (snprintf(s->live, sizeof(s->live), "%s/%s", strcmp(w.dir, "/") ? w.dir : "", s->database) >=
+		            (int)sizeof(s->live) ||
+		    snprintf(s->label, sizeof(s->label), "the log of %s", s->live) >= (int)sizeof(s->label))
+			rc = fz_fail(err, FZ_EUSAGE, "the path is too long");
+	}
+	if (rc == 0 && s->is_log) {
+		rc = replica_source_log(&s->source, s->statefd, s->database, err);
+		if (rc < 0 && cmd_source_next(s, err))
+			rc = 0;
+	}
+	if (rc < 0)
+		cmd_source_close(s);
+	return rc;
+}
+
+bool cmd_source_next(struct cmd_source *s, const struct fz_err *err)
+{
+	struct fz_err why = {0};
+
+	if (!*s->live || (err->code != -FZ_ENOTFOUND && err->code != -FZ_ENOCOMMIT && err->code != -FZ_EGAP))
+		return false;
+	while (s->next_target < s->conf.n_targets) {
+		replica_source_close(s->source);
+		s->source = NULL;
+		if (open_target(s, &s->conf.targets[s->next_target++], &why) == 0)
+			return true;
+		fz_log_err("next place to look", &why);
+	}
+	return false;
+}
+
+void cmd_source_close(struct cmd_source *s)
+{
+	replica_source_close(s->source);
+	s->source = NULL;
+	ltx_age_identities_free(&s->ids);
+	cmd_conf_fini(&s->conf);
+	fz_close(&s->statefd);
+}

@@ -1,0 +1,37 @@
+/* source_arg.h - the SOURCE argument of log, restore and verify: where a database's history can be read.
+ *   URL       dir:/backup/app.db, s3://bucket/prefix/app.db?...: the last path elements are the database's path
+ *   NAME/DB   a [target NAME] of the configuration
+ *   DIR/DB    a database below a mount, or below a directory that was mounted: its own log first, then the targets */
+#ifndef FZ_CMD_SOURCE_ARG_H
+#define FZ_CMD_SOURCE_ARG_H
+
+#include "cmd/config.h"
+#include "cmd/where.h"
+#include "ltx/age.h"
+
+struct replica_source;
+
+struct cmd_source {
+	struct replica_source *source; /* the one at hand */
+	char label[PATH_MAX + 16];     /* what it is, for messages */
+	char database[512];            /* path below the mount, or last element of the URL */
+	char live[PATH_MAX];           /* DIR/DB: the database's file; "" otherwise */
+	bool is_log;                   /* the source is a local log */
+	struct cmd_conf conf;
+	struct ltx_age_identities ids;
+	int statefd;
+	size_t next_target;
+};
+/* identity: -i or NULL; config: --config or NULL. Opens the first place. -FZ_ENOTFOUND, -FZ_EUSAGE, -FZ_EKEYFILE. */
+int cmd_source_open(struct cmd_source *s, const char *arg, const char *identity, const char *config,
+                    struct fz_err *err) FZ_MUST_CHECK;
+/* The place at hand does not have it (err->code is -FZ_ENOTFOUND, -FZ_ENOCOMMIT or -FZ_EGAP): goes on to the next one.
+ * False when there is none, or when the error is another one. */
+bool cmd_source_next(struct cmd_source *s, const struct fz_err *err);
+void cmd_source_close(struct cmd_source *s);
+
+/* Splits "DIR/DB": w = the mount or the directory with a .fazt, database = the rest. -FZ_ENOTFOUND. */
+int cmd_source_split(const char *arg, struct cmd_where *w, char *database, size_t cap,
+                     struct fz_err *err) FZ_MUST_CHECK;
+
+#endif

@@ -1,0 +1,139 @@
+#include "cmd/args.h"
+#include "cmd/ask.h"
+#include "cmd/cmd.h"
+
+#include "base/file.h"
+
+#include <cJSON.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define GONE_MS 60000 /* capture, the targets' grace and umount(2) take less */
+
+/* Waits for a process that is not our child to end. */
+static void wait_process(int pid, int timeout_ms)
+{
+	struct pollfd p = {.events = POLLIN};
+
+	p.fd = pid > 1 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+	if (p.fd >= 0)
+		(void)!poll(&p, 1, timeout_ms);
+	fz_close(&p.fd);
+}
+
+/* True when the kernel has given the connection up: nobody holds /dev/fuse any more. A child asks, since the question
+ * hangs while somebody holds it and does not answer. */
+static bool is_dead(const char *dir)
+{
+	struct stat st;
+	pid_t pid = fork();
+	struct pollfd p = {.events = POLLIN};
+	int status = 0;
+
+	if (pid == 0)
+		_exit(stat(dir, &st) < 0 && (errno == ENOTCONN || errno == ECONNABORTED) ? 0 : 1);
+	if (pid < 0)
+		return false;
+	p.fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (p.fd < 0 || poll(&p, 1, 3000) == 0) {
+		fz_close(&p.fd);
+		return false; /* the child ends when the mount answers or dies */
+	}
+	fz_close(&p.fd);
+	return waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+static int remove_dead(const struct cmd_where *w, struct fz_err *err)
+{
+	pid_t pid;
+	int status;
+
+	if (umount2(w->dir, UMOUNT_NOFOLLOW) == 0)
+		return 0;
+	if (errno != EPERM)
+		return fz_fail_errno(err, errno, "%s is a dead mount and cannot be unmounted", w->dir);
+	pid = fork();
+	if (pid == 0) {
+		execlp("fusermount3", "fusermount3", "-u", "--", w->dir, (char *)NULL);
+		_exit(127);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) < 0 || !WIFEXITED(status) || WEXITSTATUS(status))
+		return fz_fail_errno(err, EPERM, "%s is a dead mount and cannot be unmounted", w->dir);
+	return 0;
+}
+
+static int unmount(const char *dir, bool wait, int64_t timeout_ms, struct fz_err *err)
+{
+	cJSON *request = cmd_request("umount"), *answer = NULL;
+	struct fz_err why = {0};
+	struct cmd_where w;
+	int rc;
+
+	cJSON_AddBoolToObject(request, "wait", wait);
+	cJSON_AddNumberToObject(request, "timeout_ms", (double)timeout_ms);
+	rc = cmd_ask(dir, request, timeout_ms < 0 ? -1 : timeout_ms + 30000, &w, &answer, err);
+	if (rc == -FZ_ENOTMOUNTED && w.fazt)
+		return 0; /* it was there when we came, and went while we asked */
+	if (rc == -ENOENT || rc == -ECONNREFUSED || rc == -EPIPE) {
+		if (!is_dead(w.dir))
+			return fz_err_prefix(err, "%s is mounted but its worker does not answer", w.dir);
+		rc = remove_dead(&w, err);
+		if (rc == 0)
+			fprintf(stderr,
+			        "fazt umount: the mount on %s was dead and has been removed; what was committed is in "
+			        "its "
+			        "files, and the next mount captures it\n",
+			        w.dir);
+		return rc;
+	}
+	if (rc == 0)
+		rc = cmd_where_wait_gone(&w, GONE_MS, &why);
+	if (rc < 0 && why.code)
+		*err = why;
+	if (rc == 0)
+		wait_process(cJSON_IsNumber(cJSON_GetObjectItem(answer, "supervisor_pid"))
+		                     ? cJSON_GetObjectItem(answer, "supervisor_pid")->valueint
+		                     : 0,
+		             GONE_MS);
+	cJSON_Delete(answer);
+	return rc;
+}
+
+int cmd_umount(int argc, char **argv)
+{
+	const char *timeout = NULL;
+	bool wait = false;
+	const struct cmd_opt opts[] = {
+	        {"wait", 'w', NULL, "first wait until every target holds every commit", &wait, NULL, NULL},
+	        {"timeout",  0, "S", "with --wait: give up after S seconds, and stay mounted", NULL, &timeout, NULL},
+	        {0},
+	};
+	const struct cmd_spec spec = {"umount",
+	                              "[--wait] [--timeout S] DIR",
+	                              "Stops serving DIR: everything captured is in the local log first. Refuses while "
+	                              "a program has a file of DIR\n"
+	                              "open, and names it. Also removes a mount whose processes were killed.",
+	                              "fazt umount --wait /var/lib/app\n",
+	                              1,
+	                              1,
+	                              opts};
+	struct fz_err err = {0};
+	int64_t ms = -1;
+	char **args;
+	int n, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
+
+	if (rc == CMD_ARGS_HELP)
+		return CMD_EXIT_OK;
+	if (rc == 0)
+		rc = cmd_timeout(timeout, -1, &ms, &err);
+	if (rc == 0)
+		rc = unmount(args[0], wait, ms, &err);
+	return rc < 0 ? cmd_report(spec.name, &err) : CMD_EXIT_OK;
+}

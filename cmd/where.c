@@ -1,0 +1,122 @@
+#include "cmd/where.h"
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define MOUNTINFO "/proc/self/mountinfo"
+
+/* "\040" -> ' ' in place, as the kernel escapes blanks. */
+static void unescape(char *s)
+{
+	char *to = s;
+
+	for (; *s; s++) {
+		if (*s == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] && s[3]) {
+			*to++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
+			s += 3;
+		} else
+			*to++ = *s;
+	}
+	*to = 0;
+}
+
+int cmd_where_refresh(struct cmd_where *w, struct fz_err *err)
+{
+	struct fz_buf b = {0};
+	char *save = NULL;
+	int rc = fz_read_file(AT_FDCWD, MOUNTINFO, 64u << 20, &b, err);
+
+	w->mounted = w->fazt = false;
+	for (char *l = rc == 0 ? strtok_r((char *)b.data, "\n", &save) : NULL; l; l = strtok_r(NULL, "\n", &save)) {
+		/* 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue */
+		char *field[64], *s = NULL;
+		size_t n = 0, dash = 0;
+
+		for (char *f = strtok_r(l, " ", &s); f && n < 64; f = strtok_r(NULL, " ", &s)) {
+			if (!strcmp(f, "-") && !dash && n > 5)
+				dash = n;
+			field[n++] = f;
+		}
+		if (!dash || dash + 3 >= n)
+			continue;
+		unescape(field[4]);
+		if (strcmp(field[4], w->dir))
+			continue;
+		/* The last mount on a point is the one on top. */
+		w->mounted = true;
+		w->fazt = !strcmp(field[dash + 1], "fuse.fazt") ||
+		          (!strncmp(field[dash + 1], "fuse", 4) && !strcmp(field[dash + 2], "fazt"));
+		s = strstr(field[dash + 3], "user_id=");
+		w->uid = s ? (unsigned)strtoul(s + 8, NULL, 10) : 0;
+	}
+	fz_buf_fini(&b);
+	return rc;
+}
+
+int cmd_where_find(struct cmd_where *w, const char *arg, struct fz_err *err)
+{
+	char copy[PATH_MAX], parent[PATH_MAX];
+	struct stat st;
+	char *slash;
+	size_t n;
+	int rc;
+
+	memset(w, 0, sizeof(*w));
+	n = strlen(arg);
+	while (n > 1 && arg[n - 1] == '/')
+		n--;
+	if (n == 0 || n >= sizeof(copy))
+		return fz_fail(err, FZ_EUSAGE, "'%s' is no directory", arg);
+	snprintf(copy, sizeof(copy), "%.*s", (int)n, arg);
+	if (!realpath(copy, w->dir)) {
+		if (errno != ENOTCONN && errno != EIO && errno != ECONNABORTED)
+			return fz_fail_errno(err, errno, "%s", arg);
+		/* A dead mount: only its parent can be asked. */
+		slash = strrchr(copy, '/');
+		if (slash)
+			*slash = 0;
+		if (!realpath(slash ? (*copy ? copy : "/") : ".", parent) ||
+		    snprintf(w->dir, sizeof(w->dir), "%s/%s", strcmp(parent, "/") ? parent : "",
+		             slash ? slash + 1 : copy) >= (int)sizeof(w->dir))
+			return fz_fail_errno(err, errno, "%s", arg);
+	}
+	rc = cmd_where_refresh(w, err);
+	if (rc == 0 && !w->mounted && (stat(w->dir, &st) < 0 || !S_ISDIR(st.st_mode)))
+		rc = fz_fail_errno(err, ENOTDIR, "%s", arg);
+	return rc;
+}
+
+int cmd_where_wait_gone(struct cmd_where *w, int64_t timeout_ms, struct fz_err *err)
+{
+	uint64_t end = fz_mono_ns() + (uint64_t)timeout_ms * 1000000;
+	struct pollfd p = {.events = POLLPRI};
+	int rc = 0;
+
+	p.fd = open(MOUNTINFO, O_RDONLY | O_CLOEXEC); /* POLLPRI: the table has changed since it was opened */
+	if (p.fd < 0)
+		return fz_fail_errno(err, errno, "opening " MOUNTINFO);
+	for (;;) {
+		uint64_t now;
+
+		rc = cmd_where_refresh(w, err);
+		if (rc < 0 || !w->fazt)
+			break;
+		now = fz_mono_ns();
+		if (now >= end) {
+			rc = fz_fail(err, FZ_ETIMEOUT, "%s is still mounted", w->dir);
+			break;
+		}
+		(void)!poll(&p, 1, (int)((end - now) / 1000000 + 1));
+	}
+	fz_close(&p.fd);
+	return rc;
+}

@@ -1,0 +1,191 @@
+/* worker.c - `fazt worker DIR`, started by the supervisor with the descriptors of fs/supervisor.h.
+ *
+ * START    handshake, drop privileges, logs, agent, capture (all that was committed meanwhile is in the logs before a
+ *          request is served), shipping, control socket, serve. An error before serving ends the process: the supervisor
+ *          tells `fazt mount`.
+ * STOP     SIGTERM or the end of the mount: serving ends, capture takes what is visible and syncs, what is new is shipped
+ *          within a grace, control socket, logs. */
+#include "cmd/worker.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "cmd/cmd.h"
+#include "cmd/harden.h"
+#include "fs/agent.h"
+#include "fs/supervisor.h"
+#include "ltx/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define STOP_GRACE_MS 5000
+
+static struct fs_session *on_term; /* a signal handler has no argument */
+
+static void handle_term(int sig)
+{
+	fs_session_stop(on_term);
+}
+
+static void catch_signals(struct fs_session *s)
+{
+	struct sigaction term = {.sa_handler = handle_term}, ignore = {.sa_handler = SIG_IGN};
+
+	on_term = s;
+	sigaction(SIGTERM, &term, NULL);
+	sigaction(SIGINT, &ignore, NULL); /* Ctrl-C on a foreground mount is the supervisor's to handle */
+	sigaction(SIGHUP, &ignore, NULL);
+	sigaction(SIGPIPE, &ignore, NULL);
+}
+
+static int read_conf(struct cmd_serving *w, struct fz_err *err)
+{
+	struct fz_buf text = {0};
+	int rc = fz_read_file(w->statefd, CMD_CONF_SNAPSHOT, 1u << 20, &text, err);
+
+	if (rc == 0)
+		rc = cmd_conf_parse(&w->conf, fz_buf_str(&text), text.size, CMD_CONF_SNAPSHOT, err);
+	if (text.data)
+		explicit_bzero(text.data, text.size);
+	fz_buf_fini(&text);
+	return rc;
+}
+
+static int start_ship(struct cmd_serving *w, struct fz_err *err)
+{
+	struct primary_ship_conf conf = {.statefd = w->statefd, .logs = w->logs};
+	char host[256] = "";
+	int rc;
+
+	if (!w->conf.n_targets) {
+		fz_warn("no target is configured: commits stay in the local log only");
+		return 0;
+	}
+	gethostname(host, sizeof(host) - 1);
+	rc = cmd_targets_init(&w->targets, &w->conf, err);
+	if (rc < 0)
+		return rc;
+	conf.targets = w->targets.v;
+	conf.n_targets = w->targets.n;
+	conf.writer = host;
+	rc = primary_ship_start(&w->ship, &conf, err);
+	w->targets.started = rc == 0;
+	return rc;
+}
+
+static int start(struct cmd_serving *w, struct fz_err *err)
+{
+	struct fs_capture_conf capture;
+	struct ltx_logset_conf logs = {0};
+	char path[108];
+	int rc;
+
+	rc = read_conf(w, err);
+	if (rc < 0)
+		return rc;
+	fz_log_init("worker", (enum fz_log_level)cmd_log_level(&w->conf));
+	rc = fs_session_open(&w->session, err);
+	if (rc < 0)
+		return fz_err_prefix(err, "handshake with the kernel");
+	fs_session_info(w->session, &w->info);
+	catch_signals(w->session);
+	rc = cmd_harden_early(err);
+	if (rc < 0)
+		return rc;
+	rc = ltx_logset_open(&w->logs, w->statefd, &logs, err);
+	if (rc < 0)
+		return fz_err_prefix(err, "opening the local logs");
+	if (fcntl(FS_FD_AGENT, F_GETFD) >= 0) {
+		rc = fs_agent_open(&w->agent, FS_FD_AGENT, err);
+		if (rc < 0)
+			return rc;
+	}
+	cmd_capture_conf(&capture, &w->conf);
+	capture.rootfd = FS_FD_ROOT;
+	capture.statefd = w->statefd;
+	capture.logs = w->logs;
+	capture.agent = w->agent;
+	capture.passthrough = w->info.passthrough;
+	capture.resume = w->info.resumed;
+	rc = fs_capture_open(&w->capture, &capture, err);
+	if (rc < 0)
+		return fz_err_prefix(err, "starting capture");
+	rc = start_ship(w, err);
+	if (rc < 0)
+		return fz_err_prefix(err, "starting the targets");
+	if (!cmd_control_path(path, sizeof(path), w->dir, geteuid(), 0))
+		return fz_fail(err, FZ_EINTERNAL, "no place for the control socket");
+	rc = cmd_control_start(&w->control, path, &w->handler, err);
+	for (unsigned i = 1; rc < 0 && cmd_control_path(path, sizeof(path), w->dir, geteuid(), i); i++)
+		rc = cmd_control_start(&w->control, path, &w->handler, err);
+	return rc < 0 ? rc : cmd_harden_late(err);
+}
+
+static void serving(void *arg)
+{
+	struct cmd_serving *w = arg;
+
+	fz_info("serving %s (%s%s%s)", w->dir, w->info.passthrough ? "passthrough" : "without passthrough",
+	        w->info.resend ? ", resend" : ", without resend", w->info.resumed ? ", taken over" : "");
+}
+
+/* After serving has ended. Returns the first failure, having gone on with the rest. */
+static int stop(struct cmd_serving *w)
+{
+	int64_t grace = w->conf.stop_grace_ms ? w->conf.stop_grace_ms : STOP_GRACE_MS;
+	struct fz_err why = {0};
+	int rc = 0;
+
+	if (w->capture && fs_capture_close(w->capture, &why) < 0) {
+		fz_log_err("stopping capture", &why);
+		rc = why.code;
+	}
+	w->capture = NULL; /* the control threads are stopped first, see cmd_worker() */
+	if (w->ship && rc == 0 && primary_ship_sync(w->ship, grace, &why) < 0)
+		fz_warn("not every target holds everything: %s; the local log does, and the next mount goes on",
+		        why.text);
+	if (w->ship)
+		primary_ship_stop(w->ship, 1000);
+	cmd_targets_fini(&w->targets);
+	fs_agent_close(w->agent);
+	if (w->logs)
+		ltx_logset_close(w->logs);
+	fs_session_close(w->session);
+	return rc;
+}
+
+int cmd_worker(int argc, char **argv)
+{
+	struct cmd_serving w = {.handler = {cmd_answer}, .statefd = FS_FD_STATE};
+	struct fz_err err = {0};
+	ssize_t n;
+	int rc;
+
+	fz_log_init("worker", FZ_LOG_INFO);
+	if (argc != 2 || fcntl(FS_FD_FUSE, F_GETFD) < 0) {
+		fprintf(stderr, "fazt worker: is started by `fazt mount` only\n");
+		return CMD_EXIT_USAGE;
+	}
+	w.dir = argv[1];
+	w.started_ms = fz_now_ms();
+	n = readlink("/proc/self/fd/12", w.state_path, sizeof(w.state_path) - 1);
+	w.state_path[n > 0 ? n : 0] = 0;
+	cmd_conf_init(&w.conf);
+	rc = start(&w, &err);
+	if (rc == 0)
+		rc = fs_session_run(w.session, w.capture, serving, &w, &err);
+	if (rc < 0)
+		fz_log_err("worker", &err);
+	cmd_control_stop(w.control); /* nobody asks what is being taken apart */
+	if (stop(&w) < 0)
+		rc = -FZ_EINTERNAL;
+	cmd_conf_fini(&w.conf);
+	fz_info("worker has stopped");
+	return rc < 0 ? CMD_EXIT_FAILED : CMD_EXIT_OK;
+}

@@ -1,0 +1,33 @@
+/* worker.h - the process that serves the mount: what it is made of, and how it answers the commands. */
+#ifndef FZ_CMD_WORKER_H
+#define FZ_CMD_WORKER_H
+
+#include "cmd/config.h"
+#include "cmd/control.h"
+#include "cmd/wire.h"
+#include "fs/session.h"
+
+struct fs_agent;
+struct ltx_logset;
+
+struct cmd_serving {
+	struct cmd_control_handler handler; /* first */
+	const char *dir;
+	char state_path[PATH_MAX]; /* as an application would name it */
+	int statefd;               /* FS_FD_STATE, borrowed */
+	int64_t started_ms;
+	struct cmd_conf conf;
+	struct cmd_targets targets;
+	struct ltx_logset *logs;
+	struct fs_session *session;
+	struct fs_session_info info;
+	struct fs_agent *agent;
+	struct fs_capture *capture;
+	struct primary_ship *ship; /* NULL without targets */
+	struct cmd_control *control;
+};
+/* cmd/answer.c: the handler's function. */
+int cmd_answer(struct cmd_control_handler *h, const struct cJSON *request, struct cJSON *answer, int *pass_fd,
+               struct fz_err *err);
+
+#endif
