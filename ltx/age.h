@@ -38,7 +38,7 @@ int ltx_age_keygen(const char *path, struct ltx_age_recipient *r, struct fz_err 
 /* Encrypting sink: bytes written to it reach `to` encrypted. close_ok writes the final chunk. */
 struct ltx_age_writer;
 int ltx_age_writer_open(struct ltx_age_writer **out, struct fz_sink *to, const struct ltx_age_recipient *r, size_t n,
-			struct fz_err *err) FZ_MUST_CHECK;
+                        struct fz_err *err) FZ_MUST_CHECK;
 struct fz_sink *ltx_age_writer_sink(struct ltx_age_writer *w);
 int ltx_age_writer_finish(struct ltx_age_writer *w, struct fz_err *err) FZ_MUST_CHECK;
 void ltx_age_writer_close(struct ltx_age_writer *w); /* frees and wipes, with or without finish */
@@ -48,8 +48,8 @@ uint64_t ltx_age_size(uint64_t plain_bytes, size_t recipients);
 /* Decrypted view of an encrypted source (borrowed): size_bytes is the plaintext's, any range can be read, each chunk is
  * authenticated, the last chunk's flag is checked at open. Thread-safe where the source is. Caches one chunk a call. No
  * match: -FZ_ENOKEY; damaged: -FZ_ECRYPT. */
-int ltx_age_src(struct fz_src **out, struct fz_src *cipher, const struct ltx_age_identities *ids, struct fz_err *err)
-	FZ_MUST_CHECK;
+int ltx_age_src(struct fz_src **out, struct fz_src *cipher, const struct ltx_age_identities *ids,
+                struct fz_err *err) FZ_MUST_CHECK;
 /* True when the source starts with age's magic line. */
 int ltx_age_detect(struct fz_src *src, bool *is_age, struct fz_err *err) FZ_MUST_CHECK;
 
