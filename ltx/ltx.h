@@ -14,12 +14,12 @@
 #define LTX_EMPTY_DB     LTX_FLAG            /* database checksum of an empty database */
 
 struct ltx_header {
-	uint32_t flags;             /* 0x2 = no checksums */
-	uint32_t page_size;         /* bytes, power of two, 512..65536 */
-	uint32_t commit;            /* pages after apply */
+	uint32_t flags;     /* 0x2 = no checksums */
+	uint32_t page_size; /* bytes, power of two, 512..65536 */
+	uint32_t commit;    /* pages after apply */
 	uint64_t min_txid, max_txid;
-	int64_t time_ms;            /* since 1970; of max_txid's commit */
-	uint64_t pre_checksum;      /* database before min_txid; 0 in a snapshot */
+	int64_t time_ms;              /* since 1970; of max_txid's commit */
+	uint64_t pre_checksum;        /* database before min_txid; 0 in a snapshot */
 	int64_t wal_offset, wal_size; /* where the frames lay (bytes); 0, 0 when not from a WAL */
 	uint32_t wal_salt1, wal_salt2;
 	uint64_t node_id;

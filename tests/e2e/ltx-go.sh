@@ -1,6 +1,6 @@
 #!/bin/sh
-# ltx-go.sh - the official LTX tool judges what fazt's encoder and merge write: it must verify and list every file, apply
-# each chain of commits onto nothing so that SQLite's own file comes out after each, and agree about its checksum.
+# ltx-go.sh - the official LTX tool judges what fazt's encoder and merge write: it must verify and list every file,
+# apply each chain of commits onto nothing so that SQLite's own file comes out, and agree about its checksum.
 # Files: unit/test_ltx_sqlite (real SQLite commits). Judge: ltx (go install github.com/superfly/ltx/cmd/ltx@v0.5.3).
 set -eu
 B=${B:-build}

@@ -10,44 +10,41 @@
 #include <cmocka.h>
 
 #define LINEAGE "0123456789abcdef"
-#define RANGE   "0000000000000002-0000000000000005-018bcfe56800-018bcfe5687b-8000000000000009"
+#define EPOCH   LINEAGE "/00000001/"
+#define TIMES   "018bcfe56800-018bcfe5687b-8000000000000009"
+#define RANGE   "0000000000000002-0000000000000005-" TIMES
 
 static const struct name_case {
 	const char *key;
-	int want;
-	int level;
+	int want, level;
 	bool encrypted;
 } cases[] = {
-        {LINEAGE "/00000001/0/" RANGE ".pack.age",                                                                 0,             0, true },
-        {LINEAGE "/00000001/1/" RANGE ".pack",                                                                     0,             1, false},
-        {LINEAGE "/00000001/2/" RANGE ".pack.age",                                                                 0,             2, true },
-        {LINEAGE "/00000001/3/" RANGE ".ltx.age",                                                                  0,             3, true },
-        {LINEAGE "/00000001/4/" RANGE ".ltx",                                                                      0,             4, false},
-        {LINEAGE "/00000001/5/" RANGE ".ltx",                                                                      0,             5, false},
-        {LINEAGE "/00000001/9/" RANGE ".ltx.age",                                                                  0,             9, true },
-        {"",                                                                                                       -FZ_ENOTFOUND, 0, 0    },
-        {LINEAGE,                                                                                                  -FZ_ENOTFOUND, 0, 0    },
-        {"claim/00000001",                                                                                         -FZ_ENOTFOUND, 0, 0    },
-        {LINEAGE "/00000001/6/" RANGE ".ltx",                                                                      -FZ_ENOTFOUND, 0, 0    },
-        {LINEAGE "/00000001/a/" RANGE ".ltx",                                                                      -FZ_ENOTFOUND, 0, 0    },
-        {LINEAGE "/00000001/0/" RANGE ".ltx",                                                                      -FZ_ENOTFOUND, 0, 0    }, /* level and kind disagree */
-        {LINEAGE "/00000001/9/" RANGE ".pack",                                                                     -FZ_ENOTFOUND, 0, 0    },
-        {LINEAGE "/00000001/9/" RANGE ".ltx.tmp",                                                                  -FZ_ENOTFOUND, 0, 0    },
-        {LINEAGE "/00000001/9/" RANGE ".ltx.age.tmp",                                                              -FZ_ENOTFOUND, 0, 0    },
-        {LINEAGE "/00000001/9/" RANGE ".ltx.",                                                                     -FZ_ENOTFOUND, 0, 0    },
-        {LINEAGE "/00000001/9/" RANGE ".lt",                                                                       -FZ_ENOTFOUND, 0, 0    },
-        {LINEAGE "/00000001/9/" RANGE,                                                                             -FZ_ENOTFOUND, 0, 0    },
-        {LINEAGE "/1/9/" RANGE ".ltx",                                                                             -FZ_ENOTFOUND, 0, 0    },
-        {"0123456789ABCDEF/00000001/9/" RANGE ".ltx",                                                              -FZ_ENOTFOUND, 0, 0    },
-        {"app.db/" LINEAGE "/00000001/9/" RANGE ".ltx",                                                            -FZ_ENOTFOUND, 0, 0    },
-        {LINEAGE "/00000001/9/0000000000000000-0000000000000005-018bcfe56800-018bcfe5687b-8000000000000009.ltx",
-         -FZ_ENOTFOUND,                                                                                                           0, 0    }, /* TXID 0 */
-        {LINEAGE "/00000001/9/0000000000000006-0000000000000005-018bcfe56800-018bcfe5687b-8000000000000009.ltx",
-         -FZ_ENOTFOUND,                                                                                                           0, 0    },
-        {LINEAGE "/00000001/9/000000000000000002-0000000000000005-018bcfe56800-018bcfe5687b-8000000000000009.ltx",
-         -FZ_ENOTFOUND,                                                                                                           0, 0    },
-        {LINEAGE "/00000001/9/0000000000000002_0000000000000005-018bcfe56800-018bcfe5687b-8000000000000009.ltx",
-         -FZ_ENOTFOUND,                                                                                                           0, 0    },
+        {EPOCH "0/" RANGE ".pack.age",                               0,             0, true },
+        {EPOCH "1/" RANGE ".pack",                                   0,             1, false},
+        {EPOCH "2/" RANGE ".pack.age",                               0,             2, true },
+        {EPOCH "3/" RANGE ".ltx.age",                                0,             3, true },
+        {EPOCH "4/" RANGE ".ltx",                                    0,             4, false},
+        {EPOCH "5/" RANGE ".ltx",                                    0,             5, false},
+        {EPOCH "9/" RANGE ".ltx.age",                                0,             9, true },
+        {"",                                                         -FZ_ENOTFOUND, 0, 0    },
+        {LINEAGE,                                                    -FZ_ENOTFOUND, 0, 0    },
+        {"claim/00000001",                                           -FZ_ENOTFOUND, 0, 0    },
+        {EPOCH "6/" RANGE ".ltx",                                    -FZ_ENOTFOUND, 0, 0    },
+        {EPOCH "a/" RANGE ".ltx",                                    -FZ_ENOTFOUND, 0, 0    },
+        {EPOCH "0/" RANGE ".ltx",                                    -FZ_ENOTFOUND, 0, 0    }, /* level and kind disagree */
+        {EPOCH "9/" RANGE ".pack",                                   -FZ_ENOTFOUND, 0, 0    },
+        {EPOCH "9/" RANGE ".ltx.tmp",                                -FZ_ENOTFOUND, 0, 0    },
+        {EPOCH "9/" RANGE ".ltx.age.tmp",                            -FZ_ENOTFOUND, 0, 0    },
+        {EPOCH "9/" RANGE ".ltx.",                                   -FZ_ENOTFOUND, 0, 0    },
+        {EPOCH "9/" RANGE ".lt",                                     -FZ_ENOTFOUND, 0, 0    },
+        {EPOCH "9/" RANGE,                                           -FZ_ENOTFOUND, 0, 0    },
+        {LINEAGE "/1/9/" RANGE ".ltx",                               -FZ_ENOTFOUND, 0, 0    },
+        {"0123456789ABCDEF/00000001/9/" RANGE ".ltx",                -FZ_ENOTFOUND, 0, 0    },
+        {"app.db/" EPOCH "9/" RANGE ".ltx",                          -FZ_ENOTFOUND, 0, 0    },
+        {EPOCH "9/0000000000000000-0000000000000005-" TIMES ".ltx",  -FZ_ENOTFOUND, 0, 0    }, /* TXID 0 */
+        {EPOCH "9/0000000000000006-0000000000000005-" TIMES ".ltx",  -FZ_ENOTFOUND, 0, 0    },
+        {EPOCH "9/000000000000000002-000000000000005-" TIMES ".ltx", -FZ_ENOTFOUND, 0, 0    },
+        {EPOCH "9/0000000000000002_0000000000000005-" TIMES ".ltx",  -FZ_ENOTFOUND, 0, 0    },
 };
 
 static void keys(void **state)

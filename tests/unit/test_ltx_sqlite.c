@@ -1,4 +1,4 @@
-/* test_ltx_sqlite.c - commits of a real SQLite as LTX: what is decoded and merged must be SQLite's own file, byte by byte.
+/* test_ltx_sqlite.c - commits of a real SQLite as LTX: what is decoded and merged must be SQLite's own file.
  *
  *   test_ltx_sqlite         checks with our decoder, in a temporary directory
  *   test_ltx_sqlite DIR     leaves the files in DIR for another judge (tests/e2e/ltx-go.sh):
