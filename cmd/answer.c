@@ -92,7 +92,6 @@ static void judge_database(const cJSON *d, cJSON *problems, cJSON *notes)
 
 static void answer_status(struct cmd_serving *w, cJSON *answer)
 {
-	cJSON *worker = cJSON_AddObjectToObject(answer, "worker");
 	cJSON *databases, *targets, *problems, *notes, *item, *requests;
 	char when[FZ_TIME_SIZE];
 	struct stat st;
@@ -101,9 +100,9 @@ static void answer_status(struct cmd_serving *w, cJSON *answer)
 	cJSON_AddStringToObject(answer, "dir", w->dir);
 	cJSON_AddStringToObject(answer, "state_dir", w->state_path);
 	cJSON_AddStringToObject(answer, "version", FZ_VERSION);
-	cJSON_AddNumberToObject(worker, "pid", getpid());
-	cJSON_AddNumberToObject(worker, "restarts", w->info.restarts);
-	cJSON_AddStringToObject(worker, "started", fz_format_time(when, w->started_ms));
+	cJSON_AddNumberToObject(answer, "worker_pid", getpid());
+	cJSON_AddNumberToObject(answer, "restarts", w->info.restarts);
+	cJSON_AddStringToObject(answer, "worker_started", fz_format_time(when, w->started_ms));
 	cJSON_AddNumberToObject(answer, "supervisor_pid", w->info.supervisor_pid);
 	cJSON_AddBoolToObject(answer, "passthrough", w->info.passthrough);
 	cJSON_AddBoolToObject(answer, "resend", w->info.resend);

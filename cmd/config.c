@@ -1,42 +1,17 @@
-#include "cmd/config.h"
+#include "cmd/config_priv.h"
 
 #include "base/clock.h"
-#include "base/file.h"
 
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <ini.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <strings.h>
 #include <unistd.h>
 
-#define CONF_MAX (1u << 20)
-/* inih as Debian builds it reads lines of at most 199 bytes; longer values go on in the next line, indented. */
-#define LINE_PART 120
+#define BAD(code, ...) cmd_conf_bad(err, o, code, __VA_ARGS__)
 
-enum type {
-	T_TEXT,
-	T_LINES,
-	T_WORDS,
-	T_DURATION,
-	T_KEEP,
-	T_SIZE,
-	T_SCRUB,
-	T_COUNT,
-	T_BOOL,
-	T_PATH,
-	T_LEVEL,
-	T_ENCRYPT
-};
-
-struct key {
-	const char *section, *name;
-	enum type type;
-	size_t at;
-};
 #define C(section, name, type)                                                                                         \
 	{                                                                                                              \
 		section, #name, type, offsetof(struct cmd_conf, name)                                                  \
@@ -45,7 +20,7 @@ struct key {
 	{                                                                                                              \
 		"target", name, type, offsetof(struct cmd_target, field)                                               \
 	}
-static const struct key keys[] = {
+const struct cmd_key cmd_keys[] = {
         C("mount", state, T_PATH),
         C("mount", databases, T_LINES),
         C("mount", exclude, T_LINES),
@@ -90,12 +65,12 @@ static const struct key keys[] = {
 };
 #undef C
 #undef T
-#define N_KEYS (sizeof(keys) / sizeof(keys[0]))
+const size_t cmd_n_keys = sizeof(cmd_keys) / sizeof(cmd_keys[0]);
 
 void cmd_conf_each_key(void (*fn)(const char *section, const char *key, bool env))
 {
-	for (size_t i = 0; i < N_KEYS; i++)
-		fn(keys[i].section, keys[i].name, strcmp(keys[i].section, "target") != 0);
+	for (size_t i = 0; i < cmd_n_keys; i++)
+		fn(cmd_keys[i].section, cmd_keys[i].name, strcmp(cmd_keys[i].section, "target") != 0);
 }
 
 void cmd_conf_init(struct cmd_conf *c)
@@ -115,17 +90,17 @@ void cmd_list_clear(struct cmd_list *l)
 /* Frees every heap value of one struct that the table knows in these sections. */
 static void free_fields(void *base, bool target)
 {
-	for (size_t i = 0; i < N_KEYS; i++) {
-		void *field = (char *)base + keys[i].at;
+	for (size_t i = 0; i < cmd_n_keys; i++) {
+		void *field = (char *)base + cmd_keys[i].at;
 
-		if (!strcmp(keys[i].section, "target") != target)
+		if (!strcmp(cmd_keys[i].section, "target") != target)
 			continue;
-		switch (keys[i].type) {
+		switch (cmd_keys[i].type) {
 		case T_TEXT:
 		case T_PATH:
 		case T_LEVEL:
 		case T_ENCRYPT:
-			if (*(char **)field && strstr(keys[i].name, "secret"))
+			if (*(char **)field && strstr(cmd_keys[i].name, "secret"))
 				explicit_bzero(*(char **)field, strlen(*(char **)field));
 			free(*(char **)field);
 			break;
@@ -168,8 +143,7 @@ static const char *origin_text(const struct cmd_origin *o, char buf[static 512])
 	return buf;
 }
 
-#define BAD(code, ...) bad(err, o, code, __VA_ARGS__)
-static int FZ_PRINTF(4, 5) bad(struct fz_err *err, const struct cmd_origin *o, int code, const char *fmt, ...)
+int cmd_conf_bad(struct fz_err *err, const struct cmd_origin *o, int code, const char *fmt, ...)
 {
 	char where[512], text[400];
 	va_list ap;
@@ -238,7 +212,7 @@ static int set_bool(bool *field, const char *v, const struct cmd_origin *o, cons
 }
 
 /* more = the value goes on from the line before (texts), or is one more item (lists). */
-static int set_value(void *base, const struct key *k, const char *v, bool more, const struct cmd_origin *o,
+static int set_value(void *base, const struct cmd_key *k, const char *v, bool more, const struct cmd_origin *o,
                      struct fz_err *err)
 {
 	static const char *const levels[] = {"error", "warning", "info", "debug", NULL};
@@ -311,11 +285,11 @@ static int set_value(void *base, const struct key *k, const char *v, bool more, 
 	return BAD(FZ_EINTERNAL, "%s has no type", k->name);
 }
 
-static const struct key *find_key(const char *section, const char *name)
+const struct cmd_key *cmd_key_of(const char *section, const char *name)
 {
-	for (size_t i = 0; i < N_KEYS; i++)
-		if (!strcmp(keys[i].section, section) && !strcmp(keys[i].name, name))
-			return &keys[i];
+	for (size_t i = 0; i < cmd_n_keys; i++)
+		if (!strcmp(cmd_keys[i].section, section) && !strcmp(cmd_keys[i].name, name))
+			return &cmd_keys[i];
 	return NULL;
 }
 
@@ -349,10 +323,10 @@ static int get_target(struct cmd_conf *c, const char *name, const struct cmd_ori
 	return 0;
 }
 
-static int set_key(struct cmd_conf *c, const char *section, const char *target, const char *name, const char *value,
-                   bool more, const struct cmd_origin *o, struct fz_err *err)
+int cmd_conf_set(struct cmd_conf *c, const char *section, const char *target, const char *name, const char *value,
+                 bool more, const struct cmd_origin *o, struct fz_err *err)
 {
-	const struct key *k = find_key(section, name);
+	const struct cmd_key *k = cmd_key_of(section, name);
 	struct cmd_target *t = NULL;
 	int rc = 0;
 
@@ -363,133 +337,12 @@ static int set_key(struct cmd_conf *c, const char *section, const char *target, 
 		rc = get_target(c, target, o, &t, err);
 	if (rc < 0)
 		return rc;
-	if (k == find_key("encrypt", "identity")) {
+	if (k == cmd_key_of("encrypt", "identity")) {
 		free(c->identity_where);
 		c->identity_where = strdup(o->where);
 		c->identity_line = o->line;
 	}
 	return set_value(t ? (void *)t : (void *)c, k, value, more, o, err);
-}
-
-/* ---- files ------------------------------------------------------------------------------------------------------ */
-
-struct reading {
-	struct cmd_conf *c;
-	const char *p, *end;
-	struct cmd_origin o;
-	bool indented;     /* the line at hand begins with a blank: it goes on from the one before */
-	bool seen[N_KEYS]; /* of the section at hand */
-	char section[256];
-	struct fz_err *err;
-	int rc;
-};
-
-static char *next_line(char *buf, int cap, void *arg)
-{
-	struct reading *r = arg;
-	const char *nl = memchr(r->p, '\n', (size_t)(r->end - r->p));
-	size_t n = (size_t)((nl ? nl + 1 : r->end) - r->p);
-
-	if (n == 0 || r->rc < 0)
-		return NULL;
-	r->o.line++;
-	if (n >= (size_t)cap || memchr(r->p, 0, n)) {
-		r->rc = bad(r->err, &r->o, FZ_ECONFIG,
-		            n >= (size_t)cap ? "the line is longer than %d bytes; go on in the next one, indented"
-		                             : "the file holds a NUL byte (limit of a line: %d bytes)",
-		            cap - 2);
-		return NULL;
-	}
-	r->indented = *r->p == ' ' || *r->p == '\t';
-	memcpy(buf, r->p, n);
-	buf[n] = 0;
-	r->p += n;
-	return buf;
-}
-
-static int on_pair(void *arg, const char *section, const char *name, const char *value)
-{
-	struct reading *r = arg;
-	char kind[256];
-	const char *target = NULL;
-	const struct key *k;
-	struct fz_err *err = r->err;
-	const struct cmd_origin *o = &r->o;
-	char *space;
-
-	if (r->rc < 0)
-		return 0;
-	if (strcmp(r->section, section)) {
-		snprintf(r->section, sizeof(r->section), "%s", section);
-		memset(r->seen, 0, sizeof(r->seen));
-	}
-	snprintf(kind, sizeof(kind), "%s", section);
-	space = strchr(kind, ' ');
-	if (space && !strncmp(kind, "target ", 7)) {
-		*space = 0;
-		target = space + 1;
-		target += strspn(target, " ");
-	}
-	if (!strcmp(kind, "target") && (!target || !*target)) {
-		r->rc = BAD(FZ_ECONFIG, "a target needs a name: [target NAME]");
-		return 0;
-	}
-	k = find_key(kind, name);
-	if (!k && strcmp(kind, "mount") && strcmp(kind, "encrypt") && strcmp(kind, "target"))
-		r->rc = *section ? BAD(FZ_ECONFIG, "unknown section [%s]; there are [mount], [encrypt], [target NAME]",
-		                       section)
-		                 : BAD(FZ_ECONFIG, "'%s' stands before the first section", name);
-	else if (k && r->seen[k - keys] && !r->indented && k->type != T_LINES && k->type != T_WORDS)
-		r->rc = BAD(FZ_ECONFIG, "%s is given twice", name);
-	else
-		r->rc = set_key(r->c, kind, target, name, value, k && r->seen[k - keys] && r->indented, o, err);
-	if (k)
-		r->seen[k - keys] = true;
-	return r->rc == 0;
-}
-
-int cmd_conf_parse(struct cmd_conf *c, const char *text, size_t size, const char *where, struct fz_err *err)
-{
-	struct reading r = {
-	        .c = c, .p = text, .end = text + size, .o = {.level = CMD_LEVEL_FILE, .where = where},
-                             .err = err
-        };
-	int line = ini_parse_stream(next_line, &r, on_pair, &r);
-
-	if (r.rc < 0)
-		return r.rc;
-	if (line > 0)
-		return fz_fail(err, FZ_ECONFIG, "%s:%d: neither [section] nor key = value", where, line);
-	if (line < 0)
-		return fz_fail_errno(err, ENOMEM, "reading %s", where);
-	for (size_t i = 0; i < c->n_targets; i++)
-		if (!c->targets[i].url)
-			return fz_fail(err, FZ_ECONFIG, "%s:%d: target %s has no url", c->targets[i].where,
-			               c->targets[i].line, c->targets[i].name ? c->targets[i].name : "");
-	return 0;
-}
-
-int cmd_conf_read(struct cmd_conf *c, const char *path, struct fz_err *err)
-{
-	const char *file = path ? path : CMD_CONF_DEFAULT;
-	struct fz_buf text = {0};
-	struct stat st;
-	int rc = fz_read_file(AT_FDCWD, file, CONF_MAX, &text, err);
-
-	if (rc == -ENOENT && !path)
-		rc = 0;
-	else if (rc < 0)
-		rc = fz_fail(err, FZ_ECONFIG, "cannot read the configuration %s: %s", file, strerror(-rc));
-	else
-		rc = cmd_conf_parse(c, fz_buf_str(&text), text.size, file, err);
-	for (size_t i = 0; rc == 0 && i < c->n_targets; i++)
-		if (c->targets[i].secret_key && stat(file, &st) == 0 && (st.st_mode & 077))
-			rc = fz_fail(err, FZ_ECONFIG, "%s holds a secret_key but others can read it: chmod 600 %s",
-			             file, file);
-	if (text.data)
-		explicit_bzero(text.data, text.size);
-	fz_buf_fini(&text);
-	return rc;
 }
 
 /* ---- environment and flags -------------------------------------------------------------------------------------- */
@@ -500,7 +353,7 @@ static int add_targets(struct cmd_conf *c, const char *urls, const struct cmd_or
 	int rc = copy ? 0 : fz_fail_errno(err, ENOMEM, "reading the configuration");
 
 	for (char *u = copy ? strtok_r(copy, " \t\n", &save) : NULL; rc == 0 && u; u = strtok_r(NULL, " \t\n", &save))
-		rc = set_key(c, "target", NULL, "url", u, false, o, err);
+		rc = cmd_conf_set(c, "target", NULL, "url", u, false, o, err);
 	free(copy);
 	return rc;
 }
@@ -522,12 +375,12 @@ int cmd_conf_env(struct cmd_conf *c, char *const *env, struct fz_err *err)
 			continue;
 		for (size_t i = 5; i <= n; i++)
 			key[i - 5] = (char)tolower((unsigned char)var[i]);
-		if (find_key("mount", key))
+		if (cmd_key_of("mount", key))
 			section = "mount";
-		else if (find_key("encrypt", key))
+		else if (cmd_key_of("encrypt", key))
 			section = "encrypt";
 		if (section)
-			rc = set_key(c, section, NULL, key, eq + 1, false, &o, err);
+			rc = cmd_conf_set(c, section, NULL, key, eq + 1, false, &o, err);
 		else if (!strcmp(key, "targets"))
 			rc = add_targets(c, eq + 1, &o, err);
 		else {
@@ -545,7 +398,7 @@ int cmd_conf_flag(struct cmd_conf *c, const char *flag, const char *section, con
 {
 	struct cmd_origin o = {.level = CMD_LEVEL_FLAG, .where = flag};
 
-	return set_key(c, section, NULL, key, value, false, &o, err);
+	return cmd_conf_set(c, section, NULL, key, value, false, &o, err);
 }
 
 int cmd_conf_load(struct cmd_conf *c, const char *path, struct fz_err *err)
@@ -556,100 +409,6 @@ int cmd_conf_load(struct cmd_conf *c, const char *path, struct fz_err *err)
 		path = getenv("FAZT_CONFIG");
 	rc = cmd_conf_read(c, path && *path ? path : NULL, err);
 	return rc < 0 ? rc : cmd_conf_env(c, environ, err);
-}
-
-/* ---- the form of the file --------------------------------------------------------------------------------------- */
-
-static int put_line(struct fz_buf *out, const char *key, const char *v, struct fz_err *err)
-{
-	size_t left = strlen(v);
-	int rc = 0;
-
-	/* What inih would read as something else cannot be written: a comment, a line end, blanks at an end. */
-	if (strpbrk(v, "\n\r") || strstr(v, " ;") || strstr(v, "\t;") || *v == ';' || *v == '#' ||
-	    isspace((unsigned char)*v) || (left && isspace((unsigned char)v[left - 1])))
-		return fz_fail(err, FZ_ECONFIG, "%s: '%s' cannot be written into a configuration file", key, v);
-	for (bool first = true; rc == 0 && (first || left); first = false) {
-		size_t n = left;
-
-		if (n > LINE_PART) /* break where neither side begins or ends with anything but a letter or digit */
-			for (n = LINE_PART;
-			     n > 1 && !(isalnum((unsigned char)v[n - 1]) && isalnum((unsigned char)v[n]));)
-				n--;
-		if (n == 1 && left > LINE_PART)
-			return fz_fail(err, FZ_ECONFIG, "%s: the value cannot be broken into lines", key);
-		rc = first ? fz_buf_addf(out, "%s = %.*s\n", key, (int)n, v) : fz_buf_addf(out, "  %.*s\n", (int)n, v);
-		v += n;
-		left -= n;
-	}
-	return rc;
-}
-
-static int put_value(const void *base, const struct key *k, struct fz_buf *out, struct fz_err *err)
-{
-	const void *field = (const char *)base + k->at;
-	const struct cmd_list *l = field;
-	int rc = 0;
-
-	switch (k->type) {
-	case T_TEXT:
-	case T_PATH:
-	case T_LEVEL:
-	case T_ENCRYPT:
-		return *(char *const *)field ? put_line(out, k->name, *(char *const *)field, err) : 0;
-	case T_LINES:
-	case T_WORDS:
-		for (size_t i = 0; rc == 0 && i < l->n; i++) {
-			if (strlen(l->v[i]) > LINE_PART)
-				return fz_fail(err, FZ_ECONFIG, "%s: '%s' is longer than %d bytes", k->name, l->v[i],
-				               LINE_PART);
-			rc = put_line(out, k->name, l->v[i], err);
-		}
-		return rc;
-	case T_BOOL:
-		return *(const bool *)field ? fz_buf_addf(out, "%s = yes\n", k->name) : 0;
-	case T_KEEP:
-		if (*(const int64_t *)field == -1)
-			return fz_buf_addf(out, "%s = forever\n", k->name);
-		/* fallthrough */
-	case T_DURATION:
-		return *(const int64_t *)field
-		               ? fz_buf_addf(out, "%s = %lldms\n", k->name, (long long)*(const int64_t *)field)
-		               : 0;
-	case T_SCRUB:
-		if (*(const uint64_t *)field == UINT64_MAX)
-			return fz_buf_addf(out, "%s = off\n", k->name);
-		/* fallthrough */
-	case T_SIZE:
-	case T_COUNT:
-		return *(const uint64_t *)field
-		               ? fz_buf_addf(out, "%s = %llu\n", k->name, (unsigned long long)*(const uint64_t *)field)
-		               : 0;
-	}
-	return 0;
-}
-
-int cmd_conf_format(const struct cmd_conf *c, struct fz_buf *out, struct fz_err *err)
-{
-	const char *section = "";
-	int rc = 0;
-
-	for (size_t i = 0; rc == 0 && i < N_KEYS && strcmp(keys[i].section, "target"); i++) {
-		if (strcmp(section, keys[i].section))
-			rc = fz_buf_addf(out, "[%s]\n", keys[i].section);
-		section = keys[i].section;
-		if (rc == 0)
-			rc = put_value(c, &keys[i], out, err);
-	}
-	for (size_t t = 0; rc == 0 && t < c->n_targets; t++) {
-		const char *name = c->targets[t].name;
-
-		rc = name ? fz_buf_addf(out, "[target %s]\n", name) : fz_buf_addf(out, "[target url-%zu]\n", t + 1);
-		for (size_t i = 0; rc == 0 && i < N_KEYS; i++)
-			if (!strcmp(keys[i].section, "target"))
-				rc = put_value(&c->targets[t], &keys[i], out, err);
-	}
-	return rc;
 }
 
 bool cmd_target_encrypted(const struct cmd_conf *c, const struct cmd_target *t)

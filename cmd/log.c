@@ -9,7 +9,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
-static int print_commit(const struct replica_commit *c, bool json, struct fz_err *err)
+/* JSON: one array, one commit a line, so that both a parser and line tools can read it. */
+static int print_commit(const struct replica_commit *c, bool json, bool first, struct fz_err *err)
 {
 	char when[FZ_TIME_SIZE], checksum[17];
 	cJSON *o;
@@ -42,7 +43,7 @@ static int print_commit(const struct replica_commit *c, bool json, struct fz_err
 	cJSON_Delete(o);
 	if (!text)
 		return fz_fail(err, FZ_EINTERNAL, "out of memory");
-	printf("%s\n", text);
+	printf("%s%s", first ? "[\n" : ",\n", text);
 	cJSON_free(text);
 	return 0;
 }
@@ -55,10 +56,12 @@ static int list(struct cmd_source *s, bool json, unsigned long long *printed, st
 	int rc = replica_commits_open(&commits, s->source, err);
 
 	while (rc >= 0 && (rc = replica_commits_next(commits, &c, err)) == 1) {
-		rc = print_commit(&c, json, err);
+		rc = print_commit(&c, json, *printed == 0, err);
 		(*printed)++;
 	}
 	replica_commits_close(commits);
+	if (json && *printed)
+		printf("\n]\n");
 	if (rc == 0 && *printed == 0)
 		rc = fz_fail(err, FZ_ENOCOMMIT, "%s holds no commit", s->label);
 	return rc;
@@ -69,23 +72,24 @@ int cmd_log(int argc, char **argv)
 	const char *config = NULL, *identity = NULL;
 	bool json = false;
 	const struct cmd_opt opts[] = {
-	        {"json", 'j', NULL, "print one JSON object a line", &json, NULL, NULL},
+	        {"json", 'j', NULL, "print a JSON array, one commit a line", &json, NULL, NULL},
 	        {"identity",  'i', "KEY", "identity of an encrypted store (without it: what names tell)", NULL,
 	         &identity, NULL},
 	        {"config", 'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &config, NULL},
 	        {0 },
 	};
-	const struct cmd_spec spec = {"log",
-	                              "[options] SOURCE",
-	                              "Lists every commit that can be restored, oldest first: TXID, time, changed "
-	                              "pages, bytes. SOURCE is a store URL\n"
-	                              "with the database's path (dir:/backup/app.db), NAME/DATABASE with a target of "
-	                              "the configuration, or DIR/DATABASE\n"
-	                              "of a mount.",
-	                              "fazt log /var/lib/app/app.db\nfazt log --json dir:/backup/app.db | tail -1\n",
-	                              1,
-	                              1,
-	                              opts};
+	const struct cmd_spec spec = {
+	        "log",
+	        "[options] SOURCE",
+	        "Lists every commit that can be restored, oldest first: TXID, time, changed "
+	        "pages, bytes. SOURCE is a store URL\n"
+	        "with the database's path (dir:/backup/app.db), NAME/DATABASE with a target of "
+	        "the configuration, or DIR/DATABASE\n"
+	        "of a mount.",
+	        "fazt log /var/lib/app/app.db\nfazt log --json dir:/backup/app.db | jq '.[-1].txid'\n",
+	        1,
+	        1,
+	        opts};
 	unsigned long long printed = 0;
 	struct fz_err err = {0};
 	struct cmd_source s;

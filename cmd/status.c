@@ -22,12 +22,12 @@ static double number_of(const cJSON *o, const char *key)
 
 static void print_status(const cJSON *s)
 {
-	const cJSON *o, *d, *worker = cJSON_GetObjectItem(s, "worker");
+	const cJSON *o, *d;
 
 	printf("%s: %s\n", text_of(s, "dir"),
 	       cJSON_IsTrue(cJSON_GetObjectItem(s, "healthy")) ? "all well" : "NOT well");
-	printf("  worker %.0f since %s, %.0f restarts, %s\n", number_of(worker, "pid"), text_of(worker, "started"),
-	       number_of(worker, "restarts"),
+	printf("  worker %.0f since %s, %.0f restarts, %s\n", number_of(s, "worker_pid"), text_of(s, "worker_started"),
+	       number_of(s, "restarts"),
 	       cJSON_IsTrue(cJSON_GetObjectItem(s, "passthrough")) ? "kernel passthrough" : "no kernel passthrough");
 	cJSON_ArrayForEach (o, cJSON_GetObjectItem(s, "databases")) {
 		printf("  database %s: txid %.0f, %s, checksum %s, %s\n", text_of(o, "name"), number_of(o, "txid"),
