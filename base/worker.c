@@ -32,11 +32,13 @@ int fz_worker_start(struct fz_worker *w, const char *name, void (*run)(void *arg
 	pthread_condattr_destroy(&ca);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
+	w->started = true; /* before it runs: others may kick it once they see what it does */
 	rc = pthread_create(&w->thread, NULL, enter, w);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (rc)
+	if (rc) {
+		w->started = false;
 		return fz_fail_errno(err, rc, "cannot start thread %s", name);
-	w->started = true;
+	}
 	return 0;
 }
 

@@ -25,6 +25,7 @@ static const struct field fields[] = {
         F("txid", txid),
         F("checksum", checksum),
         F("held_txid", held_txid),
+        F("anchor_wait", anchor_wait),
         F("retained_ms", retained_ms),
         F("from1", levels.from_txid[1]),
         F("from2", levels.from_txid[2]),

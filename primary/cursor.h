@@ -16,6 +16,7 @@ struct primary_cursor {
 	uint64_t checksum;
 	uint64_t held_txid;  /* the target can restore up to it: less than txid while a snapshot that must come first is
 	                       still on its way */
+	bool anchor_wait;    /* a snapshot must land before anything above held_txid can be restored */
 	int64_t retained_ms; /* when the listing was last judged; 0 = never */
 	struct primary_levels_state levels;
 };

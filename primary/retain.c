@@ -468,6 +468,7 @@ int primary_retain_run(struct primary_retain_run *r, struct primary_condemned *c
                        struct fz_err *err)
 {
 	struct fz_store_list l = {0};
+	const char *living = r->ended ? NULL : r->lineage;
 	struct fz_buf prefix = {0};
 	obj *v = NULL;
 	size_t n = 0;
@@ -491,10 +492,10 @@ int primary_retain_run(struct primary_retain_run *r, struct primary_condemned *c
 		}
 	for (unsigned i = 0; r->want_cuts && i < PRIMARY_RETAIN_CUTS; i++)
 		r->kept_bytes[i] =
-		        primary_retain_decide(v, n, r->conf, r->living, now_ms, primary_retain_cut_age(r->conf, i));
-	primary_retain_decide(v, n, r->conf, r->living, now_ms, primary_retain_cut_age(r->conf, r->cut));
+		        primary_retain_decide(v, n, r->conf, living, now_ms, primary_retain_cut_age(r->conf, i));
+	primary_retain_decide(v, n, r->conf, living, now_ms, primary_retain_cut_age(r->conf, r->cut));
 	if (r->held_txid)
-		r->hole = !primary_retain_reaches(v, n, r->living, r->held_txid);
+		r->hole = !primary_retain_reaches(v, n, r->lineage, r->held_txid);
 	if (r->conf->append_only || r->hole) /* with a hole nothing is certain: heal first */
 		goto out;
 	rc = condemn(condemned, v, n, now_ms, err);

@@ -53,10 +53,11 @@ struct primary_retain_run {
 	struct fz_store *store;
 	const char *database;
 	const struct primary_retain_conf *conf;
-	const char *living; /* lineage */
-	uint64_t held_txid; /* what the target must be able to restore of it; 0 = nothing */
-	unsigned cut;       /* index of primary_retain_cut_age() */
-	bool may_delete;    /* false: judge only */
+	const char *lineage; /* the newest one of this name */
+	bool ended;          /* its database is gone: its newest state may go with its tier */
+	uint64_t held_txid;  /* what the target must be able to restore of it; 0 = nothing */
+	unsigned cut;        /* index of primary_retain_cut_age() */
+	bool may_delete;     /* false: judge only */
 	/* out */
 	uint64_t kept_bytes[PRIMARY_RETAIN_CUTS]; /* with each cut; filled when want_cuts */
 	bool want_cuts;

@@ -1,6 +1,7 @@
 /* ship.h - carry every commit of every log to every target: packs at an interval or size, levels, snapshots, retention.
- * One thread a target, each with its own cursor per database; no secret key is ever needed and the store is never read
- * back (but listed). What must survive a restart lies in the state directory under ship/<target>/. */
+ * Two threads a target (packs; levels, snapshots and retention), each with its own cursor per database; no secret key is
+ * ever needed and the store is never read back (but listed, and claims are read). What must survive a restart lies in
+ * the state directory under ship/<target>/. */
 #ifndef FZ_PRIMARY_SHIP_H
 #define FZ_PRIMARY_SHIP_H
 
@@ -48,7 +49,8 @@ int primary_ship_sync(struct primary_ship *s, int64_t timeout_ms, struct fz_err 
 uint64_t primary_ship_position(struct primary_ship *s, const char *lineage);
 /* Adds one object per target to the array: name, url, encrypted, state ("ok" | "retrying" | "fenced" | "failed"),
  * lag_seconds (age of the oldest commit it does not hold), lag_bytes, lag_txns, last_error, last_success_ms, requests,
- * bytes_out, conditional_put, databases: [{name, lineage, epoch, txid, lag_seconds, lag_bytes, last_error}]. */
+ * bytes_out, conditional_put, ship_interval_ms (as stretched by requests_per_month), requests_per_month,
+ * databases: [{name, lineage, epoch, txid, lag_seconds, lag_bytes, lag_txns, last_error}]. */
 int primary_ship_status(struct primary_ship *s, struct cJSON *array);
 /* Stops the threads; running requests are cancelled after grace_ms. */
 void primary_ship_stop(struct primary_ship *s, int64_t grace_ms);

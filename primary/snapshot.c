@@ -241,8 +241,13 @@ int primary_snapshot_build(struct ltx_log *log, const struct primary_place *at, 
 	struct primary_spool s;
 	int rc;
 
-	if (txid && (ltx_log_find(log, txid, &e, NULL) < 0 || e.e.max_txid != txid))
-		txid = 0; /* folded or merged meanwhile */
+	if (txid == 0 || ltx_log_find(log, txid, &e, NULL) < 0 ||
+	    e.e.max_txid != txid) { /* folded or merged meanwhile */
+		struct ltx_log_info info;
+
+		ltx_log_info(log, &info);
+		txid = info.synced_txid;
+	}
 	rc = primary_spool_begin(&s, at->dirfd, PRIMARY_SPOOL_OBJECT, at->recipients, at->n_recipients, err);
 	if (rc < 0)
 		return rc;

@@ -29,7 +29,7 @@ int primary_merged_build(struct ltx_log *log, const struct primary_place *at, ui
                          int64_t end_ms, uint64_t max_txid, struct ltx_name *name, struct fz_err *err) FZ_MUST_CHECK;
 /* Drops the plain files of the level below that end at or before name: it was acknowledged. Keeps the rest in bounds. */
 void primary_plain_tidy(const struct primary_place *at, const struct ltx_name *name, uint64_t db_bytes);
-/* Builds a snapshot at txid, or at the tail when the log cannot give that one any more. */
+/* Builds a snapshot at txid, or at the last synced transaction when the log cannot give that one any more. */
 int primary_snapshot_build(struct ltx_log *log, const struct primary_place *at, uint64_t txid, struct ltx_name *name,
                            struct fz_err *err) FZ_MUST_CHECK;
 
