@@ -375,90 +375,6 @@ int ltx_log_drop_prepared(struct ltx_log *log, struct fz_err *err)
 	return rc;
 }
 
-/* ---- sync -------------------------------------------------------------------------------------------------------- */
-
-/* Syncs what was dirty when it was called, one segment after the other; mu is held on entry and exit, not while the
- * disk works. */
-static int sync_all_locked(struct ltx_log *log, struct fz_err *err)
-{
-	uint64_t last = log->tail + 1, done = 0;
-	bool head = log->head_dirty && !log->prepared; /* (3) in the file's head */
-	bool dir = log->dir_dirty;
-	int rc = 0;
-
-	for (size_t i = 0; rc == 0 && i < log->n_segs; i++) {
-		struct ltx_seg *s = &log->segs[i];
-		bool closed = i + 1 < log->n_segs;
-		struct ltx_segfile *f;
-
-		if (!s->dirty || s->min <= done || s->min > last)
-			continue;
-		done = s->min;
-		s->dirty = false;
-		f = NULL;
-		if (s->f)
-			f = ltx_segfile_get(s->f);
-		else
-			rc = ltx_segfile_open(&f, log->dirfd, s->min, true, err);
-		pthread_mutex_unlock(&log->mu);
-		if (rc == 0 && (fdatasync(f->fd) < 0 || (closed && fdatasync(f->idx_fd) < 0)))
-			rc = fz_fail_errno(err, errno, "syncing the log");
-		ltx_segfile_put(f);
-		pthread_mutex_lock(&log->mu);
-		i = SIZE_MAX; /* the list may have changed: look again, `done` keeps us going forward */
-	}
-	if (rc == 0 && dir) {
-		log->dir_dirty = false;
-		pthread_mutex_unlock(&log->mu);
-		if (fsync(log->dirfd) < 0)
-			rc = fz_fail_errno(err, errno, "syncing the log's directory");
-		pthread_mutex_lock(&log->mu);
-	}
-	if (rc == 0 && head) {
-		log->head_dirty = false;
-		ltx_head_set_synced(&log->head, last - 1);
-		pthread_mutex_unlock(&log->mu);
-		rc = ltx_head_sync(&log->head, err);
-		pthread_mutex_lock(&log->mu);
-	}
-	return rc;
-}
-
-int ltx_log_sync(struct ltx_log *log, struct fz_err *err)
-{
-	uint64_t want;
-	int rc = 0;
-
-	if (log->readonly)
-		return 0;
-	pthread_mutex_lock(&log->mu);
-	want = log->seq;
-	while (rc == 0 && log->synced_seq < want) {
-		uint64_t seq = log->seq, tail = log->tail;
-
-		if (log->sync_error) {
-			rc = fz_fail_errno(err, log->sync_error, "an earlier sync of the log of %s failed",
-			                   log->meta.name);
-		} else if (log->syncing) {
-			pthread_cond_wait(&log->cond, &log->mu);
-		} else {
-			log->syncing = true;
-			rc = sync_all_locked(log, err);
-			log->syncing = false;
-			if (rc == 0) {
-				log->synced_seq = seq;
-				if (tail > log->synced)
-					log->synced = tail;
-			} else {
-				log->sync_error = rc > -FZ_EUSAGE ? -rc : EIO;
-			}
-			pthread_cond_broadcast(&log->cond);
-		}
-	}
-	pthread_mutex_unlock(&log->mu);
-	return rc;
-}
-
 /* ---- the rest ---------------------------------------------------------------------------------------------------- */
 
 void ltx_log_info(struct ltx_log *log, struct ltx_log_info *out)
@@ -509,7 +425,7 @@ uint64_t ltx_log_wait(struct ltx_log *log, uint64_t txid, int64_t timeout_ms)
 			if (ltx_log_refresh_locked(log, NULL) < 0)
 				fz_debug("log of %s: could not be read again", log->meta.name);
 		}
-		if (log->tail > txid || log->wakes != wakes || fz_mono_ns() >= end_ns)
+		if (log->tail > txid || log->wakes != wakes || log->wake_pending || fz_mono_ns() >= end_ns)
 			break;
 		if (next_ns > end_ns)
 			next_ns = end_ns;
@@ -522,6 +438,7 @@ uint64_t ltx_log_wait(struct ltx_log *log, uint64_t txid, int64_t timeout_ms)
 		pthread_cond_timedwait(&log->cond, &log->mu, &until);
 	}
 	tail = log->tail;
+	log->wake_pending = false;
 	pthread_mutex_unlock(&log->mu);
 	return tail;
 }
@@ -530,6 +447,7 @@ void ltx_log_wake(struct ltx_log *log)
 {
 	pthread_mutex_lock(&log->mu);
 	log->wakes++;
+	log->wake_pending = true;
 	pthread_cond_broadcast(&log->cond);
 	pthread_mutex_unlock(&log->mu);
 }

@@ -89,7 +89,8 @@ int ltx_log_src(struct ltx_log *log, const struct ltx_log_entry *e, struct fz_sr
 /* A source over consecutive entries of ONE segment: first.off .. last.off + last.size (for packs: bytes are copied). */
 int ltx_log_src_range(struct ltx_log *log, const struct ltx_log_entry *first, const struct ltx_log_entry *last,
                       struct fz_src **out, struct fz_err *err) FZ_MUST_CHECK;
-/* Waits until the tail is above txid or timeout_ms passed (-1 = for ever) or ltx_log_wake(). Returns the tail. */
+/* Waits until the tail is above txid or timeout_ms passed (-1 = for ever) or ltx_log_wake(). Returns the tail. A wake
+ * ends every wait that goes on; with none going on, the next one. Readonly: looks every 20 ms. */
 uint64_t ltx_log_wait(struct ltx_log *log, uint64_t txid, int64_t timeout_ms);
 void ltx_log_wake(struct ltx_log *log);
 
@@ -122,7 +123,7 @@ void ltx_log_put(struct ltx_log *log); /* NULL is fine */
 struct ltx_log *ltx_logset_at(struct ltx_logset *set, size_t i);
 /* Deletes an ended log's directory; the caller holds the only reference but the set's. */
 int ltx_logset_remove(struct ltx_logset *set, struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK;
-/* Anything appended, created, ended in any log moves the generation. Waits for it to differ from gen. */
+/* Anything appended, created, ended in any log, and a wake, moves the generation. Waits for it to differ from gen. */
 uint64_t ltx_logset_wait(struct ltx_logset *set, uint64_t gen, int64_t timeout_ms);
 void ltx_logset_wake(struct ltx_logset *set);
 /* Escapes a name for one path component ('/' -> "%2F", '%' -> "%25", control bytes, a leading '.'). */

@@ -1,5 +1,4 @@
-/* logfold.c - bound the local log: fold transactions into its base, squash those of a segment into one, cut off its end
- * at start. Every step on disk leaves what logopen.c accepts. Appends go on meanwhile: these work on closed files, and
+/* logfold.c - bound the local log: fold transactions into its base, squash those of a segment into one. Every step on disk leaves what logopen.c accepts. Appends go on meanwhile: these work on closed files, and
  * log->maint lets only one of them at a time into the directory. */
 #include "ltx/logpriv.h"
 
@@ -155,42 +154,6 @@ int ltx_log_snapshot(struct ltx_log *log, uint64_t txid, struct fz_sink *sink, s
 
 /* ---- base -------------------------------------------------------------------------------------------------------- */
 
-/* The log's checksum after txid, which must end an entry. */
-static int checksum_at(struct ltx_log *log, uint64_t txid, uint64_t *out, struct fz_err *err)
-{
-	struct ltx_segfile *f = NULL;
-	struct ltx_pack_entry e;
-	struct ltx_trailer t;
-	struct ltx_seg *s;
-	uint64_t n = 0, min = 0, i;
-	int rc;
-
-	pthread_mutex_lock(&log->mu);
-	s = ltx_log_seg_locked(log, txid);
-	if (s) {
-		n = s->n;
-		min = s->min;
-		rc = ltx_log_segfile_locked(log, s, &f, err);
-	} else if (txid == log->base.e.max_txid) {
-		*out = log->base.checksum;
-		pthread_mutex_unlock(&log->mu);
-		return 0;
-	} else {
-		rc = fz_fail(err, FZ_EGAP, "TXID %" PRIu64 " is not in the log", txid);
-	}
-	pthread_mutex_unlock(&log->mu);
-	if (rc == 0)
-		rc = ltx_segfile_find(f, n, min, txid, &e, &i, err);
-	if (rc == 0 && e.max_txid != txid)
-		rc = fz_fail(err, FZ_EORDER, "TXID %" PRIu64 " lies inside a merged range", txid);
-	if (rc == 0)
-		rc = ltx_segfile_ends(f, &e, NULL, &t, err);
-	if (rc == 0)
-		*out = t.post_checksum;
-	ltx_segfile_put(f);
-	return rc;
-}
-
 /* Unlinks the segments that the base covers, oldest first. The last one stays for appends; the next begin replaces it. */
 static void prune(struct ltx_log *log)
 {
@@ -230,7 +193,7 @@ static int install_base(struct ltx_log *log, const char *tmp_name, struct fz_err
 		rc = fz_fail(err, FZ_EORDER, "a base at TXID %" PRIu64 " does not fit this log", b.e.max_txid);
 	pthread_mutex_unlock(&log->mu);
 	if (rc == 0 && b.e.max_txid <= tail) {
-		rc = checksum_at(log, b.e.max_txid, &checksum, err);
+		rc = ltx_log_checksum_at(log, b.e.max_txid, &checksum, err);
 		if (rc == 0 && checksum != b.checksum)
 			rc = fz_fail(err, FZ_ECHECKSUM, "the new base differs from the log at TXID %" PRIu64,
 			             b.e.max_txid);
@@ -432,94 +395,6 @@ int ltx_log_squash(struct ltx_log *log, uint64_t first_txid, uint64_t last_txid,
 		after = min;
 		rc = squash_one(log, min, err);
 	}
-	pthread_mutex_unlock(&log->maint);
-	return rc;
-}
-
-/* ---- truncate ---------------------------------------------------------------------------------------------------- */
-
-/* Cuts the last segment down to what ends at txid. */
-static int shorten_last(struct ltx_log *log, uint64_t txid, struct fz_err *err)
-{
-	struct ltx_seg *s = &log->segs[log->n_segs - 1];
-	struct ltx_segfile *f = NULL;
-	struct ltx_pack_entry e;
-	uint64_t i;
-	int rc;
-
-	pthread_mutex_lock(&log->mu);
-	rc = ltx_log_segfile_locked(log, s, &f, err);
-	pthread_mutex_unlock(&log->mu);
-	if (rc == 0)
-		rc = ltx_segfile_find(f, s->n, s->min, txid, &e, &i, err);
-	if (rc == 0 && (ftruncate(f->fd, (off_t)(e.off_bytes + e.size_bytes)) < 0 || fsync(f->fd) < 0 ||
-	                ftruncate(f->idx_fd, (off_t)((i + 1) * LTX_PACK_ENTRY_SIZE)) < 0))
-		rc = fz_fail_errno(err, errno, "shortening the log");
-	if (rc == 0) {
-		pthread_mutex_lock(&log->mu);
-		s->n = i + 1;
-		s->bytes = e.off_bytes + e.size_bytes;
-		s->max = txid;
-		pthread_mutex_unlock(&log->mu);
-	}
-	ltx_segfile_put(f);
-	return rc;
-}
-
-static int truncate_to(struct ltx_log *log, uint64_t txid, struct fz_err *err)
-{
-	uint64_t checksum;
-	int rc;
-
-	if (log->readonly || log->in_begin || log->prepared)
-		return fz_fail(err, FZ_EORDER, "the log cannot be truncated now");
-	if (txid >= log->tail)
-		return 0;
-	if (txid < log->base.e.max_txid)
-		return fz_fail(err, FZ_EGAP, "TXID %" PRIu64 " is older than the log's base", txid);
-	rc = txid ? checksum_at(log, txid, &checksum, err) : 0; /* it must end an entry */
-	if (rc < 0)
-		return rc;
-	if (log->synced > txid) { /* or the next open would miss what was synced */
-		ltx_head_set_synced(&log->head, txid);
-		rc = ltx_head_sync(&log->head, err);
-		log->synced = txid;
-	}
-	ltx_segfile_put(log->w.f);
-	log->w.f = NULL;
-	while (rc == 0 && log->n_segs && log->segs[log->n_segs - 1].min > txid) {
-		uint64_t min = log->segs[log->n_segs - 1].min;
-
-		pthread_mutex_lock(&log->mu);
-		ltx_log_drop_seg_locked(log, log->n_segs - 1);
-		pthread_mutex_unlock(&log->mu);
-		ltx_log_unlink_seg(log, min);
-	}
-	if (rc == 0 && log->n_segs && log->segs[log->n_segs - 1].max > txid)
-		rc = shorten_last(log, txid, err);
-	if (rc == 0 && fsync(log->dirfd) < 0)
-		rc = fz_fail_errno(err, errno, "shortening the log");
-	if (rc == 0) {
-		ltx_head_set_txid(&log->head, txid);
-		rc = ltx_head_sync(&log->head, err);
-	}
-	if (rc == 0) {
-		pthread_mutex_lock(&log->mu);
-		rc = ltx_log_find_tail_locked(log, err);
-		ltx_log_changed_locked(log);
-		pthread_mutex_unlock(&log->mu);
-	}
-	if (rc < 0)
-		log->broken = true;
-	return rc;
-}
-
-int ltx_log_truncate(struct ltx_log *log, uint64_t txid, struct fz_err *err)
-{
-	int rc;
-
-	pthread_mutex_lock(&log->maint);
-	rc = truncate_to(log, txid, err);
 	pthread_mutex_unlock(&log->maint);
 	return rc;
 }

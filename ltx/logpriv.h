@@ -79,6 +79,7 @@ struct ltx_log {
 	bool syncing, dir_dirty, head_dirty;
 	int sync_error; /* sticky: after a failed fsync the kernel forgets what was lost */
 	uint64_t wakes;
+	bool wake_pending; /* a wake that nobody waited for: the next wait returns at once */
 	uint64_t merged_txns;
 };
 
@@ -106,6 +107,9 @@ int ltx_log_add_seg_locked(struct ltx_log *log, const struct ltx_seg *s, struct 
 void ltx_log_drop_seg_locked(struct ltx_log *log, size_t i);
 void ltx_log_unlink_seg(struct ltx_log *log, uint64_t min);
 void ltx_log_changed_locked(struct ltx_log *log); /* wakes whoever waits */
+
+/* logcut.c: the log's checksum after txid, which must end an entry. -FZ_EGAP, -FZ_EORDER. */
+int ltx_log_checksum_at(struct ltx_log *log, uint64_t txid, uint64_t *out, struct fz_err *err) FZ_MUST_CHECK;
 
 /* logset.c */
 void ltx_logset_changed(struct ltx_logset *set); /* NULL is fine */

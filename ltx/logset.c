@@ -27,7 +27,6 @@ struct ltx_logset {
 	/* mu */
 	struct ltx_log **logs; /* by (name, created_ms); each reference is the set's */
 	size_t n, cap;
-	uint64_t wakes;
 };
 
 void ltx_logset_changed(struct ltx_logset *set)
@@ -343,12 +342,10 @@ uint64_t ltx_logset_wait(struct ltx_logset *set, uint64_t gen, int64_t timeout_m
 {
 	uint64_t end_ns = timeout_ms < 0 ? UINT64_MAX : fz_mono_ns() + (uint64_t)timeout_ms * 1000000;
 	struct timespec until = {.tv_sec = (time_t)(end_ns / 1000000000), .tv_nsec = (long)(end_ns % 1000000000)};
-	uint64_t wakes;
 
 	pthread_mutex_lock(&set->mu);
-	wakes = set->wakes;
 	atomic_fetch_add(&set->waiters, 1);
-	while (atomic_load(&set->gen) == gen && set->wakes == wakes) {
+	while (atomic_load(&set->gen) == gen) {
 		if (end_ns == UINT64_MAX)
 			pthread_cond_wait(&set->cond, &set->mu);
 		else if (pthread_cond_timedwait(&set->cond, &set->mu, &until) == ETIMEDOUT)
@@ -361,8 +358,5 @@ uint64_t ltx_logset_wait(struct ltx_logset *set, uint64_t gen, int64_t timeout_m
 
 void ltx_logset_wake(struct ltx_logset *set)
 {
-	pthread_mutex_lock(&set->mu);
-	set->wakes++;
-	pthread_cond_broadcast(&set->cond);
-	pthread_mutex_unlock(&set->mu);
+	ltx_logset_changed(set); /* also ends a wait that has not begun yet */
 }
