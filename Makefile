@@ -37,8 +37,8 @@ SANFLAGS := -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
 endif
 PKGCF   := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 # Only what a folder brings in is linked into its tests: an upward call is a link error.
-LIBS_base    := -pthread
-LIBS_ltx     := $(shell pkg-config --libs liblz4 libsodium libisal 2>/dev/null) -pthread
+LIBS_base    := -pthread -lm
+LIBS_ltx     := $(shell pkg-config --libs liblz4 libsodium libisal 2>/dev/null) -pthread -lm
 LIBS_store   := $(shell pkg-config --libs libcurl expat 2>/dev/null) $(LIBS_ltx)
 LIBS_fs      := $(shell pkg-config --libs fuse3 libcjson sqlite3 2>/dev/null) $(LIBS_ltx)
 LIBS_primary := $(shell pkg-config --libs libcjson 2>/dev/null) $(LIBS_store)
