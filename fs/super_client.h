@@ -1,0 +1,22 @@
+/* super_client.h - what a worker says to its supervisor over FS_FD_SUPER. One socket a process, so one client: the calls
+ * are thread-safe and wait for each other. Before fs_super_init() and after the supervisor's death they fail with
+ * -FZ_ENOTMOUNTED and nothing else happens. */
+#ifndef FZ_FS_SUPER_CLIENT_H
+#define FZ_FS_SUPER_CLIENT_H
+
+#include "base/err.h"
+
+void fs_super_init(int fd); /* borrowed; -1 = none */
+/* Asks for an OFD write lock on SQLite's lock bytes of the backing file, so that whoever goes around the mount gets
+ * SQLITE_BUSY. path: below the mount. Repeating it is harmless. -FZ_EBUSY when another process holds such a lock. */
+int fs_super_lock_database(const char *path, struct fz_err *err) FZ_MUST_CHECK;
+/* A database was deleted: locks of files without a name are dropped. Does not wait. */
+void fs_super_sweep(void);
+/* This worker answers requests. */
+void fs_super_ready(void);
+/* Why this worker cannot start: becomes the error of `fazt mount`. */
+void fs_super_failed(const struct fz_err *why);
+/* Asks for the unmount: 0 = accepted (the supervisor ends this worker with SIGTERM), -FZ_EBUSY + who. */
+int fs_super_umount(struct fz_err *err) FZ_MUST_CHECK;
+
+#endif

@@ -1,0 +1,704 @@
+/* supervisor.c - the process that outlives the worker.
+ *
+ * STATES   starting -> serving <-> replacing (worker gone, the next one starts; requests wait in the kernel)
+ *          serving -> leaving: agent killed -> worker told to finish (it captures and syncs all) -> umount(2), never lazy
+ *          leaving -> replacing when somebody opened a file meanwhile (EBUSY): serve on
+ * The kernel's requests are only ever read by a worker; this process never touches a path below the mount: it knows the
+ * backing directory by a descriptor and its own mount by /proc/self/mountinfo. */
+#include "fs/supervisor.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "fs/inuse.h"
+#include "fs/shared.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <linux/openat2.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SQLITE_PENDING_BYTE 0x40000000
+#define SQLITE_LOCK_BYTES   512
+
+struct held {
+	dev_t dev;
+	ino_t ino;
+	int fd;
+};
+
+struct super {
+	const struct fs_supervisor_conf *conf;
+	char dir[PATH_MAX];
+	int fusefd, rootfd, statefd, lockfd, memfd, sigfd;
+	int sock;         /* ours of FS_FD_SUPER */
+	int worker_agent; /* the worker's end of FS_FD_AGENT, kept for ... */
+	int agent_end;    /* ... a new agent: both live as long as the worker */
+	struct fs_shared *sh;
+	pid_t worker, agent;
+	bool mounted, ready, ever_ready, agent_dying;
+	bool leave, leaving; /* leave: wanted (SIGTERM); leaving: on the way */
+	unsigned fails, agent_fails, leave_fails;
+	uint64_t restart_ns, agent_ns, retry_ns; /* 0 = not planned */
+	struct held *held;
+	size_t n_held;
+	struct fz_err why; /* what a worker said it failed on */
+	struct fs_msg msg;
+};
+
+/* Above the numbers that children get, so that dup2() in a child cannot overwrite a source. */
+static int high(int fd)
+{
+	int h = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 32), saved = errno;
+
+	fz_close(&fd);
+	errno = saved;
+	return h;
+}
+
+/* ---- the mount ---- */
+
+/* True when the topmost mount on dir is fazt's. Reads mountinfo only. */
+static bool is_mounted(const char *dir)
+{
+	char *line = NULL, point[PATH_MAX], escaped[PATH_MAX * 4];
+	size_t cap = 0, n = 0;
+	bool ours = false;
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+
+	for (const char *p = dir; *p && n < sizeof(escaped) - 5; p++) /* as the kernel escapes */
+		n += (size_t)(strchr(" \t\n\\", *p) ? sprintf(escaped + n, "\\%03o", (unsigned char)*p)
+		                                    : sprintf(escaped + n, "%c", *p));
+	escaped[n] = 0;
+	while (f && getline(&line, &cap, f) > 0) {
+		const char *dash = strstr(line, " - ");
+
+		if (sscanf(line, "%*d %*d %*s %*s %4095s", point) == 1 && strcmp(point, escaped) == 0)
+			ours = dash && strncmp(dash, " - fuse.fazt ", 13) == 0;
+	}
+	free(line);
+	if (f)
+		fclose(f);
+	return ours;
+}
+
+static int open_fuse(struct fz_err *err)
+{
+	int fd = high(open("/dev/fuse", O_RDWR | O_CLOEXEC)); /* blocking: workers wait in read(2) */
+
+	if (fd >= 0)
+		return fd;
+	if (errno == ENOENT || errno == ENODEV || errno == ENXIO)
+		return fz_fail(
+		        err, FZ_ENOFUSE,
+		        "there is no /dev/fuse: load the module (modprobe fuse), or give the container the device "
+		        "(--device /dev/fuse --cap-add SYS_ADMIN)");
+	return fz_fail(err, FZ_ENOFUSE, "cannot open /dev/fuse: %s (run as root; a container needs --device /dev/fuse)",
+	               strerror(errno));
+}
+
+static int open_state(struct super *s, struct fz_err *err)
+{
+	struct stat st;
+	int rc;
+
+	if (s->conf->state_dir) {
+		rc = fz_mkdirs(AT_FDCWD, s->conf->state_dir, 0700, err);
+		if (rc < 0)
+			return rc;
+		s->statefd = high(open(s->conf->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	} else {
+		if (mkdirat(s->rootfd, ".fazt", 0700) < 0 && errno != EEXIST)
+			return fz_fail_errno(err, errno, "cannot make %s/.fazt", s->dir);
+		s->statefd = high(openat(s->rootfd, ".fazt", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+	}
+	if (s->statefd < 0 || fstat(s->statefd, &st) < 0)
+		return fz_fail_errno(err, errno, "cannot open the state directory");
+	if (st.st_uid != geteuid() || (st.st_mode & 077))
+		return fz_fail(err, FZ_ECONFIG,
+		               "the state directory must belong to root and be closed to others (0700)");
+	s->lockfd = high(openat(s->statefd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+	if (s->lockfd < 0)
+		return fz_fail_errno(err, errno, "cannot open the state directory's lock");
+	if (flock(s->lockfd, LOCK_EX | LOCK_NB) < 0)
+		return fz_fail(err, FZ_EMOUNTED, "another fazt uses the state directory of %s", s->dir);
+	return 0;
+}
+
+static int do_mount(struct super *s, struct fz_err *err)
+{
+	char opts[160];
+
+	snprintf(opts, sizeof(opts), "fd=%d,rootmode=40000,user_id=0,group_id=0,default_permissions%s", s->fusefd,
+	         s->conf->allow_other ? ",allow_other" : "");
+	if (mount("fazt", s->dir, "fuse.fazt", MS_NOSUID | MS_NODEV, opts) < 0)
+		return fz_fail(err, FZ_ENOFUSE, "cannot mount over %s: %s%s", s->dir, strerror(errno),
+		               errno == EPERM ? " (needs CAP_SYS_ADMIN)" : "");
+	s->mounted = true;
+	return 0;
+}
+
+/* The connection is dead: somebody unmounted, or aborted it. */
+static bool is_gone(const struct super *s)
+{
+	struct pollfd p = {s->fusefd, 0, 0};
+
+	return poll(&p, 1, 0) > 0 && (p.revents & (POLLERR | POLLHUP));
+}
+
+/* ---- children ---- */
+
+struct give {
+	int from, to;
+};
+
+static pid_t start(const char *const *argv, const struct give *g, size_t n, bool open_mount, const char *dir)
+{
+	pid_t pid = fork();
+
+	if (pid != 0)
+		return pid;
+	sigset_t none;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	for (size_t i = 0; i < n; i++)
+		if (g[i].from >= 0 && dup2(g[i].from, g[i].to) < 0)
+			_exit(127);
+	if (open_mount) { /* O_PATH: needs no answer from the worker */
+		int fd = open(dir, O_PATH | O_DIRECTORY);
+
+		if (fd < 0 || dup2(fd, FS_FD_MOUNT) < 0)
+			_exit(127);
+		if (fd != FS_FD_MOUNT)
+			close(fd);
+	}
+	syscall(SYS_close_range, FS_FD_MOUNT + 1, ~0u, CLOSE_RANGE_CLOEXEC);
+	execv(argv[0], (char *const *)(uintptr_t)argv);
+	_exit(127);
+}
+
+static void drop_worker_ends(struct super *s)
+{
+	fz_close(&s->sock);
+	fz_close(&s->worker_agent);
+	fz_close(&s->agent_end);
+}
+
+static int start_worker(struct super *s, struct fz_err *err)
+{
+	int up[2] = {-1, -1}, ag[2] = {-1, -1};
+
+	drop_worker_ends(s);
+	s->restart_ns = 0;
+	s->ready = false;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, up) < 0 ||
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ag) < 0) {
+		fz_close(&up[0]);
+		fz_close(&up[1]);
+		return fz_fail_errno(err, errno, "cannot make sockets");
+	}
+	s->sock = high(up[0]);
+	up[1] = high(up[1]);
+	s->worker_agent = high(ag[0]);
+	s->agent_end = high(ag[1]);
+	struct give g[] = {
+	        {s->fusefd,       FS_FD_FUSE  },
+                {s->rootfd,       FS_FD_ROOT  },
+                {s->statefd,      FS_FD_STATE },
+	        {s->memfd,        FS_FD_SHARED},
+                {up[1],           FS_FD_SUPER },
+                {s->worker_agent, FS_FD_AGENT }
+        };
+
+	atomic_fetch_add(&s->sh->starts, 1);
+	s->worker = start(s->conf->worker_argv, g, sizeof(g) / sizeof(g[0]), false, s->dir);
+	fz_close(&up[1]);
+	if (s->worker < 0)
+		return fz_fail_errno(err, errno, "cannot start a worker");
+	s->sh->worker_pid = s->worker;
+	return 0;
+}
+
+static void start_agent(struct super *s)
+{
+	struct give g[] = {
+	        {s->agent_end, FS_FD_AGENT}
+        };
+
+	s->agent_ns = 0;
+	if (!s->conf->agent_argv || s->conf->no_agent || s->agent > 0 || s->leaving || !s->ready)
+		return;
+	s->agent = start(s->conf->agent_argv, g, 1, true, s->dir);
+	if (s->agent < 0)
+		fz_warn("cannot start the agent: %s", strerror(errno));
+}
+
+/* The agent holds the mount's root: it goes before an unmount, and with each worker whose locks it keeps. */
+static void kill_agent(struct super *s)
+{
+	if (s->agent > 0 && !s->agent_dying) {
+		kill(s->agent, SIGKILL);
+		s->agent_dying = true;
+	}
+}
+
+static uint64_t backoff(unsigned fails)
+{
+	uint64_t ms = fails < 10 ? 10ull << fails : 5000;
+
+	return fz_mono_ns() + (ms < 5000 ? ms : 5000) * 1000000;
+}
+
+static void report(struct super *s, char c, const char *text)
+{
+	char line[sizeof(((struct fz_err *)0)->text) + 2];
+
+	if (s->conf->ready_fd < 0)
+		return;
+	snprintf(line, sizeof(line), "%c%s", c, text);
+	if (fz_write(s->conf->ready_fd, line, strlen(line)) < 0)
+		fz_warn("nobody listens whether the mount serves");
+}
+
+/* ---- locks on the backing databases ---- */
+
+static void sweep(struct super *s)
+{
+	for (size_t i = 0; i < s->n_held;) {
+		struct stat st;
+
+		if (fstat(s->held[i].fd, &st) == 0 && st.st_nlink > 0) {
+			i++;
+			continue;
+		}
+		fz_close(&s->held[i].fd);
+		s->held[i] = s->held[--s->n_held];
+	}
+}
+
+static int lock_database(struct super *s, const char *path, struct fz_err *err)
+{
+	struct open_how how = {.flags = O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW,
+	                       .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
+	struct flock l = {
+	        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = SQLITE_PENDING_BYTE, .l_len = SQLITE_LOCK_BYTES};
+	struct held *more;
+	struct stat st;
+	int fd, rc = 0;
+
+	sweep(s);
+	fd = high((int)syscall(SYS_openat2, s->rootfd, path, &how, sizeof(how)));
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		rc = fz_fail_errno(err, errno, "cannot open %s", path);
+		goto out;
+	}
+	for (size_t i = 0; i < s->n_held; i++)
+		if (s->held[i].dev == st.st_dev && s->held[i].ino == st.st_ino)
+			goto out;
+	if (!S_ISREG(st.st_mode) || fcntl(fd, F_OFD_SETLK, &l) < 0) {
+		rc = fz_fail(err, FZ_EBUSY, "%s is locked by somebody who goes around the mount", path);
+		goto out;
+	}
+	more = realloc(s->held, (s->n_held + 1) * sizeof(*more));
+	if (!more) {
+		rc = fz_fail(err, -ENOMEM, "no memory");
+		goto out;
+	}
+	s->held = more;
+	s->held[s->n_held++] = (struct held){st.st_dev, st.st_ino, fd};
+	fd = -1;
+out:
+	fz_close(&fd);
+	return rc;
+}
+
+/* ---- leaving ---- */
+
+static bool busy(struct super *s, char *who, size_t cap)
+{
+	pid_t skip[] = {s->worker, s->agent};
+
+	return fs_inuse_find(s->dir, skip, 2, who, cap);
+}
+
+static void next_step_out(struct super *s)
+{
+	if (s->agent > 0)
+		kill_agent(s); /* goes on when it is reaped */
+	else if (s->worker > 0)
+		kill(s->worker, SIGTERM);
+}
+
+/* SIGTERM: leave as soon as nobody has a file open; look again every second. */
+static void try_leave(struct super *s)
+{
+	char who[512];
+
+	s->retry_ns = 0;
+	if (!s->leave || s->leaving || s->worker <= 0 || !s->ready)
+		return;
+	if (busy(s, who, sizeof(who))) {
+		fz_warn("cannot unmount %s yet: %s", s->dir, who);
+		s->retry_ns = fz_mono_ns() + 1000000000ull;
+		return;
+	}
+	s->leaving = true;
+	next_step_out(s);
+}
+
+/* The worker has finished and is gone: true when the mount is too. */
+static bool leave_now(struct super *s, int status)
+{
+	if (status != 0 && ++s->leave_fails < 3) {
+		fz_warn("the worker could not finish its work: starting it again");
+	} else if (umount2(s->dir, UMOUNT_NOFOLLOW) == 0 || errno == EINVAL) {
+		s->mounted = false;
+		return true;
+	} else {
+		fz_warn("cannot unmount %s (%s): serving on", s->dir, strerror(errno));
+	}
+	s->leaving = false;
+	s->retry_ns = s->leave ? fz_mono_ns() + 1000000000ull : 0;
+	return false;
+}
+
+/* ---- events ---- */
+
+static void reply(struct super *s, uint32_t id, int code, const char *text)
+{
+	struct fs_msg *m = &s->msg;
+
+	m->type = FS_MSG_REPLY;
+	m->id = id;
+	m->code = code;
+	m->len = (uint32_t)strlen(text);
+	memcpy(m->text, text, m->len);
+	if (send(s->sock, m, FS_MSG_HEAD + m->len, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		fz_debug("cannot answer the worker: %s", strerror(errno));
+}
+
+static void on_umount(struct super *s, uint32_t id)
+{
+	char who[512] = "";
+
+	if (busy(s, who, sizeof(who))) {
+		reply(s, id, -FZ_EBUSY, who);
+		return;
+	}
+	reply(s, id, 0, "");
+	s->leaving = true;
+	next_step_out(s);
+}
+
+static void on_ready(struct super *s)
+{
+	s->ready = true;
+	s->fails = 0;
+	if (!s->ever_ready) {
+		s->ever_ready = true;
+		report(s, 'k', "");
+	}
+	start_agent(s);
+	if (s->leave)
+		try_leave(s);
+}
+
+static void on_message(struct super *s)
+{
+	struct fs_msg *m = &s->msg;
+	ssize_t n = recv(s->sock, m, sizeof(*m), MSG_DONTWAIT);
+	struct fz_err err = {0};
+	uint32_t id = m->id;
+	int rc;
+
+	if (n <= 0) {
+		if (n == 0) /* the worker's end is closed: SIGCHLD tells the rest */
+			fz_close(&s->sock);
+		return;
+	}
+	if (n < (ssize_t)FS_MSG_HEAD || n != (ssize_t)(FS_MSG_HEAD + m->len) || m->len >= sizeof(m->text))
+		return;
+	m->text[m->len] = 0;
+	switch (m->type) {
+	case FS_MSG_READY:
+		on_ready(s);
+		break;
+	case FS_MSG_FAILED:
+		fz_fail(&s->why, FZ_EINTERNAL, "%s", m->text);
+		break;
+	case FS_MSG_LOCK:
+		rc = lock_database(s, m->text, &err);
+		reply(s, id, rc, rc < 0 ? err.text : "");
+		break;
+	case FS_MSG_SWEEP:
+		sweep(s);
+		break;
+	case FS_MSG_UMOUNT:
+		on_umount(s, id);
+		break;
+	default:
+		break;
+	}
+}
+
+static bool by_own_fault(int status)
+{
+	int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+
+	return sig == SIGSEGV || sig == SIGBUS || sig == SIGABRT || sig == SIGILL || sig == SIGFPE || sig == SIGSYS ||
+	       sig == SIGTRAP;
+}
+
+/* True when this was the end of the mount. rc: how it ends. */
+static bool on_worker_end(struct super *s, int status, int *rc, struct fz_err *err)
+{
+	bool was_ready = s->ready;
+
+	s->worker = -1;
+	s->sh->worker_pid = 0;
+	s->ready = false;
+	if (is_gone(s)) {
+		s->mounted = false;
+		fz_info("%s was unmounted", s->dir);
+		return true;
+	}
+	if (s->leaving && leave_now(s, status))
+		return true;
+	if (!s->ever_ready && !WIFSIGNALED(status)) {
+		*rc = s->why.code ? fz_fail(err, FZ_EINTERNAL, "%s", s->why.text)
+		                  : fz_fail(err, FZ_EINTERNAL, "the worker ended with status %d before it served",
+		                            WEXITSTATUS(status));
+		return true;
+	}
+	kill_agent(s);
+	if (WIFSIGNALED(status)) {
+		s->sh->crashed = by_own_fault(status);
+		fz_warn("worker ended by signal %d (%s): starting the next one", WTERMSIG(status),
+		        strsignal(WTERMSIG(status)));
+	} else {
+		fz_info("worker ended with status %d: starting the next one", WEXITSTATUS(status));
+	}
+	if (!was_ready && ++s->fails >= 5 && !s->ever_ready) {
+		*rc = fz_fail(err, FZ_EINTERNAL, "the worker dies before it serves");
+		return true;
+	}
+	if (was_ready)
+		s->fails = 0;
+	/* At once when it had served; otherwise it cannot start, and trying faster does not help. */
+	if (!s->fails && start_worker(s, &s->why) == 0)
+		return false;
+	s->restart_ns = backoff(s->fails++);
+	return false;
+}
+
+static void on_agent_end(struct super *s, int status)
+{
+	bool expected = s->agent_dying;
+
+	s->agent = -1;
+	s->agent_dying = false;
+	if (s->leaving) {
+		next_step_out(s);
+		return;
+	}
+	if (expected) {
+		s->agent_fails = 0;
+		start_agent(s);
+		return;
+	}
+	fz_warn("agent ended (%s %d)", WIFSIGNALED(status) ? "signal" : "status",
+	        WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+	s->agent_ns = backoff(s->agent_fails++);
+}
+
+static bool on_signal(struct super *s, int *rc, struct fz_err *err)
+{
+	struct signalfd_siginfo si;
+	int status;
+	pid_t pid;
+
+	while (read(s->sigfd, &si, sizeof(si)) == sizeof(si)) {
+		if (si.ssi_signo == SIGTERM || si.ssi_signo == SIGINT) {
+			s->leave = true;
+			try_leave(s);
+		} else if (si.ssi_signo == SIGUSR2 && s->worker > 0 && !s->leaving) {
+			fz_info("upgrade: the worker finishes, the next one is %s", s->conf->worker_argv[0]);
+			kill(s->worker, SIGTERM);
+		}
+	}
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		while (pid == s->worker && s->sock >= 0) { /* what it said last */
+			struct pollfd p = {s->sock, POLLIN, 0};
+
+			if (poll(&p, 1, 0) <= 0)
+				break;
+			on_message(s);
+		}
+		if (pid == s->worker) {
+			if (on_worker_end(s, status, rc, err))
+				return true;
+		} else if (pid == s->agent) {
+			on_agent_end(s, status);
+		}
+	}
+	return false;
+}
+
+static int wait_ms(const struct super *s)
+{
+	uint64_t next = 0, now = fz_mono_ns();
+	const uint64_t plans[] = {s->restart_ns, s->agent_ns, s->retry_ns};
+
+	for (size_t i = 0; i < 3; i++)
+		if (plans[i] && (!next || plans[i] < next))
+			next = plans[i];
+	return !next ? -1 : next <= now ? 0 : (int)((next - now) / 1000000 + 1);
+}
+
+static void on_time(struct super *s)
+{
+	uint64_t now = fz_mono_ns();
+
+	if (s->restart_ns && s->restart_ns <= now && start_worker(s, &s->why) < 0)
+		s->restart_ns = backoff(s->fails++);
+	if (s->agent_ns && s->agent_ns <= now)
+		start_agent(s);
+	if (s->retry_ns && s->retry_ns <= now)
+		try_leave(s);
+}
+
+static int loop(struct super *s, struct fz_err *err)
+{
+	int rc = 0;
+
+	for (;;) {
+		struct pollfd p[] = {
+		        {s->sigfd, POLLIN, 0},
+                        {s->sock,  POLLIN, 0}
+                };
+
+		if (poll(p, 2, wait_ms(s)) < 0 && errno != EINTR)
+			return fz_fail_errno(err, errno, "poll");
+		if (p[1].revents)
+			on_message(s);
+		if (p[0].revents && on_signal(s, &rc, err))
+			return rc;
+		on_time(s);
+	}
+}
+
+static int prepare(struct super *s, struct fz_err *err)
+{
+	static const struct rlimit none = {0, 0};
+	char who[512];
+	sigset_t set;
+	int rc;
+
+	if (!realpath(s->conf->dir, s->dir))
+		return fz_fail_errno(err, errno, "%s", s->conf->dir);
+	if (is_mounted(s->dir))
+		return fz_fail(err, FZ_EMOUNTED, "%s is mounted already", s->dir);
+	s->fusefd = open_fuse(err);
+	if (s->fusefd < 0)
+		return err->code;
+	if (chdir("/") < 0)
+		return fz_fail_errno(err, errno, "cannot leave the working directory");
+	s->rootfd = high(open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	if (s->rootfd < 0)
+		return fz_fail_errno(err, errno, "cannot open %s", s->dir);
+	rc = open_state(s, err);
+	if (rc < 0)
+		return rc;
+	if (fs_supervisor_in_use(s->dir, who, sizeof(who)))
+		return fz_fail(err, FZ_EBUSY, "%s is in use: %s. Stop it first: it would not see the mount's locks",
+		               s->dir, who);
+	rc = fs_shared_create(&s->memfd, s->dir, s->rootfd, err);
+	if (rc < 0)
+		return rc;
+	s->memfd = high(s->memfd);
+	rc = fs_shared_map(&s->sh, s->memfd, err);
+	if (rc < 0)
+		return rc;
+	s->sh->no_passthrough = s->conf->no_passthrough;
+	s->sh->no_resend = s->conf->no_resend;
+	s->sh->supervisor_pid = getpid();
+	setrlimit(RLIMIT_CORE, &none); /* a dump would hold the exit back, and with it the next worker */
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGUSR2);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	s->sigfd = high(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+	return s->sigfd < 0 ? fz_fail_errno(err, errno, "signalfd") : 0;
+}
+
+/* Ends what is left after a failure: no child and no dead mount stay behind. */
+static void clean_up(struct super *s)
+{
+	int status;
+
+	if (s->worker > 0)
+		kill(s->worker, SIGKILL);
+	if (s->agent > 0)
+		kill(s->agent, SIGKILL);
+	drop_worker_ends(s);
+	if (s->worker > 0)
+		waitpid(s->worker, &status, 0);
+	if (s->mounted && umount2(s->dir, UMOUNT_NOFOLLOW) < 0)
+		fz_error("cannot unmount %s: %s", s->dir, strerror(errno));
+	fz_close(&s->fusefd);
+	if (s->agent > 0) /* last: it may wait for an answer until the connection ends */
+		waitpid(s->agent, &status, 0);
+	for (size_t i = 0; i < s->n_held; i++)
+		fz_close(&s->held[i].fd);
+	free(s->held);
+	fs_shared_unmap(s->sh);
+	fz_close(&s->memfd);
+	fz_close(&s->sigfd);
+	fz_close(&s->lockfd);
+	fz_close(&s->statefd);
+	fz_close(&s->rootfd);
+}
+
+int fs_supervisor_run(const struct fs_supervisor_conf *conf, struct fz_err *err)
+{
+	struct super *s = calloc(1, sizeof(*s));
+	struct fz_err local = {0};
+	int rc;
+
+	if (!s)
+		return fz_fail(err, -ENOMEM, "no memory");
+	s->conf = conf;
+	s->fusefd = s->rootfd = s->statefd = s->lockfd = s->memfd = s->sigfd = -1;
+	s->sock = s->worker_agent = s->agent_end = -1;
+	s->worker = s->agent = -1;
+	rc = prepare(s, &local);
+	if (rc == 0)
+		rc = do_mount(s, &local);
+	if (rc == 0)
+		rc = start_worker(s, &local);
+	if (rc == 0)
+		rc = loop(s, &local);
+	if (rc < 0 && !s->ever_ready)
+		report(s, 'e', local.text);
+	clean_up(s);
+	free(s);
+	if (rc < 0 && err)
+		*err = local;
+	return rc;
+}
