@@ -210,11 +210,13 @@ static size_t on_header(char *data, size_t one, size_t n, void *arg)
 		const char *space = memchr(data, ' ', n);
 		size_t at = space ? (size_t)(space - data) + 1 : n;
 
-		*a = (struct store_http_answer){.length = UINT64_MAX,
-		                                .retry_after_s = -1,
-		                                .sent = a->sent,
-		                                .received = a->received,
-		                                .into_got = a->into_got};
+		const struct store_http_answer old = *a;
+
+		*a = (struct store_http_answer){.length = UINT64_MAX, .retry_after_s = -1};
+		a->sent = old.sent;
+		a->received = old.received;
+		a->into_got = old.into_got;
+		a->resent = old.resent;
 		if (at + 3 <= n)
 			a->status = (int)number(data + at, 3, 0);
 		return n;
@@ -308,7 +310,8 @@ static size_t on_send(char *data, size_t one, size_t n, void *arg)
 	return n;
 }
 
-/* libcurl sends a body again when a kept connection turns out to be dead. */
+/* libcurl sends a request again by itself when a kept connection ends without an answer. Nobody knows then whether the
+ * first one was carried out.                         held by: tests/unit/test_store_s3.c, an_ambiguous_claim_is_read_back */
 static int on_seek(void *arg, curl_off_t off, int origin)
 {
 	struct handle *c = arg;
@@ -316,6 +319,7 @@ static int on_seek(void *arg, curl_off_t off, int origin)
 	if (origin != SEEK_SET || off < 0 || (uint64_t)off > c->req->body_n)
 		return CURL_SEEKFUNC_FAIL;
 	c->body_at = (uint64_t)off;
+	c->ans->resent = true;
 	return CURL_SEEKFUNC_OK;
 }
 
@@ -377,6 +381,8 @@ static void set_options(struct store_http *h, struct handle *c, struct curl_slis
 		curl_easy_setopt(e, CURLOPT_READDATA, c);
 		curl_easy_setopt(e, CURLOPT_SEEKFUNCTION, on_seek);
 		curl_easy_setopt(e, CURLOPT_SEEKDATA, c);
+		if (r->body_n == 0) /* nothing to seek in: it would go unnoticed */
+			curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 1L);
 		curl_easy_setopt(e, CURLOPT_INFILESIZE_LARGE, (curl_off_t)r->body_n);
 		if (strcmp(r->method, "PUT") != 0)
 			curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, r->method);

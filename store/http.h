@@ -38,6 +38,7 @@ struct store_http_answer {
 	bool etag_opaque;      /* encrypted by the server with a key of KMS or the client: the ETag is no MD5 */
 	size_t into_got;       /* bytes that arrived in into, after a failure too */
 	uint64_t sent, received;
+	bool resent; /* libcurl sent the body again by itself, on a new connection: the first may have been carried out */
 	bool fatal; /* no use in trying again (certificate, source of the body, body larger than out_max) */
 };
 

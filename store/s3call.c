@@ -318,9 +318,9 @@ static enum verdict judge_status(struct store_s3 *s, struct store_s3_call *c, st
 	                                   "EntityTooLarge_Quota",
 	                                   "XMinioAdminBucketQuotaExceeded",
 	                                   NULL};
-	static const char *const denied[] = {"NoSuchBucket",      "InvalidAccessKeyId", "SignatureDoesNotMatch",
-	                                     "InvalidToken",      "AccessDenied",       "AccountProblem",
-	                                     "AllAccessDisabled", "InvalidBucketName",  NULL};
+	static const char *const denied[] = {
+	        "NoSuchBucket",   "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken",       "AccessDenied",
+	        "AccountProblem", "AllAccessDisabled",  "InvalidBucketName",     "XAdminUserNotFound", NULL};
 	int status = c->ans.status;
 	const char *code = c->error.code;
 
@@ -435,6 +435,8 @@ static enum verdict attempt(struct store_s3 *s, struct store_s3_call *c, size_t 
 	atomic_fetch_add(&s->store.bytes_out, c->ans.sent);
 	atomic_fetch_add(&s->store.bytes_in, c->ans.received);
 	note_date(s, c->ans.date);
+	if (c->ans.resent)
+		c->ambiguous = true;
 	if (rc == 0 && c->ans.status >= 200 && c->ans.status < 300) {
 		bool error = c->error_in_200 && c->out && store_s3xml_error(c->out->data, c->out->size, &c->error) != 0;
 

@@ -386,8 +386,11 @@ int store_s3_put(struct fz_store *store, const char *key, struct fz_src *src, st
 		sweep(s);
 		rc = put_parts(s, full, src, err);
 	}
-	if (rc == -FZ_ENOTFOUND)
-		rc = fz_fail(err, FZ_ESTORE, "PUT s3://%s/%s: the store answered 404", s->bucket, full);
+	if (rc == -FZ_ENOTFOUND) { /* "not found" is no answer to a PUT; its sentence stays */
+		rc = -FZ_ESTORE;
+		if (err)
+			err->code = rc;
+	}
 	free(full);
 	return rc;
 }
