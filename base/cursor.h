@@ -15,7 +15,8 @@ struct fz_cur {
 
 static inline struct fz_cur fz_cur(const void *data, size_t size)
 {
-	return (struct fz_cur){data, (const uint8_t *)data + size, false};
+	/* an empty buffer may be NULL, and NULL + 0 is undefined in C */
+	return (struct fz_cur){data, size ? (const uint8_t *)data + size : data, false};
 }
 static inline bool fz_cur_ok(const struct fz_cur *c)
 {
