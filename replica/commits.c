@@ -1,0 +1,231 @@
+#include "replica/source.h"
+
+#include "ltx/log.h"
+#include "replica/origin.h"
+#include "replica/pages.h"
+#include "replica/plan.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Two halves, oldest first: what only the store has, then the local log. Both walk in the finest detail that is kept. */
+struct replica_commits {
+	struct replica_source *source;
+	struct replica_meter meter;
+	/* store */
+	struct replica_catalog catalog;
+	size_t lineage; /* being walked */
+	uint64_t cur;   /* TXID it has come to */
+	struct replica_object *object;
+	struct fz_src *src;
+	struct replica_packix pack;
+	uint64_t entry;
+	/* log */
+	struct replica_logs logs;
+	size_t log;
+	uint64_t log_cur;
+};
+
+static void close_pack(struct replica_commits *c)
+{
+	replica_packix_fini(&c->pack);
+	fz_src_close(c->src);
+	c->src = NULL;
+	c->object = NULL;
+}
+
+/* What the log itself lists is not listed from the store: TXIDs above the result; UINT64_MAX = the log has none of it. */
+static uint64_t log_starts_at(struct replica_commits *c, const char *lineage)
+{
+	for (size_t i = 0; i < c->logs.n; i++) {
+		struct ltx_log_info info;
+
+		ltx_log_info(c->logs.v[i], &info);
+		if (!strcmp(info.lineage, lineage))
+			return info.base_txid ? info.base_txid : info.first_txid ? info.first_txid - 1 : UINT64_MAX;
+	}
+	return UINT64_MAX;
+}
+
+static void from_name(struct replica_commit *out, const struct replica_object *o, uint64_t cur)
+{
+	memset(out, 0, sizeof(*out));
+	memcpy(out->lineage, o->name.lineage, sizeof(out->lineage));
+	out->epoch = o->name.epoch;
+	out->min_txid = o->name.min_txid > cur || !cur ? o->name.min_txid : cur + 1;
+	out->txid = o->name.max_txid;
+	out->time_ms = o->name.last_ms;
+	out->size_bytes = o->size_bytes;
+	out->checksum = o->name.post_checksum;
+}
+
+/* 1 = *out is the next commit of the open pack, 0 = it has no more. */
+static int next_of_pack(struct replica_commits *c, struct replica_commit *out, struct fz_err *err)
+{
+	const struct replica_object *o = c->object;
+	struct ltx_pack_entry e;
+	int rc;
+
+	while (c->entry < c->pack.n) {
+		rc = replica_packix_get(&c->pack, c->entry, &e, err);
+		if (rc < 0)
+			return rc;
+		c->entry++;
+		if (e.max_txid <= c->cur)
+			continue;
+		if (e.max_txid > o->usable_max)
+			break;
+		from_name(out, o, c->cur);
+		out->min_txid = e.min_txid > c->cur ? e.min_txid : c->cur + 1;
+		out->txid = e.max_txid;
+		out->time_ms = e.time_ms;
+		out->size_bytes = e.size_bytes;
+		out->pages = e.pages;
+		out->commit = e.commit;
+		if (e.max_txid != o->name.max_txid)
+			out->checksum = 0;
+		c->cur = e.max_txid;
+		return 1;
+	}
+	return 0;
+}
+
+static int next_of_store(struct replica_commits *c, struct replica_commit *out, struct fz_err *err)
+{
+	while (c->lineage < c->catalog.n_lineages) {
+		const struct replica_lineage *l = &c->catalog.lineages[c->lineage];
+		bool gap;
+		int rc;
+
+		if (c->object) {
+			rc = next_of_pack(c, out, err);
+			if (rc)
+				goto found;
+			c->object->reach = c->cur ? c->cur : 1; /* nothing more to be had from it */
+			close_pack(c);
+		}
+		c->object = replica_plan_next(&c->catalog, l, c->cur, &gap);
+		if (!c->object) {
+			c->lineage++;
+			c->cur = 0;
+			continue;
+		}
+		if (ltx_level_is_pack(c->object->name.level) && (!c->object->name.encrypted || c->source->ids)) {
+			rc = replica_object_open(c->source, c->object, &c->meter, &c->src, err);
+			if (rc == 0)
+				rc = replica_packix_open(&c->pack, c->src, false, err);
+			c->entry = 0;
+			if (rc == -FZ_ENOTFOUND) { /* repacked or expired meanwhile */
+				c->object->bad = true;
+				close_pack(c);
+				continue;
+			}
+			if (rc < 0)
+				goto found;
+			continue;
+		}
+		from_name(out, c->object, c->cur);
+		if (out->txid > c->object->usable_max)
+			out->txid = c->object->usable_max; /* its time is not known, its last is the best guess */
+		c->cur = out->txid;
+		c->object = NULL;
+		rc = 1;
+	found:
+		if (rc < 0)
+			return rc;
+		if (out->txid <= log_starts_at(c, out->lineage))
+			return 1;
+		/* the rest of this lineage is the log's */
+		close_pack(c);
+		c->lineage++;
+		c->cur = 0;
+	}
+	return 0;
+}
+
+/* Does the store list what the base of that log stands for? Then the base itself is no commit of its own. */
+static bool store_has(struct replica_commits *c, const struct ltx_log_info *info)
+{
+	for (size_t i = 0; i < c->catalog.n_lineages; i++)
+		if (!strcmp(c->catalog.lineages[i].id, info->lineage))
+			return replica_plan_newest(&c->catalog, &c->catalog.lineages[i]) >= info->base_txid;
+	return false;
+}
+
+static int next_of_log(struct replica_commits *c, struct replica_commit *out, struct fz_err *err)
+{
+	while (c->log < c->logs.n) {
+		struct ltx_log *log = c->logs.v[c->log];
+		struct ltx_log_entry e;
+		struct ltx_log_info info;
+		int rc;
+
+		ltx_log_info(log, &info);
+		if (!c->log_cur && info.base_txid && store_has(c, &info))
+			c->log_cur = info.base_txid;
+		if (!c->log_cur && !info.base_txid && info.first_txid)
+			c->log_cur = info.first_txid - 1;
+		rc = c->log_cur >= info.tail_txid ? -FZ_ENOTFOUND : ltx_log_find(log, c->log_cur + 1, &e, err);
+		if (rc == -FZ_ENOTFOUND) {
+			c->log++;
+			c->log_cur = 0;
+			continue;
+		}
+		if (rc < 0)
+			return rc;
+		memset(out, 0, sizeof(*out));
+		memcpy(out->lineage, info.lineage, sizeof(out->lineage));
+		out->epoch = info.epoch;
+		out->min_txid = e.e.min_txid;
+		out->txid = e.e.max_txid;
+		out->time_ms = e.e.time_ms;
+		out->pages = e.e.pages;
+		out->commit = e.e.commit;
+		out->size_bytes = e.e.size_bytes;
+		if (out->txid == info.tail_txid)
+			out->checksum = info.tail_checksum;
+		c->log_cur = e.e.max_txid;
+		return 1;
+	}
+	return 0;
+}
+
+int replica_commits_open(struct replica_commits **out, struct replica_source *s, struct fz_err *err)
+{
+	struct replica_commits *c = calloc(1, sizeof(*c));
+	int rc = 0;
+
+	if (!c)
+		return fz_fail_errno(err, ENOMEM, "listing commits");
+	c->source = s;
+	if (s->state_fd >= 0)
+		rc = replica_logs_open(&c->logs, s, err);
+	if (s->store && (rc == 0 || rc == -FZ_ENOTFOUND)) {
+		rc = replica_catalog_load(&c->catalog, s->store, err);
+		if (rc == -FZ_ENOTFOUND && c->logs.n)
+			rc = 0; /* nothing shipped yet */
+	}
+	if (rc < 0)
+		replica_commits_close(c);
+	else
+		*out = c;
+	return rc;
+}
+
+int replica_commits_next(struct replica_commits *c, struct replica_commit *out, struct fz_err *err)
+{
+	int rc = next_of_store(c, out, err);
+
+	return rc ? rc : next_of_log(c, out, err);
+}
+
+void replica_commits_close(struct replica_commits *c)
+{
+	if (!c)
+		return;
+	close_pack(c);
+	replica_logs_close(&c->logs);
+	replica_catalog_fini(&c->catalog);
+	free(c);
+}

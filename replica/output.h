@@ -1,0 +1,28 @@
+/* output.h - the restored file: written under a temporary name beside its place, appears whole or not at all. */
+#ifndef FZ_REPLICA_OUTPUT_H
+#define FZ_REPLICA_OUTPUT_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+struct replica_output {
+	int fd;           /* 0600 until commit; -1 = closed */
+	const char *path; /* borrowed */
+	char *tmp;        /* name while it is being written; NULL = none */
+	bool force;
+	mode_t mode; /* what it will have: that of the file it replaces, or 0644 & ~umask as SQLite makes them */
+	uid_t uid;
+	gid_t gid;
+	bool replaces;
+};
+/* -FZ_EEXISTS when path, or a journal or WAL that SQLite would apply to it, exists and force is false; -FZ_EBUSY when
+ * a process has the old database open in a transaction or in WAL mode (restore in place instead). */
+int replica_output_open(struct replica_output *o, const char *path, bool force, struct fz_err *err) FZ_MUST_CHECK;
+/* fsync, mode and owner, rename, fsync of the directory. Journal, WAL and wal-index of the replaced file go first. */
+int replica_output_commit(struct replica_output *o, struct fz_err *err) FZ_MUST_CHECK;
+/* Removes what was not committed. Safe on a zeroed struct with fd = -1. */
+void replica_output_close(struct replica_output *o);
+
+#endif

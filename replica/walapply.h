@@ -1,0 +1,35 @@
+/* walapply.h - write one transaction into a live WAL database beside SQLite's own readers and writers, without SQLite.
+ *
+ * TERMS    wal-index: the `-shm` file, 32 KiB regions of (page number by frame, hash table), the first with two copies of
+ *          the header and the checkpoint info. mxFrame: last committed frame. Source: wal.c of SQLite; walformat.html.
+ * (1) The caller holds SHARED on the database for as long as it is attached: else the last SQLite connection to close
+ *     deletes WAL and wal-index.
+ * (2) Frames and index entries go beyond mxFrame only, under WRITE: no reader looks there.
+ * (3) The header is published last: copy 1, barrier, copy 0. A kill before it leaves the old state, after it the new one;
+ *     between the copies, whoever comes next recovers from the WAL, whose frames are synced by then: the new state.
+ * (4) The WAL is never restarted here: that is where SQLite before 3.51.3 can be corrupted by a concurrent checkpoint.
+ * Held by tests/unit/test_replica_inplace.c. Not thread-safe. */
+#ifndef FZ_REPLICA_WALAPPLY_H
+#define FZ_REPLICA_WALAPPLY_H
+
+#include "base/err.h"
+
+#include <stdint.h>
+
+struct replica_wal;
+
+/* dbfd: the database, SHARED lock held, header with WAL bytes; borrowed. path: its resolved path. */
+int replica_wal_attach(struct replica_wal **out, int dbfd, const char *path, uint32_t page_size, uint64_t deadline_ns,
+                       struct fz_err *err) FZ_MUST_CHECK;
+void replica_wal_detach(struct replica_wal *w); /* NULL is fine; gives up an unfinished transaction */
+/* Takes the writer's lock and the current view; recovers the index if nobody did. -FZ_EBUSY at the deadline. */
+int replica_wal_begin(struct replica_wal *w, uint64_t deadline_ns, struct fz_err *err) FZ_MUST_CHECK;
+uint32_t replica_wal_pages(const struct replica_wal *w); /* of the database in the current view */
+/* The page in the current view (page_size bytes); zeros past the end. */
+int replica_wal_read(struct replica_wal *w, uint32_t pgno, uint8_t *page, struct fz_err *err) FZ_MUST_CHECK;
+/* Adds a page to the transaction: each page once, any order; page is copied. */
+int replica_wal_write(struct replica_wal *w, uint32_t pgno, const uint8_t *page, struct fz_err *err) FZ_MUST_CHECK;
+/* Syncs, publishes, releases the writer's lock. pages: size of the database after it. */
+int replica_wal_commit(struct replica_wal *w, uint32_t pages, struct fz_err *err) FZ_MUST_CHECK;
+
+#endif
