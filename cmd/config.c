@@ -1,6 +1,7 @@
-#include "cmd/config_priv.h"
+#include "cmd/config.h"
 
 #include "base/clock.h"
+#include "cmd/config_priv.h"
 
 #include <ctype.h>
 #include <errno.h>

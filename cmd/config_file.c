@@ -11,7 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define CONF_MAX (1u << 20)
+#define SECTION_MAX 49 /* inih cuts longer ones off */
+#define CONF_MAX    (1u << 20)
 
 #define BAD(code, ...) cmd_conf_bad(err, o, code, __VA_ARGS__)
 
@@ -73,6 +74,10 @@ static int on_pair(void *arg, const char *section, const char *name, const char 
 		target = space + 1;
 		target += strspn(target, " ");
 	}
+	if (strlen(section) >= SECTION_MAX) {
+		r->rc = BAD(FZ_ECONFIG, "the section's name is longer than %d bytes", SECTION_MAX - 1);
+		return 0;
+	}
 	if (!strcmp(kind, "target") && (!target || !*target)) {
 		r->rc = BAD(FZ_ECONFIG, "a target needs a name: [target NAME]");
 		return 0;
@@ -100,9 +105,9 @@ int cmd_conf_parse(struct cmd_conf *c, const char *text, size_t size, const char
         };
 	int line = ini_parse_stream(next_line, &r, on_pair, &r);
 
-	if (r.rc < 0)
+	if (r.rc < 0 && (line <= 0 || line >= r.o.line))
 		return r.rc;
-	if (line > 0)
+	if (line > 0) /* the first line that inih could not read */
 		return fz_fail(err, FZ_ECONFIG, "%s:%d: neither [section] nor key = value", where, line);
 	if (line < 0)
 		return fz_fail_errno(err, ENOMEM, "reading %s", where);

@@ -88,10 +88,11 @@ int cmd_conf_format(const struct cmd_conf *c, struct fz_buf *out, struct fz_err 
 		if (rc == 0)
 			rc = put_value(c, &cmd_keys[i], out, err);
 	}
+	/* Targets from flags have no name; "#1" stands for none. */
 	for (size_t t = 0; rc == 0 && t < c->n_targets; t++) {
 		const char *name = c->targets[t].name;
 
-		rc = name ? fz_buf_addf(out, "[target %s]\n", name) : fz_buf_addf(out, "[target url-%zu]\n", t + 1);
+		rc = name ? fz_buf_addf(out, "[target %s]\n", name) : fz_buf_addf(out, "[target #%zu]\n", t + 1);
 		for (size_t i = 0; rc == 0 && i < cmd_n_keys; i++)
 			if (!strcmp(cmd_keys[i].section, "target"))
 				rc = put_value(&c->targets[t], &cmd_keys[i], out, err);

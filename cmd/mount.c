@@ -70,7 +70,7 @@ static int make_state(struct mounting *m, struct fz_err *err)
 		                     (unsigned)st.st_uid);
 	if ((st.st_mode & 077) && chmod(m->state, 0700) < 0)
 		return fz_fail_errno(err, errno, "state directory %s", m->state);
-	snprintf(path, sizeof(path), "%s/lock", m->state);
+	snprintf(path, sizeof(path), "%s/conf.lock", m->state);
 	m->lockfd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (m->lockfd < 0)
 		return fz_fail_errno(err, errno, "cannot create %s", path);
@@ -191,6 +191,9 @@ static int start_in_background(struct mounting *m, struct fz_err *err)
 	}
 	fz_close(&ready[1]);
 	fz_close(&why[1]);
+	/* From here on the child's alone: a process that has a file of DIR open keeps it from being mounted over. */
+	fz_close(&m->lockfd);
+	fz_close(&logfd);
 	do
 		n = read(ready[0], text, sizeof(text) - 1);
 	while (n < 0 && errno == EINTR);
