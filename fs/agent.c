@@ -1,0 +1,251 @@
+/* agent.c - both ends of the talk between worker and agent: fixed-size messages over SEQPACKET, one request at a time.
+ *
+ * A request carries a number and its answer the same, so that an answer that comes after its time-out is not taken for the
+ * next one's. The worker waits with a limit for another reason too: the agent's request to the mount is served by the
+ * worker's own threads, and may need what the caller holds; then the time-out breaks the circle. */
+#include "fs/agent.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SHM_BYTES  136
+#define ANSWER_MS  500 /* beyond what was asked to wait */
+#define PENDING    0x40000000
+#define SHARED     (PENDING + 2)
+#define SHARED_LEN 510
+
+enum op { OP_SHM = 1, OP_LOCK, OP_UNLOCK };
+struct request {
+	uint64_t number;
+	int32_t op, wait_ms;
+	char path[4096];
+};
+struct answer {
+	uint64_t number;
+	int32_t rc;
+	uint8_t data[SHM_BYTES];
+};
+struct fs_agent {
+	int fd;
+	pthread_mutex_t mu; /* one request at a time; guards number */
+	uint64_t number;
+};
+
+/* ---- the worker's end ---- */
+
+int fs_agent_open(struct fs_agent **out, int fd, struct fz_err *err)
+{
+	struct fs_agent *a = calloc(1, sizeof(*a));
+
+	if (!a) {
+		fz_close(&fd);
+		return fz_fail(err, -ENOMEM, "no memory");
+	}
+	a->fd = fd;
+	a->number = fz_mono_ns(); /* a former worker's answers may still lie in the socket */
+	pthread_mutex_init(&a->mu, NULL);
+	*out = a;
+	return 0;
+}
+
+void fs_agent_close(struct fs_agent *a)
+{
+	if (!a)
+		return;
+	fz_close(&a->fd);
+	pthread_mutex_destroy(&a->mu);
+	free(a);
+}
+
+static int receive(struct fs_agent *a, struct answer *ans, int wait_ms, struct fz_err *err)
+{
+	uint64_t end = fz_mono_ns() + (uint64_t)(wait_ms + ANSWER_MS) * 1000000;
+
+	for (;;) {
+		uint64_t now = fz_mono_ns();
+		struct pollfd p = {a->fd, POLLIN, 0};
+		ssize_t n;
+
+		if (now >= end || poll(&p, 1, (int)((end - now) / 1000000) + 1) == 0)
+			return fz_fail(err, FZ_ETIMEOUT, "the agent does not answer");
+		n = recv(a->fd, ans, sizeof(*ans), MSG_DONTWAIT);
+		if (n == 0)
+			return fz_fail(err, FZ_ETIMEOUT, "the agent has gone");
+		if (n < 0 && errno != EAGAIN && errno != EINTR)
+			return fz_fail_errno(err, errno, "cannot hear the agent");
+		if (n == sizeof(*ans) && ans->number == a->number)
+			return 0;
+	}
+}
+
+static int ask(struct fs_agent *a, enum op op, const char *path, int wait_ms, struct answer *ans, struct fz_err *err)
+{
+	struct request r = {.op = op, .wait_ms = wait_ms};
+	size_t n = strlen(path);
+	int rc = 0;
+
+	if (n >= sizeof(r.path))
+		return fz_fail(err, -ENAMETOOLONG, "path too long");
+	memcpy(r.path, path, n + 1);
+	pthread_mutex_lock(&a->mu);
+	r.number = ++a->number;
+	if (send(a->fd, &r, offsetof(struct request, path) + n + 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		rc = fz_fail_errno(err, errno, "cannot reach the agent");
+	else
+		rc = receive(a, ans, wait_ms, err);
+	pthread_mutex_unlock(&a->mu);
+	if (rc == 0 && ans->rc < 0)
+		rc = fz_fail(err, ans->rc, "%s: agent: %s", path, fz_strerror(ans->rc));
+	return rc;
+}
+
+int fs_agent_shm(struct fs_agent *a, const char *db_path, uint8_t out[static SHM_BYTES], struct fz_err *err)
+{
+	struct answer ans;
+	int rc = ask(a, OP_SHM, db_path, 0, &ans, err);
+
+	if (rc == 0)
+		memcpy(out, ans.data, SHM_BYTES);
+	return rc;
+}
+
+int fs_agent_lock(struct fs_agent *a, const char *db_path, bool take, int wait_ms, struct fz_err *err)
+{
+	struct answer ans;
+
+	return ask(a, take ? OP_LOCK : OP_UNLOCK, db_path, wait_ms, &ans, err);
+}
+
+/* ---- the agent's end ---- */
+
+struct held {
+	struct held *next;
+	int fd;
+	char path[];
+};
+
+static int read_shm(int mountfd, const char *path, uint8_t out[static SHM_BYTES])
+{
+	char name[4200];
+	ssize_t n;
+	int fd;
+
+	snprintf(name, sizeof(name), "%s-shm", path);
+	fd = openat(mountfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return errno == ENOENT ? -FZ_ENOTFOUND : -errno;
+	n = fz_pread(fd, out, SHM_BYTES, 0);
+	fz_close(&fd);
+	if (n < 0)
+		return (int)n;
+	memset(out + n, 0, SHM_BYTES - (size_t)n);
+	return 0;
+}
+
+static int set_lock(int fd, short type, off_t start, off_t len)
+{
+	struct flock f = {.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
+
+	return fcntl(fd, F_OFD_SETLK, &f) < 0 ? -errno : 0;
+}
+
+/* As SQLite does it: PENDING keeps a writer that waits from starving, so it is touched first. */
+static int try_shared(int fd)
+{
+	int rc = set_lock(fd, F_RDLCK, PENDING, 1);
+
+	if (rc < 0)
+		return rc;
+	rc = set_lock(fd, F_RDLCK, SHARED, SHARED_LEN);
+	set_lock(fd, F_UNLCK, PENDING, 1);
+	return rc;
+}
+
+static void drop(struct held **list, const char *path)
+{
+	for (struct held **at = list; *at; at = &(*at)->next)
+		if (!path || !strcmp((*at)->path, path)) {
+			struct held *h = *at;
+
+			*at = h->next;
+			fz_close(&h->fd);
+			free(h);
+			return;
+		}
+}
+
+static int take(struct held **list, int mountfd, const char *path, int wait_ms)
+{
+	uint64_t end = fz_mono_ns() + (uint64_t)(wait_ms > 0 ? wait_ms : 0) * 1000000;
+	struct held *h;
+	int rc;
+
+	drop(list, path); /* of a worker that died */
+	h = malloc(sizeof(*h) + strlen(path) + 1);
+	if (!h)
+		return -ENOMEM;
+	strcpy(h->path, path);
+	h->fd = openat(mountfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (h->fd < 0) {
+		rc = errno == ENOENT ? -FZ_ENOTFOUND : -errno;
+		free(h);
+		return rc;
+	}
+	while ((rc = try_shared(h->fd)) == -EAGAIN && fz_mono_ns() < end)
+		nanosleep(&(struct timespec){.tv_nsec = 300000}, NULL);
+	if (rc < 0) {
+		fz_close(&h->fd);
+		free(h);
+		return rc == -EAGAIN || rc == -EACCES ? -FZ_EBUSY : rc;
+	}
+	h->next = *list;
+	*list = h;
+	return 0;
+}
+
+int fs_agent_serve(int sock, int mountfd, struct fz_err *err)
+{
+	struct held *list = NULL;
+	int rc = 0;
+
+	for (;;) {
+		struct request r;
+		struct answer ans = {0};
+		ssize_t n = recv(sock, &r, sizeof(r), 0);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			rc = fz_fail_errno(err, errno, "cannot hear the worker");
+		if (n <= 0)
+			break;
+		if ((size_t)n <= offsetof(struct request, path) || ((char *)&r)[n - 1])
+			continue;
+		ans.number = r.number;
+		if (r.op == OP_SHM)
+			ans.rc = read_shm(mountfd, r.path, ans.data);
+		else if (r.op == OP_LOCK)
+			ans.rc = take(&list, mountfd, r.path, r.wait_ms);
+		else if (r.op == OP_UNLOCK)
+			drop(&list, r.path);
+		else
+			ans.rc = -FZ_EUSAGE;
+		if (send(sock, &ans, sizeof(ans), MSG_NOSIGNAL) < 0 && errno != EPIPE && errno != EAGAIN)
+			fz_warn("agent: cannot answer: %s", fz_strerror(-errno));
+	}
+	while (list)
+		drop(&list, NULL);
+	return rc;
+}

@@ -1,0 +1,306 @@
+#include "fs/capture.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "fs/baseline.h"
+#include "fs/capture_journal.h"
+#include "fs/capture_priv.h"
+#include "fs/capture_wal.h"
+#include "fs/keeper.h"
+#include "fs/recover.h"
+#include "fs/scrub.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+static int copy_list(char ***out, const char *const *in, size_t n)
+{
+	*out = calloc(n + 1, sizeof(**out));
+	for (size_t i = 0; *out && i < n; i++) {
+		(*out)[i] = strdup(in[i]);
+		if (!(*out)[i])
+			return -ENOMEM;
+	}
+	return *out ? 0 : -ENOMEM;
+}
+
+static void free_list(char **list)
+{
+	for (size_t i = 0; list && list[i]; i++)
+		free(list[i]);
+	free(list);
+}
+
+static int start_known(struct fs_capture *c, const char *name, struct fz_err *err)
+{
+	struct fs_db *db = fs_registry_get(c, name, true);
+	bool ended;
+	int rc;
+
+	if (!db)
+		return fz_fail(err, -ENOMEM, "no memory");
+	pthread_mutex_lock(&db->mu);
+	db->opaque = fs_registry_named_database(c, name);
+	rc = fs_db_attach_log(db, false, err);
+	if (rc == 0)
+		rc = c->conf.resume ? fs_recover_resume(db, err) : fs_recover_start(db, err);
+	if (rc < 0 && db->log) {
+		fs_db_note_error(db, err);
+		fs_db_lose(db, "it could not be brought together with its log");
+		rc = 0;
+	}
+	ended = db->state == FS_DB_ENDED;
+	pthread_mutex_unlock(&db->mu);
+	if (ended)
+		fs_registry_forget(db);
+	fs_registry_put(db);
+	return rc;
+}
+
+static int start_all(struct fs_capture *c, struct fz_err *err)
+{
+	struct ltx_log *log;
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && (log = ltx_logset_at(c->conf.logs, i)); i++) {
+		struct ltx_log_info info;
+
+		ltx_log_info(log, &info);
+		ltx_log_put(log);
+		if (!info.ended_ms && !fs_registry_excluded(c, info.name))
+			rc = start_known(c, info.name, err);
+	}
+	return rc;
+}
+
+static void destroy(struct fs_capture *c)
+{
+	struct fs_scratch *sc;
+	struct fs_db *db;
+
+	while ((db = fs_registry_at(c, 0))) {
+		fs_registry_forget(db);
+		fs_registry_put(db);
+	}
+	while ((sc = c->free_scratch)) {
+		c->free_scratch = sc->next;
+		fs_scratch_free(sc);
+	}
+	fz_close(&c->inotify_fd);
+	fz_close(&c->event_fd);
+	pthread_mutex_destroy(&c->mu);
+	free_list(c->databases);
+	free_list(c->exclude);
+	free(c);
+}
+
+static void stop_threads(struct fs_capture *c)
+{
+	uint64_t one = 1;
+
+	atomic_store(&c->stop, true);
+	if (c->event_fd >= 0 && write(c->event_fd, &one, sizeof(one)) < 0)
+		fz_warn("capture: eventfd: %s", fz_strerror(-errno));
+	fz_worker_stop(&c->capture);
+	fz_worker_stop(&c->keeper);
+}
+
+int fs_capture_open(struct fs_capture **out, const struct fs_capture_conf *conf, struct fz_err *err)
+{
+	struct fs_capture *c = calloc(1, sizeof(*c));
+	int rc = -ENOMEM;
+
+	if (!c)
+		return fz_fail(err, -ENOMEM, "no memory");
+	c->conf = *conf;
+	c->inotify_fd = c->event_fd = -1;
+	if (!c->conf.log_max_bytes)
+		c->conf.log_max_bytes = UINT64_C(1) << 30;
+	if (!c->conf.scrub_bytes_per_s)
+		c->conf.scrub_bytes_per_s = 8u << 20;
+	pthread_mutex_init(&c->mu, NULL);
+	if (copy_list(&c->databases, conf->databases, conf->n_databases) < 0 ||
+	    copy_list(&c->exclude, conf->exclude, conf->n_exclude) < 0) {
+		fz_fail(err, -ENOMEM, "no memory");
+		goto fail;
+	}
+	c->inotify_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	c->event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (c->inotify_fd < 0 || c->event_fd < 0) {
+		rc = fz_fail_errno(err, errno, "cannot watch the backing files");
+		goto fail;
+	}
+	atomic_store(&c->settled, !conf->resume);
+	c->last_open_ns = fz_mono_ns();
+	rc = start_all(c, err);
+	if (rc == 0)
+		rc = fz_worker_start(&c->keeper, "fs-keeper", fs_keeper_run, c, err);
+	if (rc == 0)
+		rc = fz_worker_start(&c->capture, "fs-capture", fs_poll_run, c, err);
+	if (rc < 0)
+		goto fail;
+	*out = c;
+	return 0;
+fail:
+	stop_threads(c);
+	destroy(c);
+	return rc;
+}
+
+/* Requires db->mu. */
+static int sync_one(struct fs_db *db, struct fz_err *err)
+{
+	int64_t n;
+
+	if (db->state == FS_DB_ENDED || db->state == FS_DB_CANDIDATE)
+		return 0;
+	n = fs_wal_pass(db, FS_WAL_BARRIER, err);
+	if (n < 0)
+		return (int)n;
+	if (!fs_db_in_wal(db) && !db->open_db && !fs_db_journal_hot(db) && (db->rb.loose || db->state == FS_DB_LOST)) {
+		int rc = fs_rollback_capture(db, err);
+
+		if (rc < 0)
+			return rc;
+	}
+	return db->log ? ltx_log_sync(db->log, err) : 0;
+}
+
+int fs_capture_sync(struct fs_capture *c, const char *name, struct fz_err *err)
+{
+	bool found = !name;
+	struct fs_db *db;
+	int rc = 0;
+
+	for (size_t i = 0; (db = fs_registry_at(c, i)); i++) {
+		if (!name || !strcmp(name, db->name)) {
+			int r;
+
+			found = true;
+			pthread_mutex_lock(&db->mu);
+			r = sync_one(db, err);
+			if (r < 0)
+				fs_db_note_error(db, err);
+			pthread_mutex_unlock(&db->mu);
+			rc = rc ? rc : r;
+		}
+		fs_registry_put(db);
+	}
+	return found ? rc : fz_fail(err, FZ_ENOTFOUND, "no database %s", name);
+}
+
+int fs_capture_close(struct fs_capture *c, struct fz_err *err)
+{
+	struct fs_db *db;
+	int rc;
+
+	if (!c)
+		return 0;
+	stop_threads(c);
+	rc = fs_capture_sync(c, NULL, err);
+	for (size_t i = 0; (db = fs_registry_at(c, i)); i++) {
+		int r;
+
+		pthread_mutex_lock(&db->mu);
+		r = fs_recover_mark_clean(db, err);
+		if (r < 0)
+			fs_db_note_error(db, err);
+		pthread_mutex_unlock(&db->mu);
+		rc = rc ? rc : r;
+		fs_registry_put(db);
+	}
+	destroy(c);
+	return rc;
+}
+
+int fs_capture_scrub(struct fs_capture *c, const char *name, struct fs_scrub_result *out, struct fz_err *err)
+{
+	bool found = !name;
+	struct fs_db *db;
+	int rc = 0;
+
+	*out = (struct fs_scrub_result){0};
+	for (size_t i = 0; rc == 0 && (db = fs_registry_at(c, i)); i++) {
+		uint32_t next = 1;
+		int64_t n = 0;
+
+		if (!name || !strcmp(name, db->name)) {
+			found = true;
+			out->databases += db->log != NULL;
+			while (next && n >= 0) {
+				n = fs_scrub_step(db, &next, 4u << 20, &out->differences, err);
+				out->pages += n > 0 ? (uint64_t)n : 0;
+			}
+			if (n == -FZ_EBUSY)
+				out->busy++;
+			else if (n < 0)
+				rc = (int)n;
+		}
+		fs_registry_put(db);
+	}
+	return found ? rc : fz_fail(err, FZ_ENOTFOUND, "no database %s", name);
+}
+
+static const char *capture_way(const struct fs_db *db)
+{
+	if (db->state != FS_DB_LIVE)
+		return "baseline";
+	if (fs_db_in_wal(db))
+		return "wal";
+	return db->passthrough || db->rb.whole ? "compare" : "journal";
+}
+
+static int add_status(struct fs_db *db, cJSON *array)
+{
+	const struct fs_sums_head *head = fs_sums_head(db->sums);
+	cJSON *o = cJSON_CreateObject();
+	char sum[20], time[FZ_TIME_SIZE];
+	struct ltx_log_info info;
+
+	if (!o || !cJSON_AddItemToArray(array, o)) {
+		cJSON_Delete(o);
+		return -ENOMEM;
+	}
+	ltx_log_info(db->log, &info);
+	snprintf(sum, sizeof(sum), "%016llx", (unsigned long long)info.tail_checksum);
+	cJSON_AddStringToObject(o, "name", db->name);
+	cJSON_AddNumberToObject(o, "txid", (double)info.tail_txid);
+	cJSON_AddStringToObject(o, "time", info.tail_txid ? fz_format_time(time, info.tail_time_ms) : "");
+	cJSON_AddStringToObject(o, "checksum", sum);
+	cJSON_AddNumberToObject(o, "epoch", info.epoch);
+	cJSON_AddStringToObject(o, "lineage", info.lineage);
+	cJSON_AddNumberToObject(o, "page_size", info.page_size);
+	cJSON_AddNumberToObject(o, "pages", info.commit);
+	cJSON_AddStringToObject(o, "journal_mode", fs_db_in_wal(db) ? "wal" : "rollback");
+	cJSON_AddStringToObject(o, "capture", capture_way(db));
+	cJSON_AddBoolToObject(o, "in_doubt", fs_wal_in_doubt(db) || db->rb.staged);
+	cJSON_AddNumberToObject(o, "merged_txns", (double)(info.merged_txns + db->merged));
+	cJSON_AddNumberToObject(o, "resyncs", (double)db->resyncs);
+	cJSON_AddNumberToObject(o, "scrub_found", (double)db->scrub_found);
+	cJSON_AddNumberToObject(o, "scrub_percent", head->commit ? 100.0 * db->scrub_next / head->commit : 0);
+	cJSON_AddStringToObject(o, "last_error", db->last_error);
+	cJSON_AddNumberToObject(o, "log_bytes", (double)info.log_bytes);
+	return cJSON_AddNumberToObject(o, "base_bytes", (double)info.base_bytes) ? 0 : -ENOMEM;
+}
+
+int fs_capture_status(struct fs_capture *c, struct cJSON *array)
+{
+	struct fs_db *db;
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && (db = fs_registry_at(c, i)); i++) {
+		pthread_mutex_lock(&db->mu);
+		if (db->log)
+			rc = add_status(db, array);
+		pthread_mutex_unlock(&db->mu);
+		fs_registry_put(db);
+	}
+	return rc;
+}

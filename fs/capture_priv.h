@@ -1,0 +1,63 @@
+/* capture_priv.h - the capture as its own files see it: the registry of databases, the threads, the pool. */
+#ifndef FZ_FS_CAPTURE_PRIV_H
+#define FZ_FS_CAPTURE_PRIV_H
+
+#include "base/worker.h"
+#include "fs/db.h"
+#include "fs/txn.h"
+
+#define FS_SMALL_BYTES (16u << 20) /* up to here a database is compared at once, where it is needed */
+
+struct fs_watch {
+	struct fs_watch *next;
+	int wd;
+	struct fs_db *db; /* counted */
+	enum fs_role role;
+};
+struct fs_file {
+	struct fs_file *next; /* under c->mu */
+	struct fs_capture *c;
+	struct fs_db *db; /* counted; NULL for FS_ROLE_OTHER */
+	enum fs_role role;
+	enum fs_mode mode;
+	int fd; /* borrowed */
+	int wd; /* inotify, -1 = none */
+	char *path;
+};
+struct fs_capture {
+	struct fs_capture_conf conf;
+	char **databases, **exclude; /* own copies */
+	pthread_mutex_t mu;          /* guards dbs, files, watches, free_scratch, every db's refs and active */
+	struct fs_db *dbs;
+	struct fs_watch *watches;
+	struct fs_file *files;
+	struct fs_scratch *free_scratch;
+	int inotify_fd, event_fd;
+	atomic_bool stop;
+	atomic_bool settled;           /* resume: the session has opened all files again */
+	_Atomic uint64_t last_open_ns; /* of a file */
+	struct fz_worker capture, keeper;
+	bool capture_started, keeper_started;
+};
+
+/* ---- registry.c ---- */
+/* The database of that name, counted; created (CANDIDATE) when asked. NULL: none, or no memory. */
+struct fs_db *fs_registry_get(struct fs_capture *c, const char *name, bool create);
+void fs_registry_put(struct fs_db *db);
+/* Takes it out of the registry (its name is free again); references stay valid. */
+void fs_registry_forget(struct fs_db *db);
+/* The i-th database, counted; NULL at the end. */
+struct fs_db *fs_registry_at(struct fs_capture *c, size_t i);
+bool fs_registry_named_database(const struct fs_capture *c, const char *path); /* conf.databases */
+bool fs_registry_excluded(const struct fs_capture *c, const char *path);
+/* Splits "app.db-wal" into role and length of "app.db"; FS_ROLE_DB for anything else. */
+enum fs_role fs_registry_split(const char *path, size_t *base_len);
+
+/* ---- poll.c: the capture thread ---- */
+void fs_poll_run(void *capture);
+/* The capture thread shall look at db soon. Takes c->mu. */
+void fs_poll_kick(struct fs_db *db);
+int fs_poll_watch(struct fs_capture *c, struct fs_db *db, enum fs_role role, int fd);
+void fs_poll_unwatch(struct fs_capture *c, int wd);
+
+#endif

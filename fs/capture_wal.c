@@ -1,0 +1,470 @@
+/* capture_wal.c - what is committed in the WAL becomes transactions of the log.
+ *
+ * TERMS    visible: the mxFrame of a valid wal-index header whose salts are the WAL's. in doubt: frames beyond it.
+ *          generation: the frames under one pair of salts. position: (salts, frame) up to which all is in the log.
+ * (1) A frame is captured only once it is visible: that is SQLite's own commit point. Without a -shm since this WAL was
+ *     opened (EXCLUSIVE locking, or nobody has got that far yet) the frames themselves count, checksum by checksum, but
+ *     the last commit only when something follows it or it stands unchanged for a while with no FSYNC under way.
+ * (2) Every visible frame is captured before SQLite can overwrite it. A WAL restarts only when nBackfill == mxFrame;
+ *     walCheckpoint() truncates the database before it publishes that; the truncate is an event whose before() ends in
+ *     fs_wal_pass(BARRIER).
+ * (3) So a WAL header with new salts starts at frame 0, and one whose salts are the position's goes on at the position.
+ * (4) Frames up to the position change only when SQLite recovers the WAL after a crash and stops before them (frames with
+ *     zero checksums). Recovery truncates the -shm: an event that sets `recheck`; then the last captured frame must still
+ *     be the same, else all pages are compared.
+ * Held by tests/unit/test_fs_capture.c: every_commit, restart, phantom, fell_back. */
+#include "fs/capture_wal.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "fs/agent.h"
+#include "fs/baseline.h"
+#include "fs/capture_priv.h"
+#include "ltx/walindex.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#define BEHIND_BYTES   (4u << 20) /* of frames that wait: beyond, consecutive commits merge */
+#define BEHIND_COMMITS 1000u
+#define SETTLE_NS      2000000u /* a commit frame that nothing follows counts after this long */
+#define HEADER_TRIES   200      /* at a barrier, 50 us apart: the header is being written */
+
+static size_t frame_bytes(const struct fs_db *db)
+{
+	return LTX_WAL_FRAME_SIZE + (size_t)db->wal.h.page_size;
+}
+
+int fs_wal_open(struct fs_db *db, int fd, struct fz_err *err)
+{
+	int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+
+	if (own < 0)
+		return fz_fail_errno(err, errno, "%s-wal: cannot duplicate the descriptor", db->name);
+	fs_db_close_wal(db);
+	db->wal.fd = own;
+	db->wal.had_shm = db->open_shm > 0;
+	db->wal.recheck = db->sums && fs_sums_head(db->sums)->recheck;
+	return 0;
+}
+
+int fs_wal_find(struct fs_db *db, struct fz_err *err)
+{
+	char path[4200];
+	struct stat st;
+	int fd, rc = 0;
+
+	if (snprintf(path, sizeof(path), "%s-wal", db->name) >= (int)sizeof(path))
+		return 0;
+	fd = openat(db->c->conf.rootfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : fz_fail_errno(err, errno, "cannot open %s", path);
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > LTX_WAL_HEADER_SIZE)
+		rc = fs_wal_open(db, fd, err);
+	fz_close(&fd);
+	return rc;
+}
+
+static void set_position(struct fs_db *db, uint32_t frame, const uint8_t header[static LTX_WAL_FRAME_SIZE])
+{
+	struct fs_sums_head *head = fs_sums_head(db->sums);
+	struct ltx_wal_frame f;
+
+	ltx_wal_frame_get(&f, header);
+	db->wal.frame = frame;
+	db->wal.sum[0] = f.sum[0];
+	db->wal.sum[1] = f.sum[1];
+	head->pos_salt[0] = db->wal.h.salt[0];
+	head->pos_salt[1] = db->wal.h.salt[1];
+	head->pos_frame = frame;
+	memcpy(head->last_frame, header, LTX_WAL_FRAME_SIZE);
+}
+
+static ssize_t read_frame_header(const struct fs_db *db, uint32_t frame, uint8_t out[static LTX_WAL_FRAME_SIZE])
+{
+	return fz_pread(db->wal.fd, out, LTX_WAL_FRAME_SIZE, (off_t)ltx_wal_frame_off(db->wal.h.page_size, frame));
+}
+
+/* 1 = db->wal.h is the header that stands in the file now; 0 = there is none (empty, or half written). */
+static int load_header(struct fs_db *db, struct fz_err *err)
+{
+	uint8_t b[LTX_WAL_HEADER_SIZE], f[LTX_WAL_FRAME_SIZE];
+	const struct fs_sums_head *head = db->sums ? fs_sums_head(db->sums) : NULL;
+	struct ltx_wal_header h;
+	ssize_t n = fz_pread(db->wal.fd, b, sizeof(b), 0);
+
+	if (n < 0)
+		return fz_fail_errno(err, (int)-n, "%s-wal: cannot read the header", db->name);
+	if (n < (ssize_t)sizeof(b) || ltx_wal_header_get(&h, b, NULL) < 0)
+		return 0;
+	if (db->wal.known && h.salt[0] == db->wal.h.salt[0] && h.salt[1] == db->wal.h.salt[1])
+		return 1;
+	db->wal.known = true;
+	db->wal.h = h;
+	db->wal.frame = db->wal.seen = db->wal.doubt = 0;
+	db->wal.sum[0] = h.sum[0];
+	db->wal.sum[1] = h.sum[1];
+	if (head && head->pos_frame && head->pos_salt[0] == h.salt[0] && head->pos_salt[1] == h.salt[1]) {
+		n = read_frame_header(db, head->pos_frame, f);
+		db->wal.frame = head->pos_frame;
+		if (n == sizeof(f) && !memcmp(f, head->last_frame, sizeof(f)))
+			set_position(db, head->pos_frame, f);
+		else if (db->state == FS_DB_LIVE)
+			fs_db_lose(db, "its WAL has lost frames that are in the log");
+	}
+	return 1;
+}
+
+/* The wal-index header; false while there is no valid one. */
+static bool read_index(struct fs_db *db, bool barrier, struct ltx_walindex *x)
+{
+	uint8_t b[LTX_WALINDEX_SIZE], one[LTX_WALINDEX_SIZE];
+
+	for (int i = 0; i < (barrier ? HEADER_TRIES : 3); i++) {
+		if (db->c->conf.passthrough || !db->c->conf.agent) {
+			if (fz_pread(db->shm_fd, b, sizeof(b), 0) != sizeof(b))
+				return false; /* truncated: recovery follows */
+		} else if (fs_agent_shm(db->c->conf.agent, db->name, b, NULL) < 0) {
+			return false;
+		}
+		if (ltx_walindex_get(x, b))
+			return true;
+		if (!b[12] && !b[48 + 12])
+			return false; /* not initialised */
+		if (barrier)
+			nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
+	}
+	if (!barrier)
+		return false;
+	/* Its writer sleeps between the two copies. Copy 0 alone is the last commit or the next one; while it is half
+	 * written, copy 1 is the next one, whole. */
+	memcpy(one, b, sizeof(one));
+	memcpy(one + 48, b, 48);
+	if (ltx_walindex_get(x, one))
+		return true;
+	memcpy(one, b + 48, 48);
+	memcpy(one + 48, b + 48, 48);
+	return ltx_walindex_get(x, one);
+}
+
+/* Without -shm: the last frame that counts by checksums. */
+static int scan_frames(struct fs_db *db, bool barrier, uint32_t *mx, struct fz_err *err)
+{
+	struct fs_scratch *sc;
+	uint32_t at = db->wal.frame, sum[2] = {db->wal.sum[0], db->wal.sum[1]}, commit = 0, before = 0;
+	uint64_t start = fz_mono_ns();
+	uint32_t per = (uint32_t)(FS_FRAME_BUFFER / frame_bytes(db));
+	bool more = true;
+
+	*mx = db->wal.frame;
+	if (!barrier && start < db->wal.next_scan_ns)
+		return 0;
+	sc = fs_scratch_get(db->c, err);
+	if (!sc)
+		return -ENOMEM;
+	per = per ? per : 1;
+	while (more) {
+		ssize_t n = fz_pread(db->wal.fd, sc->buf, per * frame_bytes(db),
+		                     (off_t)ltx_wal_frame_off(db->wal.h.page_size, at + 1));
+		uint32_t got = n > 0 ? (uint32_t)((size_t)n / frame_bytes(db)) : 0;
+
+		more = got == per;
+		for (uint32_t i = 0; i < got; i++) {
+			const uint8_t *f = sc->buf + i * frame_bytes(db);
+			struct ltx_wal_frame fh;
+
+			if (!ltx_wal_frame_ok(&db->wal.h, f, sum)) {
+				more = false;
+				break;
+			}
+			at++;
+			ltx_wal_frame_get(&fh, f);
+			if (fh.commit) {
+				before = commit;
+				commit = at;
+			}
+		}
+	}
+	fs_scratch_put(db->c, sc);
+	db->wal.next_scan_ns = fz_mono_ns() + 4 * (fz_mono_ns() - start);
+	if (!commit)
+		return 0;
+	if (barrier || at > commit) {
+		*mx = commit; /* something follows it */
+	} else if (db->wal.doubt == commit && !atomic_load(&db->wal_syncing) && start - db->wal.doubt_ns >= SETTLE_NS) {
+		*mx = commit;
+	} else {
+		if (db->wal.doubt != commit) {
+			db->wal.doubt = commit;
+			db->wal.doubt_ns = start;
+		}
+		if (before)
+			*mx = before;
+	}
+	return 0;
+}
+
+/* How far the WAL counts. 0; -EAGAIN when the wal-index says nothing just now (*mx = the position then). */
+static int visible(struct fs_db *db, bool barrier, uint32_t *mx, struct fz_err *err)
+{
+	struct ltx_walindex x;
+
+	*mx = db->wal.frame;
+	if (!db->open_shm)
+		return db->wal.had_shm ? 0 : scan_frames(db, barrier, mx, err);
+	db->wal.had_shm = true;
+	if (!read_index(db, barrier, &x))
+		return -EAGAIN;
+	if (x.salt[0] != db->wal.h.salt[0] || x.salt[1] != db->wal.h.salt[1] || x.page_size != db->wal.h.page_size)
+		return 0; /* the next generation: its WAL header is not written yet, so it holds no commit */
+	db->wal.seen = *mx = x.mx_frame;
+	return 0;
+}
+
+/* Invariant (4). */
+static void check_kept(struct fs_db *db, uint32_t mx)
+{
+	struct fs_sums_head *head = fs_sums_head(db->sums);
+	uint8_t f[LTX_WAL_FRAME_SIZE];
+	static const uint8_t none[8];
+
+	if (mx >= db->wal.frame && !db->wal.recheck)
+		return;
+	if (db->wal.frame && (mx < db->wal.frame || read_frame_header(db, db->wal.frame, f) != sizeof(f) ||
+	                      memcmp(f, head->last_frame, sizeof(f)) || !memcmp(f + 16, none, sizeof(none))))
+		fs_db_lose(db, "SQLite dropped commits when it recovered the WAL");
+	db->wal.recheck = false;
+	head->recheck = 0;
+}
+
+static int append(struct fs_db *db, struct fs_scratch *sc, uint32_t to, const uint8_t *last, uint64_t commits,
+                  struct fz_err *err)
+{
+	struct ltx_wal_frame f;
+	struct fs_txn t;
+	int rc;
+
+	ltx_wal_frame_get(&f, last);
+	t = (struct fs_txn){.page_size = db->wal.h.page_size,
+	                    .commit = f.commit,
+	                    .commits = commits,
+	                    .wal_from = db->wal.frame + 1,
+	                    .wal_to = to};
+	fs_pages_sort(&sc->pages, f.commit, ltx_lock_page(t.page_size));
+	rc = fs_txn_append(db, sc, &t, err);
+	if (rc < 0)
+		return rc;
+	set_position(db, to, last);
+	fs_pages_reset(&sc->pages);
+	return 0;
+}
+
+static int add_frame(struct fs_db *db, struct fs_scratch *sc, uint32_t frame, const uint8_t *header,
+                     struct ltx_wal_frame *f, struct fz_err *err)
+{
+	ltx_wal_frame_get(f, header);
+	if (!f->pgno) {
+		fs_db_lose(db, "a committed WAL frame names no page");
+		return fz_fail(err, FZ_ECORRUPT, "%s-wal: frame %u names no page", db->name, frame);
+	}
+	return fs_pages_add(&sc->pages, f->pgno, frame, err);
+}
+
+/* One transaction that does not fit into the buffer, or, when much waits behind it, all up to mx as one range. Only the
+ * frames' headers are read here; the pages follow one by one in the encoder. Returns the number of commits. */
+static int64_t append_large(struct fs_db *db, struct fs_scratch *sc, uint32_t mx, struct fz_err *err)
+{
+	uint8_t last[LTX_WAL_FRAME_SIZE] = {0}, h[LTX_WAL_FRAME_SIZE];
+	uint64_t commits = 0;
+	uint32_t to = 0;
+	int rc;
+
+	sc->buf_n = 0;
+	fs_pages_reset(&sc->pages);
+	for (uint32_t frame = db->wal.frame + 1; frame <= mx; frame++) {
+		struct ltx_wal_frame f;
+		ssize_t n = read_frame_header(db, frame, h);
+
+		if (n != sizeof(h))
+			return fz_fail(err, n < 0 ? (int)n : -EIO, "%s-wal: cannot read frame %u", db->name, frame);
+		rc = add_frame(db, sc, frame, h, &f, err);
+		if (rc < 0)
+			return rc;
+		if (!f.commit)
+			continue;
+		commits++;
+		to = frame;
+		memcpy(last, h, sizeof(last));
+		if (commits == 1 && (mx - frame) * (uint64_t)frame_bytes(db) <= BEHIND_BYTES)
+			break;
+	}
+	if (!commits) {
+		fs_db_lose(db, "the wal-index ends inside a transaction");
+		return fz_fail(err, FZ_ECORRUPT, "%s-wal: frame %u ends no transaction", db->name, mx);
+	}
+	while (sc->pages.n && sc->pages.e[sc->pages.n - 1].frame > to)
+		sc->pages.n--;
+	rc = append(db, sc, to, last, commits, err);
+	return rc < 0 ? rc : (int64_t)commits;
+}
+
+/* The transactions that lie in one buffer, each by itself. Returns their number, 0 when not even one does. */
+static int64_t append_small(struct fs_db *db, struct fs_scratch *sc, uint32_t mx, struct fz_err *err)
+{
+	uint32_t first = db->wal.frame + 1, want = mx - db->wal.frame;
+	int64_t commits = 0;
+	ssize_t n;
+
+	if (want > FS_FRAME_BUFFER / frame_bytes(db))
+		want = (uint32_t)(FS_FRAME_BUFFER / frame_bytes(db));
+	want = want ? want : 1;
+	n = fz_pread(db->wal.fd, sc->buf, want * frame_bytes(db), (off_t)ltx_wal_frame_off(db->wal.h.page_size, first));
+	if (n < 0)
+		return fz_fail_errno(err, (int)-n, "%s-wal: cannot read frame %u", db->name, first);
+	sc->buf_frame = first;
+	sc->buf_n = (uint32_t)((size_t)n / frame_bytes(db));
+	fs_pages_reset(&sc->pages);
+	for (uint32_t i = 0; i < sc->buf_n; i++) {
+		const uint8_t *at = sc->buf + i * frame_bytes(db);
+		struct ltx_wal_frame f;
+		int rc = add_frame(db, sc, first + i, at, &f, err);
+
+		if (rc == 0 && f.commit) {
+			rc = append(db, sc, first + i, at, 1, err);
+			commits++;
+		}
+		if (rc < 0)
+			return rc;
+	}
+	return commits;
+}
+
+static int64_t append_upto(struct fs_db *db, uint32_t mx, struct fz_err *err)
+{
+	struct fs_scratch *sc = fs_scratch_get(db->c, err);
+	int64_t commits = 0, n = 0;
+
+	if (!sc)
+		return -ENOMEM;
+	while (db->wal.frame < mx && n >= 0) {
+		bool behind = (mx - db->wal.frame) * (uint64_t)frame_bytes(db) > BEHIND_BYTES;
+
+		n = behind ? 0 : append_small(db, sc, mx, err);
+		if (n == 0)
+			n = append_large(db, sc, mx, err);
+		commits += n;
+	}
+	fs_scratch_put(db->c, sc);
+	return n < 0 ? n : commits;
+}
+
+int64_t fs_wal_pass(struct fs_db *db, enum fs_wal_how how, struct fz_err *err)
+{
+	int64_t n = 0;
+	uint32_t mx;
+	int rc;
+
+	if (!fs_db_in_wal(db) || !db->log || db->state == FS_DB_ENDED || db->state == FS_DB_CANDIDATE)
+		return 0;
+	rc = load_header(db, err);
+	if (rc <= 0)
+		return rc;
+	if (db->state == FS_DB_LIVE) {
+		rc = visible(db, how == FS_WAL_BARRIER, &mx, err);
+		if (rc < 0)
+			return rc == -EAGAIN ? 0 : rc;
+		check_kept(db, mx);
+	}
+	if (db->state == FS_DB_LIVE)
+		return mx > db->wal.frame ? append_upto(db, mx, err) : 0;
+	n = fs_baseline_follow(db, how == FS_WAL_BARRIER, err);
+	return n;
+}
+
+bool fs_wal_in_doubt(struct fs_db *db)
+{
+	uint8_t h[LTX_WAL_FRAME_SIZE];
+	struct ltx_wal_frame f;
+
+	if (!fs_db_in_wal(db) || !db->wal.known || db->state != FS_DB_LIVE ||
+	    read_frame_header(db, db->wal.frame + 1, h) != sizeof(h))
+		return false;
+	ltx_wal_frame_get(&f, h);
+	return f.pgno && f.salt[0] == db->wal.h.salt[0] && f.salt[1] == db->wal.h.salt[1];
+}
+
+int fs_wal_index(struct fs_db *db, struct fs_pages *index, uint32_t upto, struct fz_err *err)
+{
+	uint8_t h[LTX_WAL_FRAME_SIZE];
+
+	fs_pages_reset(index);
+	for (uint32_t frame = 1; frame <= upto; frame++) {
+		struct ltx_wal_frame f;
+		ssize_t n = read_frame_header(db, frame, h);
+		int rc;
+
+		if (n != sizeof(h))
+			return fz_fail(err, n < 0 ? (int)n : -EIO, "%s-wal: cannot read frame %u", db->name, frame);
+		ltx_wal_frame_get(&f, h);
+		rc = fs_pages_add(index, f.pgno, frame, err);
+		if (rc < 0)
+			return rc;
+	}
+	fs_pages_sort(index, UINT32_MAX, 0);
+	return 0;
+}
+
+int fs_wal_view(struct fs_db *db, struct fs_pages *index, uint32_t *frame, uint32_t *commit, struct fz_err *err)
+{
+	uint8_t h[LTX_WAL_FRAME_SIZE];
+	struct ltx_wal_frame f;
+	int rc;
+
+	*frame = *commit = 0;
+	fs_pages_reset(index);
+	if (!fs_db_in_wal(db))
+		return 0;
+	rc = load_header(db, err);
+	if (rc <= 0)
+		return rc;
+	if (!db->open_shm && !db->wal.had_shm) {
+		db->wal.frame = 0;
+		db->wal.sum[0] = db->wal.h.sum[0];
+		db->wal.sum[1] = db->wal.h.sum[1];
+		rc = scan_frames(db, true, frame, err);
+	} else if (!db->open_shm) {
+		*frame = db->wal.seen;
+	} else {
+		db->wal.frame = 0; /* of another generation: nothing counts */
+		rc = visible(db, true, frame, err);
+	}
+	if (rc < 0 || !*frame)
+		return rc < 0 ? fz_fail(err, rc, "%s: the wal-index is being recovered", db->name) : 0;
+	if (read_frame_header(db, *frame, h) != sizeof(h))
+		return fz_fail(err, -EIO, "%s-wal: cannot read frame %u", db->name, *frame);
+	ltx_wal_frame_get(&f, h);
+	*commit = f.commit;
+	return fs_wal_index(db, index, *frame, err);
+}
+
+void fs_wal_set_position(struct fs_db *db, uint32_t frame)
+{
+	uint8_t h[LTX_WAL_FRAME_SIZE] = {0};
+	struct fs_sums_head *head = fs_sums_head(db->sums);
+
+	head->recheck = 0;
+	db->wal.recheck = false;
+	if (fs_db_in_wal(db) && db->wal.known && frame && read_frame_header(db, frame, h) == sizeof(h)) {
+		set_position(db, frame, h);
+		return;
+	}
+	head->pos_frame = db->wal.frame = 0;
+	if (db->wal.known) {
+		db->wal.sum[0] = db->wal.h.sum[0];
+		db->wal.sum[1] = db->wal.h.sum[1];
+	}
+}

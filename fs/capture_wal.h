@@ -1,0 +1,29 @@
+/* capture_wal.h - what is committed in the WAL becomes transactions of the log. */
+#ifndef FZ_FS_CAPTURE_WAL_H
+#define FZ_FS_CAPTURE_WAL_H
+
+#include "fs/txn.h"
+
+enum fs_wal_how {
+	FS_WAL_LOOK,    /* a hint: what is certain now */
+	FS_WAL_BARRIER, /* SQLite waits: everything visible; without a -shm everything valid */
+};
+/* Captures what is visible beyond db->wal.frame. Requires db->mu, LIVE or LOST (then it only follows). Returns the number
+ * of commits, or a negative code: nothing was lost yet, the position has not moved past what failed. */
+int64_t fs_wal_pass(struct fs_db *db, enum fs_wal_how how, struct fz_err *err) FZ_MUST_CHECK;
+/* Follows fd (duplicated) as the database's WAL from now on. */
+int fs_wal_open(struct fs_db *db, int fd, struct fz_err *err) FZ_MUST_CHECK;
+/* Follows the WAL that lies on disk beside the database, if it holds anything. */
+int fs_wal_find(struct fs_db *db, struct fz_err *err) FZ_MUST_CHECK;
+/* True when something valid stands beyond what is captured: worth another look soon. */
+bool fs_wal_in_doubt(struct fs_db *db);
+/* Newest frame of each page among frames 1..upto, sorted. */
+int fs_wal_index(struct fs_db *db, struct fs_pages *index, uint32_t upto, struct fz_err *err) FZ_MUST_CHECK;
+/* SQLite's view of the database now: *frame = the last frame that counts (0: the database file alone), and index = newest
+ * frame of each page up to it. -EAGAIN when the wal-index is just being written or recovered. */
+int fs_wal_view(struct fs_db *db, struct fs_pages *index, uint32_t *frame, uint32_t *commit,
+                struct fz_err *err) FZ_MUST_CHECK;
+/* The log's tail is the view at this frame (after a compare). */
+void fs_wal_set_position(struct fs_db *db, uint32_t frame);
+
+#endif

@@ -1,0 +1,388 @@
+/* events.c - what is about to happen to a file, and what did: which of it is a barrier, the end of a transaction, or a name
+ * that now means another database. */
+#include "base/file.h"
+#include "base/log.h"
+#include "fs/baseline.h"
+#include "fs/capture_journal.h"
+#include "fs/capture_priv.h"
+#include "fs/capture_wal.h"
+#include "ltx/journal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* What an event concerns. */
+struct target {
+	struct fs_db *db; /* counted */
+	enum fs_role role;
+};
+
+static struct target target_of(struct fs_capture *c, const struct fs_event *ev)
+{
+	struct target t = {NULL, FS_ROLE_OTHER};
+
+	if (ev->file && ev->file->role == FS_ROLE_OTHER)
+		return t;
+	if (ev->file) {
+		t.role = ev->file->role;
+		t.db = ev->file->db;
+		pthread_mutex_lock(&c->mu);
+		t.db->refs++;
+		pthread_mutex_unlock(&c->mu);
+	} else if (ev->path) {
+		size_t len;
+		char *base;
+
+		t.role = fs_registry_split(ev->path, &len);
+		base = strndup(ev->path, len);
+		t.db = base ? fs_registry_get(c, base, false) : NULL;
+		free(base);
+	}
+	return t;
+}
+
+static bool journal_zeroed(const struct fs_db *db)
+{
+	uint8_t h[8];
+
+	return db->rb.fd >= 0 &&
+	       (fz_pread(db->rb.fd, h, sizeof(h), 0) != sizeof(h) || !ltx_journal_is_hot(h, sizeof(h)));
+}
+
+/* A failure to keep what SQLite is about to overwrite: the application goes on, the log continues by a compare. */
+static void barrier(struct fs_db *db)
+{
+	struct fz_err err = {0};
+
+	if (fs_wal_pass(db, FS_WAL_BARRIER, &err) < 0) {
+		fs_db_note_error(db, &err);
+		if (db->state == FS_DB_LIVE)
+			fs_db_lose(db, "a transaction could not be kept in time");
+	}
+}
+
+static void failed(struct fs_db *db, const struct fz_err *err)
+{
+	fs_db_note_error(db, err);
+	if (db->state == FS_DB_LIVE)
+		fs_db_lose(db, "a transaction could not be kept");
+}
+
+static void before_database(struct fs_db *db, const struct fs_event *ev)
+{
+	struct fz_err err = {0};
+	int rc = 0;
+
+	switch (ev->op) {
+	case FS_EV_WRITE:
+		rc = fs_rollback_note_write(db, ev->off_bytes, ev->len_bytes, &err);
+		if (rc < 0)
+			db->rb.whole = true;
+		rc = 0;
+		break;
+	case FS_EV_TRUNCATE:
+		if (fs_db_in_wal(db))
+			barrier(db);
+		else if (ev->size_bytes == 0)
+			db->rb.whole = db->rb.loose = true; /* written anew, by cp for example */
+		break;
+	case FS_EV_FSYNC:
+		if (!fs_db_in_wal(db) && !db->passthrough && db->state == FS_DB_LIVE && db->rb.fd >= 0 &&
+		    !journal_zeroed(db))
+			rc = fs_rollback_stage(db, &err);
+		break;
+	case FS_EV_UNLINK:
+	case FS_EV_RENAME:
+		if (fs_db_in_wal(db))
+			barrier(db);
+		break;
+	default:
+		break;
+	}
+	if (rc < 0)
+		failed(db, &err);
+}
+
+static void before_wal(struct fs_db *db, const struct fs_event *ev)
+{
+	switch (ev->op) {
+	case FS_EV_TRUNCATE:
+	case FS_EV_UNLINK:
+	case FS_EV_RENAME:
+		barrier(db);
+		break;
+	default:
+		break;
+	}
+}
+
+static bool ends_journal(const struct fs_event *ev)
+{
+	return ev->op == FS_EV_UNLINK || ev->op == FS_EV_RENAME || (ev->op == FS_EV_TRUNCATE && ev->size_bytes == 0);
+}
+
+static void before_journal(struct fs_db *db, const struct fs_event *ev)
+{
+	struct fz_err err = {0};
+
+	if (ends_journal(ev) && fs_rollback_end_before(db, &err) < 0)
+		failed(db, &err);
+}
+
+static void before_shm(struct fs_db *db, const struct fs_event *ev)
+{
+	if (ev->op == FS_EV_TRUNCATE || ev->op == FS_EV_UNLINK)
+		barrier(db);
+}
+
+static void dispatch_before(struct fs_db *db, enum fs_role role, const struct fs_event *ev)
+{
+	if (role == FS_ROLE_WAL && ev->op == FS_EV_WRITE)
+		return;
+	/* an FSYNC of the WAL costs the application nothing but the fsync: no waiting for a capture under way */
+	if (role == FS_ROLE_WAL && ev->op == FS_EV_FSYNC) {
+		atomic_fetch_add(&db->wal_syncing, 1); /* in doubt until it has succeeded */
+		return;
+	}
+	pthread_mutex_lock(&db->mu);
+	if (db->state != FS_DB_ENDED) {
+		if (role == FS_ROLE_DB)
+			before_database(db, ev);
+		else if (role == FS_ROLE_WAL)
+			before_wal(db, ev);
+		else if (role == FS_ROLE_JOURNAL)
+			before_journal(db, ev);
+		else if (role == FS_ROLE_SHM)
+			before_shm(db, ev);
+	}
+	pthread_mutex_unlock(&db->mu);
+}
+
+/* ---- after ---- */
+
+static void after_database(struct fs_db *db, const struct fs_event *ev, int rc)
+{
+	struct fz_err err = {0};
+
+	if (rc < 0)
+		return;
+	/* no journal: MEMORY or OFF; the application waits, so what it synced is what it commits */
+	if ((ev->op == FS_EV_FSYNC || (ev->op == FS_EV_TRUNCATE && db->opaque)) && !fs_db_in_wal(db) &&
+	    !fs_db_journal_hot(db) && fs_rollback_capture(db, &err) < 0)
+		failed(db, &err);
+}
+
+static void after_wal(struct fs_db *db, const struct fs_event *ev, int rc)
+{
+	switch (ev->op) {
+	case FS_EV_UNLINK:
+	case FS_EV_RENAME:
+		if (rc == 0)
+			fs_db_close_wal(db);
+		break;
+	case FS_EV_TRUNCATE:
+		if (rc == 0 && ev->size_bytes < LTX_WAL_HEADER_SIZE)
+			db->wal.known = false;
+		break;
+	default:
+		break;
+	}
+}
+
+static void after_journal(struct fs_db *db, const struct fs_event *ev, int rc)
+{
+	struct fz_err err = {0};
+	int r = 0;
+
+	if (ends_journal(ev)) {
+		r = fs_rollback_end_after(db, rc == 0, &err);
+	} else if (ev->op == FS_EV_FSYNC || ev->op == FS_EV_TRUNCATE || ev->op == FS_EV_WRITE) {
+		if (ev->op == FS_EV_WRITE && ev->off_bytes >= sizeof(uint64_t))
+			return;
+		if (!journal_zeroed(db)) {
+			db->rb.hot = true;
+		} else if (db->rb.hot || !db->passthrough) {
+			/* PERSIST: the header is gone, so the transaction is committed whatever the fsync said. (In a write-
+			 * through database an FSYNC before the first header finds nothing dirty.) */
+			db->rb.hot = false;
+			r = fs_rollback_capture(db, &err);
+		}
+	}
+	if (r < 0)
+		failed(db, &err);
+}
+
+static void after_shm(struct fs_db *db, const struct fs_event *ev, int rc)
+{
+	if (rc < 0 || ev->op != FS_EV_TRUNCATE || ev->size_bytes >= 4096 || !db->sums)
+		return;
+	db->wal.recheck = true; /* recovery follows: does it keep what is captured? */
+	fs_sums_head(db->sums)->recheck = 1;
+}
+
+static void dispatch_after(struct fs_db *db, enum fs_role role, const struct fs_event *ev, int rc)
+{
+	if (role == FS_ROLE_WAL && (ev->op == FS_EV_WRITE || ev->op == FS_EV_FSYNC)) {
+		if (ev->op == FS_EV_FSYNC)
+			atomic_fetch_sub(&db->wal_syncing, 1);
+		fs_poll_kick(db); /* the header follows */
+		return;
+	}
+	pthread_mutex_lock(&db->mu);
+	if (db->state != FS_DB_ENDED) {
+		if (role == FS_ROLE_DB)
+			after_database(db, ev, rc);
+		else if (role == FS_ROLE_WAL)
+			after_wal(db, ev, rc);
+		else if (role == FS_ROLE_JOURNAL)
+			after_journal(db, ev, rc);
+		else if (role == FS_ROLE_SHM)
+			after_shm(db, ev, rc);
+	}
+	pthread_mutex_unlock(&db->mu);
+}
+
+/* ---- names ---- */
+
+static void end_name(struct fs_db *db)
+{
+	pthread_mutex_lock(&db->mu);
+	fs_db_end(db);
+	pthread_mutex_unlock(&db->mu);
+	fs_registry_forget(db);
+}
+
+/* The file that now has this name, if it is a database: known from here on. Handles that were open go with it. */
+static void begin_name(struct fs_capture *c, const char *name, struct fs_db *was)
+{
+	struct fz_err err = {0};
+	struct fs_db_head h;
+	struct fs_db *db = fs_registry_get(c, name, true);
+	int rc;
+
+	if (!db)
+		return;
+	pthread_mutex_lock(&db->mu);
+	if (was) {
+		pthread_mutex_lock(&c->mu);
+		for (struct fs_file *f = c->files; f; f = f->next)
+			if (f->db == was && f->role == FS_ROLE_DB) {
+				f->db = db;
+				was->refs--;
+				db->refs++;
+				db->open_db++;
+			}
+		pthread_mutex_unlock(&c->mu);
+		db->passthrough = was->passthrough;
+		db->opaque = was->opaque;
+		was->open_db = 0;
+	}
+	db->opaque |= fs_registry_named_database(c, name);
+	rc = fs_db_read_head(db, &h, &err);
+	if (rc == 0 && h.page_size) {
+		if (db->state == FS_DB_CANDIDATE)
+			fs_db_lose(db, "not seen before");
+		if (!fs_db_journal_hot(db))
+			rc = fs_baseline_now(db, &err);
+		if (rc < 0 && rc != -EAGAIN && rc != -FZ_ENOTFOUND)
+			fs_db_note_error(db, &err);
+	}
+	rc = db->state == FS_DB_CANDIDATE && !db->open_db;
+	pthread_mutex_unlock(&db->mu);
+	if (rc)
+		fs_registry_forget(db);
+	fs_registry_put(db);
+}
+
+static void rename_one(struct fs_capture *c, const char *from, const char *to, bool exchange)
+{
+	struct fs_db *a = fs_registry_get(c, from, false), *b = fs_registry_get(c, to, false);
+
+	if (b)
+		end_name(b);
+	if (a)
+		end_name(a);
+	if (a || b) {
+		begin_name(c, to, a);
+		if (exchange)
+			begin_name(c, from, b);
+	}
+	fs_registry_put(a);
+	fs_registry_put(b);
+}
+
+/* A directory counts for all below it. */
+static void rename_names(struct fs_capture *c, const char *from, const char *to, bool exchange)
+{
+	size_t nf = strlen(from), nt = strlen(to), n = 0, cap = 0;
+	char **below = NULL; /* "/x.db": first listed, since renaming changes the registry */
+	struct fs_db *db;
+
+	for (size_t i = 0; (db = fs_registry_at(c, i)); i++) {
+		const char *rest = NULL;
+
+		if (!strncmp(db->name, from, nf) && db->name[nf] == '/')
+			rest = db->name + nf;
+		else if (!strncmp(db->name, to, nt) && db->name[nt] == '/')
+			rest = db->name + nt;
+		for (size_t k = 0; rest && k < n; k++)
+			if (!strcmp(below[k], rest))
+				rest = NULL;
+		if (rest && n == cap) {
+			char **p = realloc(below, (cap + 16) * sizeof(*p));
+
+			if (p) {
+				below = p;
+				cap += 16;
+			}
+		}
+		if (rest && n < cap && (below[n] = strdup(rest)))
+			n++;
+		fs_registry_put(db);
+	}
+	rename_one(c, from, to, exchange);
+	for (size_t k = 0; k < n; k++) {
+		char *a = NULL, *b = NULL;
+
+		if (asprintf(&a, "%s%s", from, below[k]) > 0 && asprintf(&b, "%s%s", to, below[k]) > 0)
+			rename_one(c, a, b, exchange);
+		free(a);
+		free(b);
+		free(below[k]);
+	}
+	free(below);
+}
+
+static void after_name(struct fs_capture *c, const struct fs_event *ev, const struct target *t)
+{
+	if (ev->op == FS_EV_UNLINK && t->db && t->role == FS_ROLE_DB)
+		end_name(t->db);
+	if (ev->op == FS_EV_RENAME && ev->path && ev->path2)
+		rename_names(c, ev->path, ev->path2, ev->exchange);
+}
+
+int fs_capture_before(struct fs_capture *c, struct fs_event *ev)
+{
+	struct target t = target_of(c, ev);
+
+	atomic_store(&c->settled, true);
+	if (t.db)
+		dispatch_before(t.db, t.role, ev);
+	fs_registry_put(t.db);
+	return 0;
+}
+
+void fs_capture_after(struct fs_capture *c, struct fs_event *ev, int rc)
+{
+	struct target t = target_of(c, ev);
+
+	if (t.db)
+		dispatch_after(t.db, t.role, ev, rc);
+	if (rc == 0 && (ev->op == FS_EV_UNLINK || ev->op == FS_EV_RENAME))
+		after_name(c, ev, &t);
+	fs_registry_put(t.db);
+}

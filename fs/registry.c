@@ -1,0 +1,120 @@
+#include "fs/capture_priv.h"
+
+#include <fnmatch.h>
+#include <string.h>
+
+static struct fs_db *find_locked(struct fs_capture *c, const char *name)
+{
+	for (struct fs_db *db = c->dbs; db; db = db->next)
+		if (!strcmp(db->name, name))
+			return db;
+	return NULL;
+}
+
+struct fs_db *fs_registry_get(struct fs_capture *c, const char *name, bool create)
+{
+	struct fs_db *db;
+
+	pthread_mutex_lock(&c->mu);
+	db = find_locked(c, name);
+	if (!db && create) {
+		db = fs_db_new(c, name);
+		if (db) {
+			db->next = c->dbs;
+			c->dbs = db; /* its first reference is the registry's */
+		}
+	}
+	if (db)
+		db->refs++;
+	pthread_mutex_unlock(&c->mu);
+	return db;
+}
+
+void fs_registry_put(struct fs_db *db)
+{
+	struct fs_capture *c;
+	bool last;
+
+	if (!db)
+		return;
+	c = db->c;
+	pthread_mutex_lock(&c->mu);
+	last = --db->refs == 0;
+	pthread_mutex_unlock(&c->mu);
+	if (last)
+		fs_db_free(db);
+}
+
+void fs_registry_forget(struct fs_db *db)
+{
+	struct fs_capture *c = db->c;
+	bool found = false;
+
+	pthread_mutex_lock(&c->mu);
+	for (struct fs_db **at = &c->dbs; *at; at = &(*at)->next)
+		if (*at == db) {
+			*at = db->next;
+			db->next = NULL;
+			found = true;
+			break;
+		}
+	pthread_mutex_unlock(&c->mu);
+	if (found)
+		fs_registry_put(db);
+}
+
+struct fs_db *fs_registry_at(struct fs_capture *c, size_t i)
+{
+	struct fs_db *db;
+
+	pthread_mutex_lock(&c->mu);
+	db = c->dbs;
+	while (db && i--)
+		db = db->next;
+	if (db)
+		db->refs++;
+	pthread_mutex_unlock(&c->mu);
+	return db;
+}
+
+static bool matches(char *const *patterns, size_t n, const char *path)
+{
+	for (size_t i = 0; i < n; i++)
+		if (fnmatch(patterns[i], path, 0) == 0)
+			return true;
+	return false;
+}
+
+bool fs_registry_named_database(const struct fs_capture *c, const char *path)
+{
+	return matches(c->databases, c->conf.n_databases, path);
+}
+
+bool fs_registry_excluded(const struct fs_capture *c, const char *path)
+{
+	return matches(c->exclude, c->conf.n_exclude, path);
+}
+
+enum fs_role fs_registry_split(const char *path, size_t *base_len)
+{
+	static const struct {
+		const char *suffix;
+		enum fs_role role;
+	} t[] = {
+	        {"-wal",     FS_ROLE_WAL    },
+                {"-shm",     FS_ROLE_SHM    },
+                {"-journal", FS_ROLE_JOURNAL}
+        };
+	size_t n = strlen(path);
+
+	for (size_t i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
+		size_t k = strlen(t[i].suffix);
+
+		if (n > k && path[n - k - 1] != '/' && !strcmp(path + n - k, t[i].suffix)) {
+			*base_len = n - k;
+			return t[i].role;
+		}
+	}
+	*base_len = n;
+	return FS_ROLE_DB;
+}
