@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "fs/super_client.h"
 
 #include <errno.h>
 #include <sys/ioctl.h>
@@ -16,7 +17,7 @@ struct backing_map {
 #define BACKING_OPEN  _IOW(229, 1, struct backing_map)
 #define BACKING_CLOSE _IOW(229, 2, uint32_t)
 
-int32_t fs_backing_open(int fusefd, int fd)
+int32_t fs_backing_own_open(int fusefd, int fd)
 {
 	struct backing_map m = {.fd = fd};
 	int id = ioctl(fusefd, BACKING_OPEN, &m);
@@ -24,11 +25,25 @@ int32_t fs_backing_open(int fusefd, int fd)
 	return id > 0 ? id : id == 0 ? -EIO : -errno;
 }
 
-void fs_backing_close(int fusefd, int32_t id)
+int fs_backing_own_close(int fusefd, int32_t id)
 {
 	uint32_t x = (uint32_t)id;
 
-	(void)ioctl(fusefd, BACKING_CLOSE, &x); /* ENOENT: a former worker closed it */
+	return ioctl(fusefd, BACKING_CLOSE, &x) < 0 ? -errno : 0;
+}
+
+int32_t fs_backing_open(int fusefd, int fd)
+{
+	int32_t id = fs_backing_own_open(fusefd, fd);
+
+	return id == -EPERM ? fs_super_backing_open(fd) : id;
+}
+
+void fs_backing_close(int fusefd, int32_t id)
+{
+	/* ENOENT is well: a former worker closed it. */
+	if (fs_backing_own_close(fusefd, id) == -EPERM)
+		fs_super_backing_close(id);
 }
 
 /* An id for an empty memfd. */

@@ -21,12 +21,31 @@ void fs_super_init(int fd)
 	pthread_mutex_unlock(&mu);
 }
 
-static int lost(struct fz_err *err)
+/* Sends m, with a descriptor when fd >= 0. */
+static int send_locked(size_t bytes, int fd)
 {
-	return fz_fail(err, FZ_ENOTMOUNTED, "the supervisor is not there");
+	struct iovec iov = {&m, bytes};
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = {.room = {0}};
+	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	if (fd >= 0) {
+		h.msg_control = control.room;
+		h.msg_controllen = sizeof(control.room);
+		control.head.cmsg_level = SOL_SOCKET;
+		control.head.cmsg_type = SCM_RIGHTS;
+		control.head.cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
+	}
+	while (sendmsg(sock, &h, MSG_NOSIGNAL) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return 0;
 }
 
-static int put_locked(enum fs_msg_type type, const char *text)
+static int put_locked(enum fs_msg_type type, const char *text, int fd)
 {
 	size_t n = text ? strlen(text) : 0;
 
@@ -40,41 +59,64 @@ static int put_locked(enum fs_msg_type type, const char *text)
 	m.len = (uint32_t)n;
 	if (n)
 		memcpy(m.text, text, n);
-	while (send(sock, &m, FS_MSG_HEAD + n, MSG_NOSIGNAL) < 0)
-		if (errno != EINTR)
-			return -errno;
-	return 0;
+	return send_locked(FS_MSG_HEAD + n, fd);
 }
 
 static void tell(enum fs_msg_type type, const char *text)
 {
 	pthread_mutex_lock(&mu);
-	(void)put_locked(type, text); /* without a supervisor nobody needs to know */
+	(void)put_locked(type, text, -1); /* without a supervisor nobody needs to know */
 	pthread_mutex_unlock(&mu);
 }
 
-static int ask(enum fs_msg_type type, const char *text, struct fz_err *err)
+/* The answer's code; its text is in m. -FZ_ENOTMOUNTED: nobody answers. */
+static int ask_locked(enum fs_msg_type type, const char *text, int fd)
 {
 	ssize_t n;
-	int rc;
 
-	pthread_mutex_lock(&mu);
-	if (put_locked(type, text) < 0) {
-		rc = lost(err);
-		goto out;
-	}
+	if (put_locked(type, text, fd) < 0)
+		return -FZ_ENOTMOUNTED;
 	do {
 		n = recv(sock, &m, sizeof(m), 0);
 	} while ((n < 0 && errno == EINTR) ||
 	         (n >= (ssize_t)FS_MSG_HEAD && (m.type != FS_MSG_REPLY || m.id != next_id)));
 	if (n < (ssize_t)FS_MSG_HEAD || n != (ssize_t)(FS_MSG_HEAD + m.len)) {
-		rc = lost(err);
-		goto out;
+		m.len = 0;
+		return -FZ_ENOTMOUNTED;
 	}
-	rc = m.code ? fz_fail(err, m.code <= -1000 ? -m.code : m.code, "%.*s", (int)m.len, m.text) : 0;
-out:
+	return m.code;
+}
+
+static int ask(enum fs_msg_type type, const char *text, struct fz_err *err)
+{
+	int rc;
+
+	pthread_mutex_lock(&mu);
+	rc = ask_locked(type, text, -1);
+	if (rc == -FZ_ENOTMOUNTED)
+		fz_fail(err, FZ_ENOTMOUNTED, "the supervisor is not there");
+	else if (rc < 0)
+		fz_fail(err, rc <= -1000 ? -rc : rc, "%.*s", (int)m.len, m.text);
 	pthread_mutex_unlock(&mu);
 	return rc;
+}
+
+int32_t fs_super_backing_open(int fd)
+{
+	int rc;
+
+	pthread_mutex_lock(&mu);
+	rc = ask_locked(FS_MSG_BACKING_OPEN, NULL, fd);
+	pthread_mutex_unlock(&mu);
+	return rc;
+}
+
+void fs_super_backing_close(int32_t id)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%d", id);
+	tell(FS_MSG_BACKING_CLOSE, text);
 }
 
 int fs_super_lock_database(const char *path, struct fz_err *err)

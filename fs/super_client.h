@@ -6,6 +6,8 @@
 
 #include "base/err.h"
 
+#include <stdint.h>
+
 void fs_super_init(int fd); /* borrowed; -1 = none */
 /* Asks for an OFD write lock on SQLite's lock bytes of the backing file, so that whoever goes around the mount gets
  * SQLITE_BUSY. path: below the mount. Repeating it is harmless. -FZ_EBUSY when another process holds such a lock. */
@@ -18,5 +20,9 @@ void fs_super_ready(void);
 void fs_super_failed(const struct fz_err *why);
 /* Asks for the unmount: 0 = accepted (the supervisor ends this worker with SIGTERM), -FZ_EBUSY + who. */
 int fs_super_umount(struct fz_err *err) FZ_MUST_CHECK;
+
+/* Kernel passthrough for a worker without CAP_SYS_ADMIN (fs/backing.h): the id of fd, or a negative code. */
+int32_t fs_super_backing_open(int fd);
+void fs_super_backing_close(int32_t id);
 
 #endif

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "fs/backing.h"
 #include "fs/inuse.h"
 #include "fs/shared.h"
 
@@ -417,21 +418,41 @@ static void on_ready(struct super *s)
 		try_leave(s);
 }
 
+/* One message into s->msg, and the descriptor that came with it. */
+static ssize_t receive(struct super *s, int *fd)
+{
+	struct iovec iov = {&s->msg, sizeof(s->msg)};
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct msghdr h = {
+	        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof(control.room)};
+	ssize_t n = recvmsg(s->sock, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&h) : NULL;
+
+	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(fd, CMSG_DATA(c), sizeof(*fd));
+	return n;
+}
+
 static void on_message(struct super *s)
 {
 	struct fs_msg *m = &s->msg;
-	ssize_t n = recv(s->sock, m, sizeof(*m), MSG_DONTWAIT);
 	struct fz_err err = {0};
+	int fd = -1, rc;
+	ssize_t n = receive(s, &fd);
 	uint32_t id = m->id;
-	int rc;
 
 	if (n <= 0) {
 		if (n == 0) /* the worker's end is closed: SIGCHLD tells the rest */
 			fz_close(&s->sock);
 		return;
 	}
-	if (n < (ssize_t)FS_MSG_HEAD || n != (ssize_t)(FS_MSG_HEAD + m->len) || m->len >= sizeof(m->text))
+	if (n < (ssize_t)FS_MSG_HEAD || n != (ssize_t)(FS_MSG_HEAD + m->len) || m->len >= sizeof(m->text)) {
+		fz_close(&fd);
 		return;
+	}
 	m->text[m->len] = 0;
 	switch (m->type) {
 	case FS_MSG_READY:
@@ -450,9 +471,16 @@ static void on_message(struct super *s)
 	case FS_MSG_UMOUNT:
 		on_umount(s, id);
 		break;
+	case FS_MSG_BACKING_OPEN:
+		reply(s, id, fd < 0 ? -EBADF : fs_backing_own_open(s->fusefd, fd), "");
+		break;
+	case FS_MSG_BACKING_CLOSE:
+		(void)fs_backing_own_close(s->fusefd, atoi(m->text)); /* closed already: fine */
+		break;
 	default:
 		break;
 	}
+	fz_close(&fd);
 }
 
 static bool by_own_fault(int status)
