@@ -140,7 +140,7 @@ static int settle(struct fs_table *t, int rootfd, struct fs_intent *in, bool *do
 	int rc = 0;
 
 	*done = false;
-	switch (in->op) {
+	switch (atomic_load(&in->op)) {
 	case FS_REDO_CREATE:
 		*done = stat_name(t, rootfd, in->parent, in->name, &st);
 		if (!*done)
