@@ -316,8 +316,8 @@ int cmd_mount(int argc, char **argv)
 	                              "Mounts over DIR, serves the files that lie there, and captures every commit of "
 	                              "its SQLite databases into a log\n"
 	                              "in DIR/.fazt, from where it is shipped, encrypted, to the targets. Returns when "
-	                              "the mount serves. Flags come\n"
-	                              "before FAZT_* in the environment, and these before the configuration file.",
+	                              "the mount serves. Flags win\n"
+	                              "over FAZT_* in the environment, and these over the configuration file.",
 	                              "fazt mount /var/lib/app\n"
 	                              "fazt mount --target dir:/backup/app --recipient age1... /var/lib/app\n"
 	                              "fazt mount --target 's3://bucket/app?region=eu-central-1' /var/lib/app\n",
