@@ -55,7 +55,7 @@ int64_t primary_budget_wait_ms(struct primary_budget *b, int64_t now_ms)
 	if (!b->per_month)
 		return 0;
 	refill(b, now_ms);
-	return b->tokens >= 1 ? 0 : (int64_t)ceil((1 - b->tokens) / rate(b));
+	return b->tokens >= 1 ? 0 : (int64_t)((1 - b->tokens) / rate(b)) + 1;
 }
 
 int64_t primary_budget_interval_ms(struct primary_budget *b, int64_t base_ms, unsigned n_active, int64_t now_ms)

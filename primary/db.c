@@ -315,8 +315,6 @@ int primary_db_put(struct primary_target *t, struct primary_db *db, const struct
 		return fz_fail_errno(err, ENOMEM, "shipping %s", db->name);
 	rc = fz_store_put(t->store, fz_buf_str(&key), src, err);
 	*asked = rc < 0;
-	if (rc < 0)
-		fz_err_prefix(err, "%s", db->name);
 	fz_buf_fini(&key);
 	return rc;
 }

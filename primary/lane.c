@@ -120,7 +120,7 @@ void primary_target_fail(struct primary_target *t, struct primary_db *db, bool a
 	if (tell) {
 		struct fz_err e = *err;
 
-		fz_err_prefix(&e, "%s%s%s", target_name(t), whole ? "" : ": ", whole ? "" : db->name);
+		fz_err_prefix(&e, "%s to %s", db->name, target_name(t));
 		fz_log_err(db->fenced ? "fenced" : "shipping waits", &e);
 	}
 	moved(t);

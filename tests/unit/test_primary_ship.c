@@ -1,0 +1,579 @@
+/* test_primary_ship.c - shipping as a whole, against a directory: what arrives, what survives kills and failing calls,
+ * what is told. The judge (primary_fix.h) decides whether a target is restorable. */
+#include "tests/unit/primary_fix.h"
+
+#include <dirent.h>
+#include <sys/wait.h>
+
+static const struct primary_target_conf quick = {.ship_interval_ms = 5};
+
+static int setup(void **state)
+{
+	*state = fix_new();
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	fix_free(*state);
+	return 0;
+}
+
+static struct primary_target_conf encrypted(struct fix *f)
+{
+	struct primary_target_conf c = quick;
+
+	c.recipients = &f->to;
+	c.n_recipients = 1;
+	return c;
+}
+
+static void test_every_commit_arrives(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = encrypted(f);
+	struct ltx_log_info info;
+	struct judge j;
+
+	fix_start(f, &c);
+	for (int i = 0; i < 100; i++)
+		fix_commit(f);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	judge_all(f, 1, 100);
+	ltx_log_info(f->log, &info);
+	assert_int_equal(primary_ship_position(f->ship, info.lineage), 100);
+	assert_true(info.synced_txid == 100); /* never ahead of what a power cut leaves */
+	for (int i = 0; i < 20; i++) {
+		fix_commit(f);
+		OK(primary_ship_sync(f->ship, 30000, &f->err));
+	}
+	judge_all(f, 1, 120);
+	judge_read(f, &j, NULL);
+	assert_in_range(j.per_level[0], 21, 120);
+	judge_fini(&j);
+}
+
+static void test_without_sync_within_the_interval(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = encrypted(f);
+	bool done = false;
+
+	fix_start(f, &c);
+	fix_commit(f);
+	while (!done) { /* nobody asks for it */
+		struct judge j;
+
+		judge_read(f, &j, NULL);
+		done = j.last == 1;
+		judge_fini(&j);
+	}
+	assert_true(fix_status_number(f, "lag_seconds") >= 0);
+}
+
+static double requests(struct fix *f)
+{
+	return fix_status_number(f, "requests");
+}
+
+/* Levels catch up after the last commit, then nothing is asked any more: not even by a restart. */
+static bool levels_done(struct fix *f)
+{
+	struct judge j;
+	bool done;
+
+	judge_read(f, &j, NULL);
+	done = false;
+	for (size_t i = 0; i < j.n; i++)
+		done |= j.v[i].level == LTX_L_DAY && j.v[i].h.max_txid == f->db.txid;
+	judge_fini(&j);
+	return done;
+}
+
+static struct primary_target_conf levelled(struct fix *f)
+{
+	struct primary_target_conf c = encrypted(f);
+
+	c.minute_ms = 60;
+	c.hour_ms = 240;
+	c.day_ms = 960;
+	c.snapshot_interval_ms = 100000000;
+	return c;
+}
+
+static void test_levels(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = levelled(f);
+	uint64_t end = fz_mono_ns() + UINT64_C(1500) * 1000000;
+	struct judge j;
+	double n;
+
+	c.append_only = true;
+	fix_start(f, &c);
+	while (fz_mono_ns() < end) {
+		fix_commit(f);
+		usleep(3000);
+	}
+	fix_until(f, levels_done, "a day file that ends with the last commit");
+	judge_all(f, 1, f->db.txid);
+	judge_read(f, &j, NULL);
+	assert_true(j.per_level[LTX_L_PACK_MINUTE] > 4);
+	assert_true(j.per_level[LTX_L_PACK_HOUR] > 2);
+	assert_true(j.per_level[LTX_L_MINUTE] >= j.per_level[LTX_L_HOUR]);
+	assert_true(j.per_level[LTX_L_HOUR] >= j.per_level[LTX_L_DAY]);
+	assert_true(j.per_level[LTX_L_PACK] > j.per_level[LTX_L_PACK_MINUTE]);
+	assert_true(j.per_level[LTX_L_PACK_MINUTE] > j.per_level[LTX_L_PACK_HOUR]);
+	/* the merged levels alone lead to the newest commit */
+	for (size_t i = 0; i < j.n; i++)
+		if (j.v[i].level < LTX_L_MINUTE)
+			j.v[i].h.min_txid = UINT64_MAX;
+	judge_pages(f, &j);
+	judge_fini(&j);
+
+	/* the last listing may still be on its way; after that: silence */
+	do {
+		n = requests(f);
+		usleep(600000);
+	} while (requests(f) != n);
+	fix_stop(f, 0);
+	fix_start(f, &c);
+	usleep(300000);
+	assert_int_equal(requests(f), 0);
+	fix_commit(f);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	assert_true(requests(f) > 0);
+}
+
+/* A log whose first transaction was folded away: the target begins with a snapshot. */
+static void test_starts_with_snapshot(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = encrypted(f);
+	struct judge j;
+
+	for (int i = 0; i < 30; i++)
+		fix_commit(f);
+	OK(ltx_log_sync(f->log, &f->err));
+	OK(ltx_log_fold(f->log, 20, NULL, &f->err));
+	fix_start(f, &c);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	judge_all(f, 30, 30);
+	fix_commit(f);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	judge_all(f, 30, 31);
+	judge_read(f, &j, NULL);
+	assert_int_equal(j.per_level[LTX_L_SNAPSHOT], 1);
+	judge_fini(&j);
+}
+
+/* The log was pruned beyond the cursor while nobody shipped. */
+static void test_gap_heals(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = encrypted(f);
+
+	fix_start(f, &c);
+	for (int i = 0; i < 10; i++)
+		fix_commit(f);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	fix_stop(f, 0);
+	for (int i = 0; i < 200; i++)
+		fix_commit(f);
+	OK(ltx_log_sync(f->log, &f->err));
+	OK(ltx_log_fold(f->log, 150, NULL, &f->err));
+	fix_start(f, &c);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	judge_all(f, 210, 210);
+	judge_all(f, 1, 10);
+	for (int i = 0; i < 5; i++)
+		fix_commit(f);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	judge_all(f, 210, 215);
+}
+
+/* Everything vanishes from the store: the claim is missed at the next look, and a snapshot follows. */
+static void test_vanished_store_heals(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = encrypted(f);
+
+	fix_start(f, &c);
+	for (int i = 0; i < 10; i++)
+		fix_commit(f);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	fix_stop(f, 0);
+	OK(fz_remove_tree(f->dirfd, "store", &f->err));
+	fix_commit(f);
+	fix_start(f, &c);
+	do {
+		OK(primary_ship_sync(f->ship, 30000, &f->err));
+	} while (fix_status_number(f, "lag_txns") > 0);
+	judge_all(f, 11, 11);
+}
+
+/* The child ships and is killed at some point; whatever is there then, the next one completes. */
+static void test_sigkill(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = levelled(f);
+
+	c.append_only = true;
+	for (int round = 0; round < 15; round++) {
+		int status;
+		pid_t pid;
+
+		for (int i = 0; i < 40; i++)
+			fix_commit(f);
+		OK(ltx_log_sync(f->log, &f->err));
+		fix_close_logs(f);
+		pid = fork();
+		assert_true(pid >= 0);
+		if (pid == 0) {
+			f->statefd = openat(f->dirfd, "state", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+			if (ltx_logset_open(&f->set, f->statefd, NULL, &f->err) < 0)
+				_exit(1);
+			fix_start(f, &c);
+			pause();
+			_exit(0);
+		}
+		usleep((useconds_t)(round * 3000));
+		kill(pid, SIGKILL);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFSIGNALED(status));
+		fix_open_logs(f, "app.db");
+	}
+	fix_start(f, &c);
+	fix_commit(f);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	judge_all(f, 1, f->db.txid);
+	fix_until(f, levels_done, "the levels after the kills");
+	judge_all(f, 1, f->db.txid);
+}
+
+/* Call n fails, before or after it was carried out, for n = 1, 2, ... until no call is left to fail. */
+static void walk_faults(struct fix *f, int code, bool after)
+{
+	struct primary_target_conf c = encrypted(f);
+	bool fired = true;
+	unsigned walked = 0;
+
+	for (uint64_t n = 1; fired; n++) {
+		struct fz_store *faulty = NULL;
+
+		OK(fz_store_fault(&faulty, fix_store(f), n, code, after, &fired, &f->err));
+		c.store = faulty;
+		fix_start(f, &c);
+		for (int i = 0; i < 3; i++) {
+			fix_commit(f);
+			while (primary_ship_sync(f->ship, 30000, &f->err) < 0)
+				assert_int_equal(f->err.code, code);
+			/* durably there, whatever failed */
+			judge_all(f, 1, f->db.txid);
+		}
+		walked += __atomic_load_n(&fired, __ATOMIC_SEQ_CST);
+		fix_stop(f, 0);
+	}
+	assert_in_range(walked, 4, 20); /* list, three puts, and what a failure adds */
+}
+
+static void test_faults(void **state)
+{
+	walk_faults(*state, -FZ_ENET, false);
+}
+
+static void test_faults_after(void **state)
+{
+	walk_faults(*state, -FZ_ETIMEOUT, true);
+}
+
+static void test_faults_denied(void **state)
+{
+	walk_faults(*state, -FZ_EAUTH, false);
+}
+
+static void test_faults_refused(void **state)
+{
+	walk_faults(*state, -FZ_ESTORE, false);
+}
+
+/* The same for snapshots and levels, where the slow lane meets the failure. */
+static void test_faults_of_levels(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = levelled(f);
+	unsigned walked = 0;
+
+	for (uint64_t n = 1; n <= 24; n++) {
+		struct fz_store *faulty = NULL;
+		bool fired = false;
+
+		OK(fz_store_fault(&faulty, fix_store(f), n, n % 2 ? -FZ_ENET : -FZ_ESTORE, n % 3 == 0, &fired,
+		                  &f->err));
+		c.store = faulty;
+		c.snapshot_interval_ms = 50;
+		c.append_only = true;
+		fix_start(f, &c);
+		for (int i = 0; i < 12; i++) {
+			fix_commit(f);
+			usleep(5000);
+		}
+		while (primary_ship_sync(f->ship, 30000, &f->err) < 0)
+			;
+		fix_until(f, levels_done, "the levels after a failure");
+		judge_all(f, 1, f->db.txid);
+		walked += __atomic_load_n(&fired, __ATOMIC_SEQ_CST);
+		fix_stop(f, 0);
+	}
+	assert_in_range(walked, 10, 24);
+}
+
+/* A file where the store's directory should be: every call fails, until it is gone. */
+static void test_target_down(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = encrypted(f);
+	char text[400];
+	int fd;
+
+	OK(fz_remove_tree(f->dirfd, "store", &f->err));
+	fd = openat(f->dirfd, "store", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	close(fd);
+	fix_start(f, &c);
+	fix_commit_at(f, fz_now_ms() - 5000);
+	fix_commit(f);
+	assert_true(primary_ship_sync(f->ship, 200, &f->err) < 0);
+	fix_status_text(f, "state", text, sizeof(text));
+	assert_string_not_equal(text, "ok");
+	fix_status_text(f, "last_error", text, sizeof(text));
+	assert_true(strlen(text) > 0);
+	assert_int_equal(fix_status_number(f, "lag_txns"), 2);
+	assert_true(fix_status_number(f, "lag_seconds") >= 5);
+	assert_true(fix_status_number(f, "lag_bytes") > 200);
+	OK(fz_remove_tree(f->dirfd, "store", &f->err));
+	while (primary_ship_sync(f->ship, 30000, &f->err) < 0)
+		;
+	judge_all(f, 1, 2);
+	fix_status_text(f, "state", text, sizeof(text));
+	assert_string_equal(text, "ok");
+	assert_int_equal(fix_status_number(f, "lag_txns"), 0);
+	assert_true(fix_status_number(f, "lag_seconds") == 0);
+}
+
+/* Another writer takes the database over: the first one stops, and the second one's history is whole. */
+static void test_fenced(void **state)
+{
+	struct fix *f = *state, *g = fix_new();
+	struct primary_target_conf c = encrypted(f);
+	struct ltx_log_info info, other;
+	char text[400], saved[96];
+	struct judge j;
+
+	fix_start(f, &c);
+	for (int i = 0; i < 5; i++)
+		fix_commit(f);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	ltx_log_info(f->log, &info);
+	ltx_log_info(g->log, &other);
+
+	memcpy(saved, g->url, sizeof(saved));
+	memcpy(g->url, f->url, sizeof(g->url));
+	fix_start(g, &c); /* without take_over */
+	fix_commit(g);
+	assert_int_equal(primary_ship_sync(g->ship, 30000, &g->err), -FZ_EFENCED);
+	fix_status_text(g, "state", text, sizeof(text));
+	assert_string_equal(text, "fenced");
+	judge_read(f, &j, other.lineage);
+	assert_int_equal(j.n, 0);
+	judge_fini(&j);
+	fix_stop(g, 0);
+
+	c.take_over = true;
+	fix_start(g, &c);
+	OK(primary_ship_sync(g->ship, 30000, &g->err));
+	fix_stop(f, 0); /* so that it looks at once */
+	c.take_over = false;
+	fix_commit(f);
+	fix_start(f, &c);
+	assert_int_equal(primary_ship_sync(f->ship, 30000, &f->err), -FZ_EFENCED);
+	judge_all(f, 1, 5); /* its history is still there, and nothing was added */
+	judge_read(f, &j, NULL);
+	assert_int_equal(j.last, 5);
+	judge_fini(&j);
+	memcpy(g->url, saved, sizeof(g->url));
+	fix_free(g);
+}
+
+/* The log's epoch was raised: a new claim that names the base, and the history goes on. */
+static void test_new_epoch(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = encrypted(f);
+	struct fz_buf claim = {0};
+
+	fix_start(f, &c);
+	for (int i = 0; i < 5; i++)
+		fix_commit(f);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	OK(ltx_log_set_epoch(f->log, 2, &f->err));
+	for (int i = 0; i < 5; i++)
+		fix_commit(f);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	judge_all(f, 1, 10);
+	OK(fz_store_get(f->look, "app.db/claim/00000002", 4096, &claim, &f->err));
+	assert_non_null(strstr(fz_buf_str(&claim), "\"base_txid\":\"0000000000000005\""));
+	assert_non_null(strstr(fz_buf_str(&claim), "\"epoch\":2"));
+	fz_buf_fini(&claim);
+}
+
+/* A slow or dead target holds up neither the other one nor the position that the log may be pruned to. */
+static void test_two_targets(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c[2] = {encrypted(f), quick};
+	struct primary_ship_conf s = {
+	        .targets = c, .n_targets = 2, .statefd = f->statefd, .logs = f->set, .writer = "w"};
+	struct fz_store_conf sc = {.create = true};
+	struct ltx_log_info info;
+	char url[128];
+	cJSON *a;
+	int fd;
+
+	c[0].store = fix_store(f);
+	fd = openat(f->dirfd, "store2", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	close(fd);
+	snprintf(url, sizeof(url), "dir:%s/store2", f->dir);
+	OK(fz_store_open(&c[1].store, url, &sc, &f->err));
+	OK(primary_ship_start(&f->ship, &s, &f->err));
+	for (int i = 0; i < 10; i++)
+		fix_commit(f);
+	assert_true(primary_ship_sync(f->ship, 300, &f->err) < 0);
+	judge_all(f, 1, 10);
+	ltx_log_info(f->log, &info);
+	assert_int_equal(primary_ship_position(f->ship, info.lineage), 0);
+	a = fix_status(f);
+	assert_int_equal(cJSON_GetNumberValue(cJSON_GetObjectItem(cJSON_GetArrayItem(a, 0), "lag_txns")), 0);
+	assert_int_equal(cJSON_GetNumberValue(cJSON_GetObjectItem(cJSON_GetArrayItem(a, 1), "lag_txns")), 10);
+	cJSON_Delete(a);
+	OK(fz_remove_tree(f->dirfd, "store2", &f->err));
+	while (primary_ship_sync(f->ship, 30000, &f->err) < 0)
+		;
+	assert_int_equal(primary_ship_position(f->ship, info.lineage), 10);
+	fix_stop(f, 0);
+	OK(fz_remove_tree(f->dirfd, "store2", &f->err));
+}
+
+/* Plain objects only when nobody is to be able to decrypt: names and bytes say so. */
+static void test_plain(void **state)
+{
+	struct fix *f = *state;
+	struct fz_store_list l = {0};
+
+	fix_start(f, &quick);
+	fix_commit(f);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	judge_all(f, 1, 1);
+	OK(fz_store_list(f->look, "", NULL, false, &l, &f->err));
+	for (size_t i = 0; i < l.n; i++)
+		assert_null(strstr(l.v[i].key, ".age"));
+	fz_store_list_fini(&l);
+	fix_stop(f, 0);
+}
+
+/* Retention while commits come: everything that is left leads somewhere, and the newest is always there. */
+static bool few_objects(struct fix *f)
+{
+	struct judge j;
+	bool few;
+
+	judge_read(f, &j, NULL);
+	few = j.per_level[LTX_L_PACK] <= 3 && j.per_level[LTX_L_PACK_MINUTE] <= 3;
+	assert_int_equal(j.last, f->db.txid);
+	judge_fini(&j);
+	return few;
+}
+
+static void test_retention(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = levelled(f);
+	uint64_t end = fz_mono_ns() + UINT64_C(2500) * 1000000;
+
+	c.keep_commits_ms = 300;
+	c.keep_minutes_ms = 600;
+	c.keep_hours_ms = 100000;
+	c.keep_days_ms = -1;
+	c.delete_grace_ms = 1;
+	c.snapshot_interval_ms = 300;
+	fix_start(f, &c);
+	while (fz_mono_ns() < end) {
+		fix_commit(f);
+		usleep(5000);
+	}
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	fix_until(f, levels_done, "levels");
+	while (!few_objects(f)) { /* each judgement is for a database with news */
+		fix_commit(f);
+		OK(primary_ship_sync(f->ship, 30000, &f->err));
+		usleep(100000);
+		assert_true(fz_mono_ns() < end + UINT64_C(60) * 1000000000);
+	}
+	judge_all(f, f->db.txid, f->db.txid);
+}
+
+/* Deleted and made again: a new lineage beside the old one. */
+static void test_new_lineage(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = encrypted(f);
+	struct ltx_log_info first;
+	struct judge j;
+
+	fix_start(f, &c);
+	for (int i = 0; i < 5; i++)
+		fix_commit(f);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	ltx_log_info(f->log, &first);
+	OK(ltx_log_set_ended(f->log, fz_now_ms(), &f->err));
+	ltx_log_put(f->log);
+	judge_all(f, 0, 0);
+	OK(ltx_logset_get(f->set, "app.db", true, &f->log, &f->err));
+	f->db.txid = 0;
+	f->db.sum = LTX_EMPTY_DB;
+	f->db.commit = 0;
+	judge_read(f, &j, first.lineage);
+	assert_int_equal(j.last, 5);
+	judge_fini(&j);
+	for (int i = 0; i < 3; i++)
+		fix_commit(f);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	judge_all(f, 1, 3);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	        cmocka_unit_test_setup_teardown(test_every_commit_arrives, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_without_sync_within_the_interval, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_plain, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_levels, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_starts_with_snapshot, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_gap_heals, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_vanished_store_heals, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_sigkill, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_faults, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_faults_after, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_faults_denied, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_faults_refused, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_faults_of_levels, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_target_down, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_fenced, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_new_epoch, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_two_targets, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_retention, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_new_lineage, setup, teardown),
+	};
+
+	return cmocka_run_group_tests_name("primary_ship", tests, NULL, NULL);
+}
