@@ -7,8 +7,8 @@
  * (2) Native: 412 = lost, unless an earlier attempt of this call failed ambiguously and the object holds our very bytes.
  * (3) Emulated, on a store that reads its own writes (all do today): mutual exclusion by token objects.
  *       a. PUT .fazt/claim/<hash of key>/<random>
- *       b. list that directory. Alone: go on. Not alone: delete the own token, wait a random while, begin again.
- *       c. GET key: there = lost. d. PUT key. e. GET key and compare. f. delete the token.
+ *       b. list that directory: alone?
+ *       c. GET key: there = lost. Not alone: delete the own token, wait a random while, begin again. d. PUT key. e. GET key and compare. f. delete the token.
  *     Of two contenders, the one whose (b) comes later sees the other's token, since that is deleted only after (d): at
  *     most one is alone at a time, and whoever comes after sees key at (c). A token of a writer that died blocks for
  *     TOKEN_STALE_MS by the store's clock. (d) begins only within CLAIM_MAX_MS of (a), and lasts at most CLAIM_MAX_MS,
@@ -159,13 +159,15 @@ static int count_others(struct store_s3 *s, const char *dir, const char *mine, s
 	for (size_t i = 0; rc == 0 && i < l.n; i++)
 		if (strcmp(l.v[i].key, mine) == 0)
 			mine_ms = l.v[i].mtime_ms;
-	if (rc == 0 && mine_ms < 0) /* somebody took us for dead, or the store does not read its writes */
+	if (rc == 0 && page.next) /* a crowd: not alone, whoever they are */
+		others++;
+	else if (rc == 0 && mine_ms < 0) /* somebody took us for dead, or the store does not read its writes */
 		rc = fz_fail(err, FZ_ESTORE, "s3://%s/%s%s: the token just written is not listed", s->bucket, s->prefix,
 		             mine);
 	for (size_t i = 0; rc == 0 && i < l.n; i++) {
 		if (strcmp(l.v[i].key, mine) == 0)
 			continue;
-		if (mine_ms - l.v[i].mtime_ms > TOKEN_STALE_MS)
+		if (mine_ms >= 0 && mine_ms - l.v[i].mtime_ms > TOKEN_STALE_MS)
 			rc = store_s3_delete(&s->store, (const char *[]){l.v[i].key}, 1, &(size_t){0}, err);
 		else
 			others++;
@@ -182,13 +184,17 @@ static int claim(struct store_s3 *s, const char *dir, const char *token, const c
                  uint64_t until_ns, struct fz_err *err)
 {
 	struct store_s3_call c;
+	bool alone;
 	int rc = count_others(s, dir, token, err);
 
-	if (rc != 0)
-		return rc < 0 ? rc : -EAGAIN;
+	if (rc < 0)
+		return rc;
+	alone = rc == 0;
 	rc = compare(s, full, data, n, until_ns, err);
 	if (rc != -FZ_ENOTFOUND)
 		return rc < 0 ? rc : lost(s, full, err);
+	if (!alone)
+		return -EAGAIN;
 	if (fz_mono_ns() >= until_ns)
 		return fz_fail(err, FZ_ETIMEOUT, "s3://%s/%s: claiming it took too long", s->bucket, full);
 	rc = put_small(s, &c, full, data, n, false, until_ns, err);
