@@ -138,8 +138,10 @@ int replica_plan_make(struct replica_plan *plan, const struct replica_catalog *c
 	}
 	if (rc == 0 && !plan->n)
 		rc = fz_fail(err, FZ_ENOCOMMIT, "TXIDs start at 1");
-	if (rc < 0)
+	if (rc < 0) {
 		replica_plan_fini(plan);
+		plan->txid = cur;
+	}
 	return rc;
 }
 

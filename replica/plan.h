@@ -20,7 +20,8 @@ struct replica_plan {
 	uint64_t txid, bytes; /* target; sizes of all objects */
 };
 
-/* -FZ_ENOCOMMIT: older than everything kept, newer than everything shipped, or inside a merged range. -FZ_EGAP. */
+/* -FZ_ENOCOMMIT: older than everything kept, newer than everything shipped, or inside a merged range. -FZ_EGAP. On
+ * failure plan->txid is the newest restorable TXID below (0 = none): no older snapshot leads further, see above. */
 int replica_plan_make(struct replica_plan *plan, const struct replica_catalog *c, const struct replica_lineage *l,
                       uint64_t txid, struct fz_err *err) FZ_MUST_CHECK;
 void replica_plan_fini(struct replica_plan *plan);

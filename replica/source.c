@@ -252,6 +252,8 @@ int replica_logs_open(struct replica_logs *out, struct replica_source *s, struct
 
 	memset(out, 0, sizeof(*out));
 	rc = ltx_logset_open(&out->set, s->state_fd, &conf, err);
+	if (rc == -ENOENT)
+		rc = fz_fail(err, FZ_ENOTFOUND, "the state directory has no log of any database");
 	for (size_t i = 0; rc == 0 && (log = ltx_logset_at(out->set, i)); i++) {
 		struct ltx_log_info info;
 		struct ltx_log **v;

@@ -85,6 +85,11 @@ int replica_target_store(struct replica_source *s, struct replica_catalog *c, co
 		if (!txid)
 			continue;
 		rc = replica_plan_make(plan, c, l, txid, err);
+		if (rc == -FZ_ENOCOMMIT && conf->when == REPLICA_AT && plan->txid) {
+			/* that commit is kept only as part of a range that ends later: the last restorable one before it */
+			txid = plan->txid;
+			rc = replica_plan_make(plan, c, l, txid, err);
+		}
 		if (rc == 0) {
 			memcpy(t->lineage, l->id, sizeof(t->lineage));
 			t->txid = txid;
