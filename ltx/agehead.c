@@ -151,15 +151,20 @@ static int next_line(struct parse *ps, struct line *l, struct fz_err *err)
 	return 0;
 }
 
-/* Exactly n bytes, canonical, unpadded. */
-static int unbase64(const char *p, size_t chars, uint8_t *out, size_t n)
+/* Canonical and unpadded; *got bytes. */
+static int unbase64(struct line l, uint8_t *out, size_t cap, size_t *got)
+{
+	for (size_t i = 0; i < l.n; i++)
+		if (l.p[i] & 0x80) /* libsodium 1.0.18 takes some bytes above 127 for digits */
+			return -EINVAL;
+	return sodium_base642bin(out, cap, l.p, l.n, NULL, got, NULL, sodium_base64_VARIANT_ORIGINAL_NO_PADDING);
+}
+
+static int unbase64_32(struct line l, uint8_t out[32])
 {
 	size_t got;
 
-	return sodium_base642bin(out, n, p, chars, NULL, &got, NULL, sodium_base64_VARIANT_ORIGINAL_NO_PADDING) < 0 ||
-	                       got != n
-	               ? -EINVAL
-	               : 0;
+	return l.n != B64_32 || unbase64(l, out, 32, &got) < 0 || got != 32 ? -EINVAL : 0;
 }
 
 /* Arguments are separated by single spaces and hold visible ASCII. Returns their number, -EINVAL. */
@@ -201,7 +206,7 @@ static int parse_stanza(struct parse *ps, struct line first, struct fz_err *err)
 	if (n < 1)
 		return BAD("bad stanza arguments");
 	mine = equal(args[0], "X25519");
-	if (mine && (n != 2 || unbase64(args[1].p, args[1].n, x.share, 32) < 0))
+	if (mine && (n != 2 || unbase64_32(args[1], x.share) < 0))
 		return BAD("bad X25519 share");
 	do {
 		uint8_t raw[48];
@@ -210,8 +215,7 @@ static int parse_stanza(struct parse *ps, struct line first, struct fz_err *err)
 		rc = next_line(ps, &l, err);
 		if (rc < 0)
 			return rc;
-		if (l.n > 64 || sodium_base642bin(raw, sizeof(raw), l.p, l.n, NULL, &got, NULL,
-		                                  sodium_base64_VARIANT_ORIGINAL_NO_PADDING) < 0)
+		if (l.n > 64 || unbase64(l, raw, sizeof(raw), &got) < 0)
 			return BAD("bad stanza body");
 		if (mine && body_bytes + got <= sizeof(x.body))
 			memcpy(x.body + body_bytes, raw, got);
@@ -259,7 +263,8 @@ static int parse(struct parse *ps, const char *start, struct fz_err *err)
 				return rc;
 			continue;
 		}
-		if (l.n != 4 + B64_32 || memcmp(l.p, "--- ", 4) || unbase64(l.p + 4, B64_32, ps->mac, 32) < 0)
+		if (l.n != 4 + B64_32 || memcmp(l.p, "--- ", 4) ||
+		    unbase64_32((struct line){l.p + 4, l.n - 4}, ps->mac) < 0)
 			return BAD("neither a stanza nor a MAC");
 		break;
 	}

@@ -16,7 +16,8 @@
  * (5) What was dropped must not rise again: dropping a prepared transaction, truncating and a failed commit sync the
  *     shorter segment before they return.
  * (6) An abort leaves at most a torn tail: the last write of an encoder (the trailer) is in memory until commit.
- * Held by tests/unit/test_ltx_log.c: kill_at_every_byte (1, 6), power_cut (2, 3, 4), dropped_stays_dropped (5). */
+ * Held by tests/unit/test_ltx_logcrash.c: kill_at_every_byte (1, 6), sigkill (1), power_cut (2, 3, 4),
+ * dropped_stays_dropped (5), a_full_disk_takes_nothing_away (5). */
 #include "ltx/log.h"
 
 #include "base/clock.h"

@@ -29,7 +29,7 @@
 struct listing {
 	uint64_t *min; /* of the segments, ascending */
 	size_t n, cap;
-	uint64_t base; /* highest */
+	uint64_t base, old_base; /* the highest, and one that was to be replaced by it */
 };
 
 static int by_value(const void *a, const void *b)
@@ -61,8 +61,12 @@ static int list_dir(struct ltx_log *log, struct listing *l, struct fz_err *err)
 		uint64_t txid;
 
 		if (ltx_seg_name_parse(e->d_name, "base-", ".ltx", &txid)) {
-			if (txid > l->base)
+			if (txid > l->base) {
+				l->old_base = l->base;
 				l->base = txid;
+			} else {
+				l->old_base = txid;
+			}
 		} else if (ltx_seg_name_parse(e->d_name, "", ".seg", &txid)) {
 			if (l->n == l->cap) {
 				size_t cap = l->cap ? 2 * l->cap : 16;
@@ -345,6 +349,10 @@ static int load(struct ltx_log *log, struct fz_err *err)
 		if (rc == 0 && log->base.e.max_txid != l.base)
 			rc = fz_fail(err, FZ_ECORRUPT, "%s is not what its name says", name);
 		ld.pos = (struct ltx_pos){.txid = l.base, .checksum = log->base.checksum};
+		if (rc == 0 && l.old_base && !log->readonly) {
+			snprintf(name, sizeof(name), "base-%016" PRIx64 ".ltx", l.old_base);
+			unlinkat(log->dirfd, name, 0);
+		}
 	}
 	for (size_t i = 0; rc == 0 && i < l.n; i++) {
 		uint64_t next = i + 1 < l.n ? l.min[i + 1] : 0;
@@ -464,7 +472,7 @@ int ltx_log_open(struct ltx_log **out, int dirfd, const struct ltx_logset_conf *
 		rc = ltx_head_open(&log->head, dirfd, !log->readonly, err);
 	if (rc == 0) {
 		pthread_mutex_lock(&log->mu);
-		rc = load(log, err);
+		rc = log->readonly ? ltx_log_reload_locked(log, err) : load(log, err);
 		pthread_mutex_unlock(&log->mu);
 	}
 	if (rc < 0) {

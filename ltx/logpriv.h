@@ -1,6 +1,6 @@
 /* logpriv.h - what log.c, logopen.c, logread.c, logfold.c and logset.c share: struct ltx_log. Nobody else includes it.
  *
- * LOCKS    outermost first: log->maint, log->mu. The set's mu is taken last, alone.
+ * LOCKS    outermost first: set->mu, log->maint, log->mu, set->wait_mu.
  *          maint   one of fold, squash, install_base, truncate at a time
  *          mu      everything marked "mu"; held for a few loads and stores, at most an openat(2), never for data I/O
  *          writer  fields that only whoever is between begin and commit touches (serialised by the caller) */

@@ -20,7 +20,8 @@
 struct ltx_logset {
 	int dirfd; /* of db/ */
 	struct ltx_logset_conf conf;
-	pthread_mutex_t mu;
+	pthread_mutex_t mu;      /* above the logs' own */
+	pthread_mutex_t wait_mu; /* below them: only for going to sleep and waking up */
 	pthread_cond_t cond;
 	_Atomic uint64_t gen;
 	atomic_int waiters;
@@ -38,9 +39,9 @@ void ltx_logset_changed(struct ltx_logset *set)
 	atomic_fetch_add(&set->gen, 1);
 	if (atomic_load(&set->waiters) == 0)
 		return;
-	pthread_mutex_lock(&set->mu);
+	pthread_mutex_lock(&set->wait_mu);
 	pthread_cond_broadcast(&set->cond);
-	pthread_mutex_unlock(&set->mu);
+	pthread_mutex_unlock(&set->wait_mu);
 }
 
 static int order(const struct ltx_log *a, const struct ltx_log *b)
@@ -147,6 +148,7 @@ int ltx_logset_open(struct ltx_logset **out, int state_dirfd, const struct ltx_l
 	if (conf)
 		set->conf = *conf;
 	pthread_mutex_init(&set->mu, NULL);
+	pthread_mutex_init(&set->wait_mu, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&set->cond, &attr);
@@ -185,6 +187,7 @@ void ltx_logset_close(struct ltx_logset *set)
 	free(set->logs);
 	fz_close(&set->dirfd);
 	pthread_cond_destroy(&set->cond);
+	pthread_mutex_destroy(&set->wait_mu);
 	pthread_mutex_destroy(&set->mu);
 	free(set);
 }
@@ -343,16 +346,16 @@ uint64_t ltx_logset_wait(struct ltx_logset *set, uint64_t gen, int64_t timeout_m
 	uint64_t end_ns = timeout_ms < 0 ? UINT64_MAX : fz_mono_ns() + (uint64_t)timeout_ms * 1000000;
 	struct timespec until = {.tv_sec = (time_t)(end_ns / 1000000000), .tv_nsec = (long)(end_ns % 1000000000)};
 
-	pthread_mutex_lock(&set->mu);
+	pthread_mutex_lock(&set->wait_mu);
 	atomic_fetch_add(&set->waiters, 1);
 	while (atomic_load(&set->gen) == gen) {
 		if (end_ns == UINT64_MAX)
-			pthread_cond_wait(&set->cond, &set->mu);
-		else if (pthread_cond_timedwait(&set->cond, &set->mu, &until) == ETIMEDOUT)
+			pthread_cond_wait(&set->cond, &set->wait_mu);
+		else if (pthread_cond_timedwait(&set->cond, &set->wait_mu, &until) == ETIMEDOUT)
 			break;
 	}
 	atomic_fetch_sub(&set->waiters, 1);
-	pthread_mutex_unlock(&set->mu);
+	pthread_mutex_unlock(&set->wait_mu);
 	return atomic_load(&set->gen);
 }
 

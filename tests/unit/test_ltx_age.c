@@ -403,32 +403,36 @@ static void any_range_from_any_thread(void **state)
 	free(data);
 }
 
-/* Every byte of header and payload counts: flip any one of them, cut anywhere, and nothing is released. */
+/* Every byte of header and payload counts: flip any one of them, cut anywhere, and nothing is released. Several files,
+ * since which digits the base64 parts hold is chance. */
 static void every_flip_and_every_cut_is_seen(void **state)
 {
 	struct ltx_age_identity id;
 	struct ltx_age_identities ids = {&id, 1};
 	struct ltx_age_recipient r;
-	struct fz_buf cipher = {0};
 	struct fz_src *c, *p;
 
 	ltx_age_identity_make(&id);
 	ltx_age_identity_recipient(&id, &r);
-	encrypt(&cipher, "the quick brown fox", 19, 19, &r, 1);
-	for (size_t i = 0; i < cipher.size; i++) {
-		for (int bit = 0; bit < 8; bit++) {
-			cipher.data[i] ^= (uint8_t)(1 << bit);
-			OK(fz_src_mem(&c, cipher.data, cipher.size, &err));
-			if (ltx_age_src(&p, c, &ids, &err) == 0)
-				fail_msg("byte %zu, bit %d: not seen", i, bit);
+	for (int round = 0; round < 20; round++) {
+		struct fz_buf cipher = {0};
+
+		encrypt(&cipher, "the quick brown fox", 19, 19, &r, 1);
+		for (size_t i = 0; i < cipher.size; i++) {
+			for (int bit = round ? 7 : 0; bit < 8; bit++) {
+				cipher.data[i] ^= (uint8_t)(1 << bit);
+				OK(fz_src_mem(&c, cipher.data, cipher.size, &err));
+				if (ltx_age_src(&p, c, &ids, &err) == 0)
+					fail_msg("byte %zu, bit %d: not seen", i, bit);
+				fz_src_close(c);
+				cipher.data[i] ^= (uint8_t)(1 << bit);
+			}
+			OK(fz_src_mem(&c, cipher.data, i, &err));
+			assert_int_not_equal(ltx_age_src(&p, c, &ids, &err), 0);
 			fz_src_close(c);
-			cipher.data[i] ^= (uint8_t)(1 << bit);
 		}
-		OK(fz_src_mem(&c, cipher.data, i, &err));
-		assert_int_not_equal(ltx_age_src(&p, c, &ids, &err), 0);
-		fz_src_close(c);
+		fz_buf_fini(&cipher);
 	}
-	fz_buf_fini(&cipher);
 }
 
 static void detect(void **state)

@@ -1,184 +1,6 @@
-/* test_ltx_log.c - the local log of one database: append, prepare, sync, read, prune; and what is left of it after a
- * SIGKILL or a power cut. The transactions are real LTX files; each test keeps its own account of what the log must
- * hold (checksum after each TXID) and compares. */
-#include "base/cursor.h"
-#include "base/file.h"
-#include "ltx/dec.h"
-#include "ltx/enc.h"
-#include "ltx/log.h"
-#include "ltx/logpriv.h"
-#include "ltx/merge.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#define PAGE  512
-#define PAGES 8
-#define MAXTX 4096
-
-/* A small database, and the log it is captured into. */
-struct fix {
-	char dir[64];
-	int dirfd;
-	struct ltx_logset_conf conf;
-	struct ltx_log *log;
-	struct ltx_enc *enc;
-	uint8_t page[PAGES][PAGE];
-	uint64_t sum[MAXTX]; /* database checksum after each TXID */
-	struct fz_err err;
-};
-
-#define OK(call)                                                                                                       \
-	do {                                                                                                           \
-		int rc_ = (call);                                                                                      \
-		if (rc_ < 0)                                                                                           \
-			fail_msg("%s: %s (%d)", #call, f->err.text, rc_);                                              \
-	} while (0)
-
-static uint64_t db_sum(struct fix *f)
-{
-	uint64_t sum = LTX_EMPTY_DB;
-
-	for (uint32_t i = 0; i < PAGES; i++)
-		sum = LTX_FLAG | (sum ^ ltx_page_checksum(i + 1, f->page[i], PAGE));
-	return sum;
-}
-
-static void fill(uint8_t *p, size_t n, uint64_t seed)
-{
-	for (size_t i = 0; i < n; i++) {
-		seed = seed * 6364136223846793005u + 1442695040888963407u;
-		p[i] = i % 4 ? 0 : (uint8_t)(seed >> 56); /* compressible, like pages are */
-	}
-}
-
-static struct ltx_header header(struct fix *f, uint64_t txid)
-{
-	return (struct ltx_header){.page_size = PAGE,
-	                           .commit = PAGES,
-	                           .min_txid = txid,
-	                           .max_txid = txid,
-	                           .time_ms = 1000000 + (int64_t)txid * 10,
-	                           .pre_checksum = txid > 1 ? f->sum[txid - 1] : 0};
-}
-
-/* Writes transaction txid through the sink up to its end; TXID 1 holds every page, the others one or two. */
-static void encode(struct fix *f, struct fz_sink *sink, uint64_t txid, struct ltx_trailer *t, uint64_t *bytes,
-                   uint32_t *pages)
-{
-	struct ltx_header h = header(f, txid);
-
-	OK(ltx_enc_begin(f->enc, sink, &h, &f->err));
-	for (uint32_t i = 0; i < PAGES; i++) {
-		if (txid > 1 && i != txid % PAGES && !(i == PAGES - 1 && txid % 3 == 0))
-			continue;
-		fill(f->page[i], PAGE, txid * 100 + i);
-		OK(ltx_enc_page(f->enc, i + 1, f->page[i], &f->err));
-	}
-	f->sum[txid] = db_sum(f);
-	OK(ltx_enc_end(f->enc, f->sum[txid], t, bytes, &f->err));
-	*pages = ltx_enc_pages(f->enc);
-}
-
-static void append(struct fix *f, uint64_t txid, bool prepared)
-{
-	struct ltx_header h = header(f, txid);
-	struct ltx_trailer t;
-	struct fz_sink *sink;
-	uint64_t bytes;
-	uint32_t pages;
-
-	OK(ltx_log_begin(f->log, &h, &sink, &f->err));
-	encode(f, sink, txid, &t, &bytes, &pages);
-	OK(ltx_log_commit(f->log, bytes, pages, &t, prepared, &f->err));
-}
-
-static void append_many(struct fix *f, uint64_t first, uint64_t last)
-{
-	for (uint64_t i = first; i <= last; i++)
-		append(f, i, false);
-}
-
-static void reopen_at(struct fix *f, int dirfd)
-{
-	ltx_log_close(f->log);
-	f->log = NULL;
-	OK(ltx_log_open(&f->log, dup(dirfd), &f->conf, NULL, &f->err));
-}
-
-/* The log's tail is txid, and everything from the base on reads back right. */
-static void check(struct fix *f, struct ltx_log *log, uint64_t tail)
-{
-	struct ltx_log_info info;
-	uint64_t next;
-
-	ltx_log_info(log, &info);
-	assert_int_equal(info.tail_txid, tail);
-	assert_int_equal(info.tail_checksum, tail ? f->sum[tail] : LTX_EMPTY_DB);
-	for (next = 1; next <= tail;) {
-		struct ltx_log_entry e;
-		struct ltx_trailer t;
-		struct ltx_header h;
-		struct fz_src *src;
-		uint64_t bytes;
-		uint32_t pages;
-
-		OK(ltx_log_find(log, next, &e, &f->err));
-		assert_int_equal(e.e.min_txid, e.seg ? next : 1);
-		OK(ltx_log_src(log, &e, &src, &f->err));
-		OK(ltx_dec_verify(src, 0, &h, &t, &bytes, &pages, &f->err));
-		assert_int_equal(src->size_bytes, bytes);
-		assert_int_equal(h.max_txid, e.e.max_txid);
-		assert_int_equal(h.time_ms, e.e.time_ms);
-		assert_int_equal(pages, e.e.pages);
-		assert_int_equal(h.commit, e.e.commit);
-		assert_int_equal(t.post_checksum, f->sum[h.max_txid]);
-		fz_src_close(src);
-		next = e.e.max_txid + 1;
-	}
-	assert_int_equal(ltx_log_find(log, tail + 1, &(struct ltx_log_entry){0}, &f->err), -FZ_ENOTFOUND);
-}
-
-static int setup(void **state)
-{
-	struct fix *f = calloc(1, sizeof(*f));
-
-	snprintf(f->dir, sizeof(f->dir), "/tmp/fz-log-XXXXXX");
-	assert_non_null(mkdtemp(f->dir));
-	f->dirfd = open(f->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	OK(ltx_enc_open(&f->enc, &f->err));
-	OK(ltx_log_make(f->dirfd, "app.db", "0123456789abcdef", &f->err));
-	OK(ltx_log_open(&f->log, dup(f->dirfd), &f->conf, NULL, &f->err));
-	*state = f;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fix *f = *state;
-
-	ltx_log_close(f->log);
-	ltx_enc_close(f->enc);
-	close(f->dirfd);
-	OK(fz_remove_tree(AT_FDCWD, f->dir, &f->err));
-	free(f);
-	return 0;
-}
+/* test_ltx_log.c - the local log of one database: append, prepare, sync, read, bound; readers in other threads and
+ * processes. What a crash leaves of it: test_ltx_logcrash.c. */
+#include "tests/unit/log_make.h"
 
 static void append_and_read(void **state)
 {
@@ -317,260 +139,6 @@ static void prepared_is_invisible(void **state)
 	check(f, f->log, 6);
 }
 
-/* ---- crash models ------------------------------------------------------------------------------------------------ */
-
-static void copy_file(struct fix *f, int from, int to, const char *name, uint64_t max_bytes)
-{
-	struct fz_buf b = {0};
-	int fd;
-
-	OK(fz_read_file(from, name, SIZE_MAX, &b, &f->err));
-	fd = openat(to, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	assert_true(fd >= 0);
-	OK(fz_pwrite(fd, b.data, b.size < max_bytes ? b.size : max_bytes, 0));
-	close(fd);
-	fz_buf_fini(&b);
-}
-
-static int fresh_dir(struct fix *f, const char *name)
-{
-	int fd;
-
-	OK(fz_remove_tree(f->dirfd, name, &f->err));
-	OK(mkdirat(f->dirfd, name, 0700));
-	fd = openat(f->dirfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	assert_true(fd >= 0);
-	return fd;
-}
-
-static void set_head(struct fix *f, int dirfd, uint64_t txid, uint64_t synced, bool at_home)
-{
-	struct ltx_head h = {0};
-
-	OK(ltx_head_open(&h, dirfd, true, &f->err));
-	ltx_head_set_txid(&h, txid);
-	ltx_head_set_synced(&h, synced);
-	ltx_head_set_home(&h, at_home ? ltx_head_home(dirfd) : 0);
-	ltx_head_close(&h);
-}
-
-/* log.c (1): six are committed, the seventh was being written: its segment bytes are there up to any length, its index
- * entry up to any length once the segment is whole. With the right home (short way) and without (long way). */
-static void kill_at_every_byte(void **state)
-{
-	struct fix *f = *state;
-	uint64_t start, end;
-	struct stat st;
-	int tmp;
-
-	append_many(f, 1, 6);
-	OK(fstatat(f->dirfd, "0000000000000001.seg", &st, 0));
-	start = (uint64_t)st.st_size;
-	append(f, 7, false);
-	OK(fstatat(f->dirfd, "0000000000000001.seg", &st, 0));
-	end = (uint64_t)st.st_size;
-	for (int home = 0; home < 2; home++) {
-		for (uint64_t at = start; at <= end + LTX_PACK_ENTRY_SIZE; at++) {
-			uint64_t idx = 6 * LTX_PACK_ENTRY_SIZE + (at > end ? at - end : 0);
-
-			tmp = fresh_dir(f, "crash");
-			copy_file(f, f->dirfd, tmp, "meta", UINT64_MAX);
-			copy_file(f, f->dirfd, tmp, "head", UINT64_MAX);
-			copy_file(f, f->dirfd, tmp, "0000000000000001.seg", at);
-			copy_file(f, f->dirfd, tmp, "0000000000000001.idx", idx);
-			set_head(f, tmp, 6, home ? 3 : 0, home);
-			reopen_at(f, tmp);
-			check(f, f->log, 6);
-			assert_int_equal(ltx_log_prepared(f->log, NULL, NULL), at >= end);
-			if (at % 50 == 0) { /* and it goes on */
-				if (at >= end)
-					OK(ltx_log_drop_prepared(f->log, &f->err));
-				append_many(f, 7, 9);
-				reopen_at(f, tmp);
-				check(f, f->log, 9);
-			}
-			close(tmp);
-		}
-	}
-}
-
-/* log.c (2, 3, 4): 40 transactions in many segments, 20 of them synced. Each case damages what came later. */
-static void power_cut(void **state)
-{
-	struct fix *f = *state;
-	uint64_t seed = 7;
-
-	f->conf.segment_bytes = 1500;
-	reopen_at(f, f->dirfd);
-	append_many(f, 1, 20);
-	OK(ltx_log_sync(f->log, &f->err));
-	append_many(f, 21, 40);
-	for (int round = 0; round < 600; round++) {
-		uint64_t first_bad = 41; /* first TXID whose bytes were lost */
-		uint64_t head, want;
-		int tmp = fresh_dir(f, "crash");
-		bool prepared;
-
-		seed = seed * 6364136223846793005u + 1442695040888963407u;
-		head = 20 + (seed >> 40) % 21; /* any value it had since may be on disk */
-		copy_file(f, f->dirfd, tmp, "meta", UINT64_MAX);
-		copy_file(f, f->dirfd, tmp, "head", UINT64_MAX);
-		for (size_t i = 0; i < f->log->n_segs; i++) {
-			struct ltx_seg *s = &f->log->segs[i];
-			char seg[LTX_SEG_NAME_SIZE], idx[LTX_SEG_NAME_SIZE];
-			uint64_t r = (seed >> 10) * (i + 3) * 2654435761u >> 7;
-			struct fz_buf b = {0};
-			int fd;
-
-			ltx_seg_name(seg, s->min, ".seg");
-			ltx_seg_name(idx, s->min, ".idx");
-			copy_file(f, f->dirfd, tmp, seg, UINT64_MAX);
-			copy_file(f, f->dirfd, tmp, idx, UINT64_MAX);
-			if (s->min <= 20 && s->max > 20) { /* synced in part: its index may be anything */
-				if (r & 1)
-					copy_file(f, f->dirfd, tmp, idx, r % (s->n * LTX_PACK_ENTRY_SIZE));
-				continue;
-			}
-			if (s->max <= 20)
-				continue;
-			switch (r % 6) {
-			case 0: /* lost as a whole */
-				OK(unlinkat(tmp, seg, 0));
-				if (s->min < first_bad)
-					first_bad = s->min;
-				break;
-			case 1: /* cut */
-				copy_file(f, f->dirfd, tmp, seg, r % s->bytes);
-				for (uint64_t t = s->min; t <= s->max; t++) {
-					struct ltx_log_entry e;
-
-					OK(ltx_log_find(f->log, t, &e, &f->err));
-					if (e.e.off_bytes + e.e.size_bytes > r % s->bytes) {
-						if (t < first_bad)
-							first_bad = t;
-						break;
-					}
-				}
-				break;
-			case 2: /* other bytes in it */
-				OK(fz_read_file(tmp, seg, SIZE_MAX, &b, &f->err));
-				b.data[r % s->bytes] ^= 0x55;
-				fd = openat(tmp, seg, O_WRONLY | O_CLOEXEC);
-				OK(fz_pwrite(fd, b.data, b.size, 0));
-				close(fd);
-				fz_buf_fini(&b);
-				first_bad = 0; /* found below by decoding */
-				break;
-			case 3: /* index lost */
-				OK(unlinkat(tmp, idx, 0));
-				break;
-			case 4: /* index of zeros */
-				memset(fz_buf_room(&b, 4096), 0, 4096);
-				fd = openat(tmp, idx, O_WRONLY | O_CLOEXEC | O_TRUNC);
-				OK(fz_pwrite(fd, b.data, s->n * LTX_PACK_ENTRY_SIZE, 0));
-				close(fd);
-				fz_buf_fini(&b);
-				break;
-			}
-			if (first_bad == 0) {
-				struct fz_src *src;
-				uint64_t off = 0, t;
-
-				fd = openat(tmp, seg, O_RDONLY | O_CLOEXEC);
-				OK(fz_src_fd(&src, fd, 0, s->bytes, true, &f->err));
-				for (t = s->min; t <= s->max; t++) {
-					uint64_t bytes;
-					uint32_t pages;
-
-					if (ltx_dec_verify(src, off, &(struct ltx_header){0}, &(struct ltx_trailer){0},
-					                   &bytes, &pages, NULL) < 0)
-						break;
-					off += bytes;
-				}
-				assert_true(t <= s->max); /* the damage must be seen */
-				first_bad = t;
-				fz_src_close(src);
-			}
-			if (first_bad <= s->max) {
-				/* what follows a loss does not matter: leave it whole, it must not rise again */
-				for (size_t k = i + 1; k < f->log->n_segs; k++) {
-					copy_file(f, f->dirfd, tmp, ltx_seg_name(seg, f->log->segs[k].min, ".seg"),
-					          UINT64_MAX);
-					copy_file(f, f->dirfd, tmp, ltx_seg_name(idx, f->log->segs[k].min, ".idx"),
-					          UINT64_MAX);
-				}
-				break;
-			}
-		}
-		set_head(f, tmp, head, 20, false);
-		/* whole: 1 .. first_bad - 1. All up to head are committed; beyond it all but the last are, too */
-		prepared = first_bad - 1 > head;
-		want = first_bad - 1 <= head ? first_bad - 1 : first_bad - 2;
-		{
-			struct fix g = *f;
-
-			g.log = NULL;
-			assert_int_equal(ltx_log_open(&g.log, dup(tmp), &g.conf, NULL, &g.err), 0);
-			check(&g, g.log, want);
-			assert_true(want >= 20);
-			assert_int_equal(ltx_log_prepared(g.log, NULL, NULL), prepared);
-			assert_int_equal(ltx_head_txid(&g.log->head), want);
-			ltx_log_close(g.log);
-			/* the second open, now at home, finds the same */
-			assert_int_equal(ltx_log_open(&g.log, dup(tmp), &g.conf, NULL, &g.err), 0);
-			check(&g, g.log, want);
-			assert_int_equal(ltx_log_prepared(g.log, NULL, NULL), prepared);
-			ltx_log_close(g.log);
-		}
-		close(tmp);
-	}
-}
-
-/* What had been synced and is not there any more is damage, not a torn tail: the log says so and is left alone. */
-static void synced_loss_is_an_error(void **state)
-{
-	struct fix *f = *state;
-	struct fz_buf b = {0};
-	struct ltx_log *log;
-	int tmp = fresh_dir(f, "crash"), fd;
-	struct stat st;
-
-	append_many(f, 1, 10);
-	OK(ltx_log_sync(f->log, &f->err));
-	OK(fz_read_file(f->dirfd, "0000000000000001.seg", SIZE_MAX, &b, &f->err));
-	b.data[b.size / 2] ^= 1;
-	copy_file(f, f->dirfd, tmp, "meta", UINT64_MAX);
-	copy_file(f, f->dirfd, tmp, "head", UINT64_MAX);
-	set_head(f, tmp, 10, 10, false);
-	fd = openat(tmp, "0000000000000001.seg", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-	OK(fz_pwrite(fd, b.data, b.size, 0));
-	assert_int_equal(ltx_log_open(&log, dup(tmp), &f->conf, NULL, &f->err), -FZ_ECORRUPT);
-	OK(fstat(fd, &st));
-	assert_int_equal(st.st_size, b.size);
-	close(fd);
-	close(tmp);
-	fz_buf_fini(&b);
-}
-
-/* log.c (5): after a drop the bytes are gone from the file, not just from memory. */
-static void dropped_stays_dropped(void **state)
-{
-	struct fix *f = *state;
-	struct stat before, after;
-
-	append_many(f, 1, 3);
-	OK(fstatat(f->dirfd, "0000000000000001.seg", &before, 0));
-	append(f, 4, true);
-	OK(ltx_log_sync(f->log, &f->err));
-	OK(ltx_log_drop_prepared(f->log, &f->err));
-	OK(fstatat(f->dirfd, "0000000000000001.seg", &after, 0));
-	assert_int_equal(before.st_size, after.st_size);
-	set_head(f, f->dirfd, 3, 3, false);
-	reopen_at(f, f->dirfd);
-	assert_false(ltx_log_prepared(f->log, NULL, NULL));
-	check(f, f->log, 3);
-}
-
 /* ---- sync -------------------------------------------------------------------------------------------------------- */
 
 static void sync_moves_synced(void **state)
@@ -660,6 +228,44 @@ static void fold_makes_a_base(void **state)
 	assert_int_equal(e.seg, 0);
 	OK(ltx_log_find_time(f->log, 1001111, &e, &f->err));
 	assert_int_equal(e.e.max_txid, 111);
+}
+
+/* Capture that fell behind appends a range as one file. */
+static void merged_range_is_appended(void **state)
+{
+	struct fix *f = *state;
+	struct ltx_log_entry e;
+	struct ltx_header h;
+	struct ltx_trailer t;
+	struct fz_sink *sink;
+	uint64_t bytes;
+
+	append_many(f, 1, 2);
+	h = header(f, 3);
+	h.max_txid = 9;
+	OK(ltx_log_begin(f->log, &h, &sink, &f->err));
+	OK(ltx_enc_begin(f->enc, sink, &h, &f->err));
+	fill(f->page[4], PAGE, 99);
+	OK(ltx_enc_page(f->enc, 5, f->page[4], &f->err));
+	f->sum[9] = db_sum(f);
+	OK(ltx_enc_end(f->enc, f->sum[9], &t, &bytes, &f->err));
+	OK(ltx_log_commit(f->log, bytes, 1, &t, false, &f->err));
+	append_many(f, 10, 14);
+	check(f, f->log, 14);
+	for (uint64_t i = 3; i <= 9; i++) {
+		OK(ltx_log_find(f->log, i, &e, &f->err));
+		assert_int_equal(e.e.min_txid, 3);
+	}
+	assert_int_equal(ltx_log_truncate(f->log, 5, &f->err), -FZ_EORDER);
+	check(f, f->log, 14);
+	OK(ltx_log_fold(f->log, 6, NULL, &f->err)); /* up to 2: 6 lies inside */
+	check(f, f->log, 14);
+	OK(ltx_log_find(f->log, 2, &e, &f->err));
+	assert_int_equal(e.seg, 0);
+	OK(ltx_log_find(f->log, 3, &e, &f->err));
+	assert_int_not_equal(e.seg, 0);
+	reopen_at(f, f->dirfd);
+	check(f, f->log, 14);
 }
 
 static void baseline_then_jump(void **state)
@@ -934,68 +540,6 @@ static void readonly_process(void **state)
 	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-/* A real SIGKILL: the child appends and says on a pipe what is committed; what it said must be there. */
-static void sigkill(void **state)
-{
-	struct fix *f = *state;
-
-	f->conf.segment_bytes = 3000;
-	for (int round = 0; round < 20; round++) {
-		struct ltx_log_info info;
-		uint64_t said = 0, v;
-		int p[2], status;
-		pid_t pid;
-
-		reopen_at(f, f->dirfd);
-		ltx_log_info(f->log, &info);
-		if (ltx_log_prepared(f->log, NULL, NULL))
-			OK(ltx_log_drop_prepared(f->log, &f->err));
-		assert_int_equal(pipe(p), 0);
-		pid = fork();
-		if (pid == 0) {
-			close(p[0]);
-			for (uint64_t i = info.tail_txid + 1; i < MAXTX - 10; i++) {
-				append(f, i, i % 2);
-				if (i % 2)
-					OK(ltx_log_confirm(f->log, &f->err));
-				if (write(p[1], &i, sizeof(i)) != sizeof(i))
-					_exit(1);
-				if (i % 64 == 0)
-					OK(ltx_log_fold(f->log, i - 20, NULL, &f->err));
-			}
-			_exit(0);
-		}
-		close(p[1]);
-		for (int n = 0; n < 40 + round * 3 && read(p[0], &v, sizeof(v)) == sizeof(v); n++)
-			said = v;
-		kill(pid, SIGKILL);
-		waitpid(pid, &status, 0);
-		while (read(p[0], &v, sizeof(v)) == sizeof(v))
-			said = v;
-		close(p[0]);
-		/* the account of the child is lost with it: replay what it did */
-		reopen_at(f, f->dirfd);
-		{
-			struct ltx_log_info now;
-
-			ltx_log_info(f->log, &now);
-			assert_true(now.tail_txid >= said && now.tail_txid <= said + 1);
-			for (uint64_t i = info.tail_txid + 1; i <= now.tail_txid; i++) {
-				struct ltx_trailer t;
-				struct fz_buf b = {0};
-				struct fz_buf_sink s;
-				uint64_t bytes;
-				uint32_t pages;
-
-				fz_buf_sink_init(&s, &b);
-				encode(f, &s.sink, i, &t, &bytes, &pages);
-				fz_buf_fini(&b);
-			}
-			check(f, f->log, now.tail_txid);
-		}
-	}
-}
-
 static void *wait_for_ever(void *arg)
 {
 	ltx_log_wait(arg, 1000, -1);
@@ -1033,26 +577,14 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-	        T(append_and_read),
-	        T(wrong_order_is_refused),
-	        T(segments_roll),
-	        T(large_transactions),
-	        T(prepared_is_invisible),
-	        T(kill_at_every_byte),
-	        T(power_cut),
-	        T(synced_loss_is_an_error),
-	        T(dropped_stays_dropped),
-	        T(sync_moves_synced),
-	        T(fold_makes_a_base),
-	        T(baseline_then_jump),
-	        T(wrong_base_is_refused),
-	        T(squash_gives_up_detail),
-	        T(truncate_drops_the_end),
-	        T(snapshot_of_any_moment),
-	        T(readers_syncers_and_folds_while_appending),
-	        T(readonly_process),
-	        T(sigkill),
-	        T(waiting_ends),
+	        T(append_and_read),        T(wrong_order_is_refused),
+	        T(segments_roll),          T(large_transactions),
+	        T(prepared_is_invisible),  T(sync_moves_synced),
+	        T(fold_makes_a_base),      T(merged_range_is_appended),
+	        T(baseline_then_jump),     T(wrong_base_is_refused),
+	        T(squash_gives_up_detail), T(truncate_drops_the_end),
+	        T(snapshot_of_any_moment), T(readers_syncers_and_folds_while_appending),
+	        T(readonly_process),       T(waiting_ends),
 	        T(meta_survives),
 	};
 
