@@ -76,7 +76,7 @@ def is_mounted(path):
 @contextlib.contextmanager
 def scratch(name):
     """A directory that is removed at the end, with every mount below it, also on failure."""
-    base = os.environ.get("FAZT_SCRATCH") or None
+    base = os.environ.get("TEST_SCRATCH") or None
     path = tempfile.mkdtemp(prefix="fazt-%s-" % name, dir=base)
     try:
         yield path
@@ -87,7 +87,7 @@ def scratch(name):
             subprocess.run([FAZT, "umount", m], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
             if is_mounted(m):
                 subprocess.run(["umount", "-l", m])
-        if os.environ.get("FAZT_KEEP"):
+        if os.environ.get("TEST_KEEP"):
             print("kept:", path)
         else:
             shutil.rmtree(path, ignore_errors=True)
@@ -114,8 +114,8 @@ class Mount:
         cmd = [FAZT, "mount", "--foreground", "--recipient", self.recipient, *self.flags]
         for t in targets:
             cmd += ["--target", t]
-        self.log = open(os.path.join(self.base, "fazt.log"), "ab")
-        self.proc = subprocess.Popen([*cmd, self.dir], stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL,
+        self.logfile = open(os.path.join(self.base, "fazt.log"), "ab")
+        self.proc = subprocess.Popen([*cmd, self.dir], stdout=self.logfile, stderr=self.logfile, stdin=subprocess.DEVNULL,
                                      env={**os.environ, **(env or {})}, start_new_session=True)
         if not check:
             return self
