@@ -159,6 +159,8 @@ static int draft_init(struct dir_store *d, struct draft *t, const char *key, str
 	int e = 0;
 
 	*t = (struct draft){.root = -1, .dir = -1, .fd = -1};
+	if (strstr(key, "/" TMP_PREFIX) || strncmp(key, TMP_PREFIX, strlen(TMP_PREFIX)) == 0)
+		return fz_fail(err, FZ_EUSAGE, "%s: names with " TMP_PREFIX " are for files being written", key);
 	t->root = open_root(d, true, err);
 	if (t->root < 0)
 		return t->root;

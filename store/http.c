@@ -5,12 +5,13 @@
 #include <curl/curl.h>
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
-enum { IDLE_MAX = 4, TROUBLE_MAX_BYTES = 64 * 1024 };
+enum { IDLE_MAX = 4, TROUBLE_MAX_BYTES = 64 * 1024, SLOWEST_BYTES_PER_S = 65536 };
 static const uint64_t IDLE_NS = 15ull * 1000 * 1000 * 1000;
 
 /* One easy handle in its multi handle, and the request it carries. */
@@ -37,8 +38,14 @@ struct store_http {
 static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
 static CURLcode curl_rc;
 
+/* OpenSSL writes to sockets without MSG_NOSIGNAL: a server that hangs up must not end the process. libcurl's own way
+ * around it (CURLOPT_NOSIGNAL off) changes the disposition back and forth, which threads cannot have. */
 static void curl_start(void)
 {
+	struct sigaction old;
+
+	if (sigaction(SIGPIPE, NULL, &old) == 0 && old.sa_handler == SIG_DFL)
+		signal(SIGPIPE, SIG_IGN);
 	curl_rc = curl_global_init(CURL_GLOBAL_DEFAULT);
 }
 
@@ -242,7 +249,7 @@ static size_t on_header(char *data, size_t one, size_t n, void *arg)
 	else if (IS("content-range"))
 		take(a->range, sizeof(a->range), value, len);
 	else if (IS("content-length"))
-		a->length = number(value, len, UINT64_MAX);
+		a->length = len <= 15 ? number(value, len, UINT64_MAX) : UINT64_MAX;
 	else if (IS("retry-after"))
 		a->retry_after_s = (int64_t)number(value, len, 0);
 	else if (IS("x-amz-server-side-encryption") && len >= 4 && strncasecmp(value, "aws:", 4) == 0)
@@ -370,6 +377,8 @@ static void set_options(struct store_http *h, struct handle *c, struct curl_slis
 	curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)r->connect_ms);
 	curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, 30L);
 	curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L);
+	if (r->into_n >= (1 << 20))
+		curl_easy_setopt(e, CURLOPT_BUFFERSIZE, 128L * 1024);
 	curl_easy_setopt(e, CURLOPT_HTTPHEADER, headers);
 	curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_header);
 	curl_easy_setopt(e, CURLOPT_HEADERDATA, c);
@@ -400,7 +409,7 @@ static int run(struct handle *c, CURLcode *code, struct fz_err *err)
 
 	for (;;) {
 		int running = 0, left;
-		uint64_t now, until;
+		uint64_t now, until, deadline_ns = r->deadline_ns;
 		CURLMsg *msg;
 
 		if (r->cancelled && atomic_load(r->cancelled))
@@ -413,13 +422,15 @@ static int run(struct handle *c, CURLcode *code, struct fz_err *err)
 			return 0;
 		}
 		now = fz_mono_ns();
-		if (now >= r->deadline_ns)
+		if (c->ans->length < UINT64_MAX) /* now it is known how much is to come */
+			deadline_ns += c->ans->length / SLOWEST_BYTES_PER_S * 1000000000;
+		if (now >= deadline_ns)
 			return fz_fail(err, FZ_ETIMEOUT, "no answer in time");
 		until = c->moved_ns + (uint64_t)r->stall_ms * 1000000;
 		if (now >= until)
 			return fz_fail(err, FZ_ETIMEOUT, "nothing moved for %lld ms", (long long)r->stall_ms);
-		if (until > r->deadline_ns)
-			until = r->deadline_ns;
+		if (until > deadline_ns)
+			until = deadline_ns;
 		until = (until - now) / 1000000 + 1;
 		curl_multi_poll(c->multi, NULL, 0, until < 60000 ? (int)until : 60000, NULL);
 	}

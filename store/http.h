@@ -2,7 +2,7 @@
  *
  * Each handle has a curl_multi of its own, so that a waiting request can be woken (cancel) and so that connections live
  * with the handle. An idle handle keeps its connection for some seconds; at most a few stay. No redirects are followed,
- * TLS is always verified, HTTP/1.1 only. Thread-safe. */
+ * TLS is always verified, HTTP/1.1 only. Opening ignores SIGPIPE for the process unless somebody handles it. Thread-safe. */
 #ifndef FZ_STORE_HTTP_H
 #define FZ_STORE_HTTP_H
 

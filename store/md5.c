@@ -29,34 +29,23 @@ static void block(uint32_t s[static 4], const uint8_t *p)
 
 	for (unsigned i = 0; i < 16; i++)
 		x[i] = load(p + 4 * i);
-	for (unsigned i = 0; i < 64; i++) {
-		uint32_t f, t;
-		unsigned g;
-
-		switch (i / 16) {
-		case 0:
-			f = (b & c) | (~b & d);
-			g = i;
-			break;
-		case 1:
-			f = (d & b) | (~d & c);
-			g = (5 * i + 1) % 16;
-			break;
-		case 2:
-			f = b ^ c ^ d;
-			g = (3 * i + 5) % 16;
-			break;
-		default:
-			f = c ^ (b | ~d);
-			g = (7 * i) % 16;
-			break;
-		}
-		t = d;
-		d = c;
-		c = b;
-		b += rotl(a + f + k[i] + x[g], r[i / 16 * 4 + i % 4]);
-		a = t;
+/* One step; four of them, with the roles turning, need no moves. Loops of constant length: the compiler unrolls them. */
+#define STEP(f, a, b, c, d, g, i) (a) = (b) + rotl((a) + (f) + k[i] + x[(g) % 16], r[(i) / 16 * 4 + (i) % 4])
+#define ROUND(F, from, mul, add)                                                                                       \
+	for (unsigned i = (from); i < (from) + 16; i += 4) {                                                           \
+		STEP(F(b, c, d), a, b, c, d, (mul)*i + (add), i);                                                      \
+		STEP(F(a, b, c), d, a, b, c, (mul) * (i + 1) + (add), i + 1);                                          \
+		STEP(F(d, a, b), c, d, a, b, (mul) * (i + 2) + (add), i + 2);                                          \
+		STEP(F(c, d, a), b, c, d, a, (mul) * (i + 3) + (add), i + 3);                                          \
 	}
+#define F1(x_, y_, z_) (((x_) & (y_)) | (~(x_) & (z_)))
+#define F2(x_, y_, z_) (((z_) & (x_)) | (~(z_) & (y_)))
+#define F3(x_, y_, z_) ((x_) ^ (y_) ^ (z_))
+#define F4(x_, y_, z_) ((y_) ^ ((x_) | ~(z_)))
+	ROUND(F1, 0u, 1, 0)
+	ROUND(F2, 16u, 5, 1)
+	ROUND(F3, 32u, 3, 5)
+	ROUND(F4, 48u, 7, 0)
 	s[0] += a;
 	s[1] += b;
 	s[2] += c;

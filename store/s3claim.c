@@ -8,7 +8,8 @@
  * (3) Emulated, on a store that reads its own writes (all do today): mutual exclusion by token objects.
  *       a. PUT .fazt/claim/<hash of key>/<random>
  *       b. list that directory: alone?
- *       c. GET key: there = lost. Not alone: delete the own token, wait a random while, begin again. d. PUT key. e. GET key and compare. f. delete the token.
+ *       c. GET key: there = lost. Not there, but (b) was no: delete the own token, wait a random while, begin again.
+ *       d. PUT key. e. GET key and compare. f. delete the token.
  *     Of two contenders, the one whose (b) comes later sees the other's token, since that is deleted only after (d): at
  *     most one is alone at a time, and whoever comes after sees key at (c). A token of a writer that died blocks for
  *     TOKEN_STALE_MS by the store's clock. (d) begins only within CLAIM_MAX_MS of (a), and lasts at most CLAIM_MAX_MS,

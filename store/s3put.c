@@ -7,6 +7,7 @@
 
 #include "store/md5.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/worker.h"
 

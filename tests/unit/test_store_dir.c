@@ -129,6 +129,7 @@ static void never_leaves_the_root(void **state)
 	assert_int_equal(put(s, "/etc/out", "x", &err), -FZ_EUSAGE);
 	assert_int_equal(put(s, "a/../../out", "x", &err), -FZ_EUSAGE);
 	assert_int_equal(put(s, "", "x", &err), -FZ_EUSAGE);
+	assert_int_equal(put(s, "a/.fz-tmp.b", "x", &err), -FZ_EUSAGE); /* would never be listed */
 	assert_int_equal(fz_store_get(s, "../x", 9, &b, &err), -FZ_EUSAGE);
 	assert_int_equal(fz_store_delete(s, (const char *[]){"../x"}, 1, NULL, &err), -FZ_EUSAGE);
 	assert_int_equal(fz_store_list(s, "../", NULL, false, &l, &err), -FZ_EUSAGE);
