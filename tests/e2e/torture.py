@@ -176,7 +176,8 @@ def one_round(base, number, seed):
             if all(d.proc.poll() is not None for d in dbs):
                 break
         for d in dbs:
-            need(d.proc.returncode == 0, "%s: the application failed: %s", d.name, d.errors())
+            need(d.proc.returncode == 0, "%s (%s, kills %s %s): the application failed: %s", d.name, json.dumps(d.conf), kills,
+                 flags, d.errors())
             need(integrity(d.path) == "ok", "%s: integrity_check: %s", d.name, integrity(d.path))
         mount.sync()
         commits = merged = 0

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -34,6 +35,11 @@ static struct {
 	struct vfs_node *nodes;
 	struct vfs_node *_Atomic by_fd[65536];
 	unsigned long events[16];
+	/* SIGKILL at the n-th event of this kind, after before() (0) or after the operation (1) */
+	enum fs_event_op kill_op;
+	const char *kill_suffix;
+	unsigned kill_nth;
+	int kill_after;
 } vfs = {.mu = PTHREAD_MUTEX_INITIALIZER};
 
 static const char *vfs_rel(const char *path)
@@ -53,6 +59,28 @@ static struct fs_event vfs_event(enum fs_event_op op, struct vfs_node *n, const 
 {
 	vfs.events[op]++;
 	return (struct fs_event){.op = op, .file = n ? n->file : NULL, .path = n ? n->path : path};
+}
+
+static void vfs_maybe_kill(const struct fs_event *ev, int after)
+{
+	const char *path = ev->path ? ev->path : "";
+	size_t n = strlen(path), k = vfs.kill_suffix ? strlen(vfs.kill_suffix) : 0;
+
+	if (vfs.kill_nth && ev->op == vfs.kill_op && after == vfs.kill_after && n >= k &&
+	    !strcmp(path + n - k, vfs.kill_suffix) && --vfs.kill_nth == 0)
+		kill(getpid(), SIGKILL);
+}
+
+static void vfs_before(struct fs_event *ev)
+{
+	fs_capture_before(vfs.c, ev);
+	vfs_maybe_kill(ev, 0);
+}
+
+static void vfs_after(struct fs_event *ev, int rc)
+{
+	vfs_maybe_kill(ev, 1);
+	fs_capture_after(vfs.c, ev, rc);
 }
 
 static struct vfs_node *vfs_find(const char *rel)
@@ -79,11 +107,11 @@ static int vfs_open(const char *path, int flags, int mode)
 		return open(path, flags, mode);
 	if (!existed && flags & O_CREAT) {
 		ev = vfs_event(FS_EV_CREATE, NULL, rel);
-		fs_capture_before(vfs.c, &ev);
+		vfs_before(&ev);
 	}
 	fd = open(path, flags, mode);
 	if (ev.path)
-		fs_capture_after(vfs.c, &ev, fd < 0 ? -errno : 0);
+		vfs_after(&ev, fd < 0 ? -errno : 0);
 	if (fd < 0)
 		return fd;
 	pthread_mutex_lock(&vfs.mu);
@@ -141,9 +169,9 @@ static int vfs_ftruncate(int fd, off_t size)
 		return ftruncate(fd, size);
 	ev = vfs_event(FS_EV_TRUNCATE, n, NULL);
 	ev.size_bytes = (uint64_t)size;
-	fs_capture_before(vfs.c, &ev);
+	vfs_before(&ev);
 	rc = ftruncate(fd, size);
-	fs_capture_after(vfs.c, &ev, rc < 0 ? -errno : 0);
+	vfs_after(&ev, rc < 0 ? -errno : 0);
 	return rc;
 }
 
@@ -160,11 +188,11 @@ static int vfs_unlink(const char *path)
 	n = vfs_find(rel);
 	pthread_mutex_unlock(&vfs.mu);
 	ev = vfs_event(FS_EV_UNLINK, n, rel);
-	fs_capture_before(vfs.c, &ev);
+	vfs_before(&ev);
 	rc = unlink(path);
 	if (rc == 0 && n)
 		n->unlinked = true;
-	fs_capture_after(vfs.c, &ev, rc < 0 ? -errno : 0);
+	vfs_after(&ev, rc < 0 ? -errno : 0);
 	return rc;
 }
 
@@ -179,9 +207,9 @@ static ssize_t vfs_pwrite(int fd, const void *data, size_t len, off_t off)
 	ev = vfs_event(FS_EV_WRITE, n, NULL);
 	ev.off_bytes = (uint64_t)off;
 	ev.len_bytes = len;
-	fs_capture_before(vfs.c, &ev);
+	vfs_before(&ev);
 	rc = pwrite(fd, data, len, off);
-	fs_capture_after(vfs.c, &ev, rc < 0 ? -errno : 0);
+	vfs_after(&ev, rc < 0 ? -errno : 0);
 	return rc;
 }
 
@@ -207,9 +235,9 @@ static int vfs_sync(int fd, long call)
 	if (!n)
 		return (int)syscall(call, fd);
 	ev = vfs_event(FS_EV_FSYNC, n, NULL);
-	fs_capture_before(vfs.c, &ev);
+	vfs_before(&ev);
 	rc = (int)syscall(call, fd);
-	fs_capture_after(vfs.c, &ev, rc < 0 ? -errno : 0);
+	vfs_after(&ev, rc < 0 ? -errno : 0);
 	return rc;
 }
 
@@ -223,7 +251,7 @@ int fsync(int fd)
 	return vfs_sync(fd, SYS_fsync);
 }
 
-static int vfs_rename(const char *from, const char *to)
+static inline int vfs_rename(const char *from, const char *to)
 {
 	struct vfs_node *a, *b;
 	struct fs_event ev;
@@ -235,11 +263,11 @@ static int vfs_rename(const char *from, const char *to)
 	pthread_mutex_unlock(&vfs.mu);
 	ev = vfs_event(FS_EV_RENAME, a, vfs_rel(from));
 	ev.path2 = vfs_rel(to);
-	fs_capture_before(vfs.c, &ev);
+	vfs_before(&ev);
 	rc = rename(from, to);
 	if (rc == 0 && b)
 		b->unlinked = true;
-	fs_capture_after(vfs.c, &ev, rc < 0 ? -errno : 0);
+	vfs_after(&ev, rc < 0 ? -errno : 0);
 	if (rc == 0 && a)
 		snprintf(a->path, sizeof(a->path), "%s", vfs_rel(to));
 	return rc;
@@ -251,10 +279,13 @@ static void vfs_install(void)
 		const char *name;
 		sqlite3_syscall_ptr fn;
 	} t[] = {
-		{"open", (sqlite3_syscall_ptr)vfs_open},           {"close", (sqlite3_syscall_ptr)vfs_close},
-		{"ftruncate", (sqlite3_syscall_ptr)vfs_ftruncate}, {"unlink", (sqlite3_syscall_ptr)vfs_unlink},
-		{"pwrite", (sqlite3_syscall_ptr)vfs_pwrite},       {"pwrite64", (sqlite3_syscall_ptr)vfs_pwrite},
-		{"write", (sqlite3_syscall_ptr)vfs_write},
+	        {"open",      (sqlite3_syscall_ptr)vfs_open     },
+                {"close",     (sqlite3_syscall_ptr)vfs_close    },
+	        {"ftruncate", (sqlite3_syscall_ptr)vfs_ftruncate},
+                {"unlink",    (sqlite3_syscall_ptr)vfs_unlink   },
+	        {"pwrite",    (sqlite3_syscall_ptr)vfs_pwrite   },
+                {"pwrite64",  (sqlite3_syscall_ptr)vfs_pwrite   },
+	        {"write",     (sqlite3_syscall_ptr)vfs_write    },
 	};
 	sqlite3_vfs *v = sqlite3_vfs_find("unix");
 

@@ -1,236 +1,5 @@
-/* Real SQLite drives the capture. The oracle: after every commit the test takes SQLite's own view of the database
- * (sqlite3_serialize); the log must hold exactly one transaction for each, and rebuilding the log page by page must give
- * exactly that view, with the chain of checksums unbroken. */
-#include "base/file.h"
-#include "base/log.h"
-#include "fs/agent.h"
-#include "fs/capture.h"
-#include "ltx/dec.h"
-#include "ltx/log.h"
-
-#include "capture_vfs.h"
-
-#include <cjson/cJSON.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-
-#include <cmocka.h>
-
-struct view {
-	uint64_t sum;
-	uint32_t pages;
-};
-struct world {
-	char dir[64], root[128], state[128];
-	int rootfd, statefd;
-	struct ltx_logset *logs;
-	struct fs_capture *c;
-	struct fs_capture_conf conf;
-	struct fs_agent *agent;
-	pthread_t agent_thread;
-	int agent_fd;
-};
-/* What SQLite showed after each commit of one database. */
-struct history {
-	struct view v[4096];
-	size_t n;
-};
-
-static void ok(int rc, const struct fz_err *err)
-{
-	if (rc < 0)
-		fail_msg("%s", err->text);
-}
-
-static void start(struct world *w, bool passthrough)
-{
-	struct fz_err err = {0};
-
-	w->rootfd = open(w->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	w->statefd = open(w->state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	assert_true(w->rootfd >= 0 && w->statefd >= 0);
-	ok(ltx_logset_open(&w->logs, w->statefd, &(struct ltx_logset_conf){0}, &err), &err);
-	w->conf.rootfd = w->rootfd;
-	w->conf.statefd = w->statefd;
-	w->conf.logs = w->logs;
-	w->conf.passthrough = passthrough;
-	w->conf.scrub_bytes_per_s = UINT64_MAX;
-	ok(fs_capture_open(&w->c, &w->conf, &err), &err);
-	vfs_attach(w->c, w->root);
-}
-
-static void stop(struct world *w)
-{
-	struct fz_err err = {0};
-
-	vfs_attach(NULL, "");
-	ok(fs_capture_close(w->c, &err), &err);
-	ltx_logset_close(w->logs);
-	fz_close(&w->rootfd);
-	fz_close(&w->statefd);
-	w->c = NULL;
-}
-
-static void make_world(struct world *w, bool passthrough)
-{
-	*w = (struct world){0};
-	strcpy(w->dir, "/tmp/fz-capture-XXXXXX");
-	assert_non_null(mkdtemp(w->dir));
-	snprintf(w->root, sizeof(w->root), "%s/root", w->dir);
-	snprintf(w->state, sizeof(w->state), "%s/state", w->dir);
-	assert_int_equal(mkdir(w->root, 0700), 0);
-	assert_int_equal(mkdir(w->state, 0700), 0);
-	start(w, passthrough);
-}
-
-static void end_world(struct world *w)
-{
-	struct fz_err err = {0};
-
-	if (w->c)
-		stop(w);
-	ok(fz_remove_tree(AT_FDCWD, w->dir, &err), &err);
-}
-
-static sqlite3 *open_db(struct world *w, const char *name)
-{
-	char path[512];
-	sqlite3 *db;
-
-	snprintf(path, sizeof(path), "%s/%s", w->root, name);
-	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-	sqlite3_busy_timeout(db, 5000);
-	return db;
-}
-
-static void sql(sqlite3 *db, const char *fmt, ...)
-{
-	va_list ap;
-	char *q, *msg = NULL;
-
-	va_start(ap, fmt);
-	q = sqlite3_vmprintf(fmt, ap);
-	va_end(ap);
-	if (sqlite3_exec(db, q, NULL, NULL, &msg) != SQLITE_OK)
-		fail_msg("%s: %s", q, msg);
-	sqlite3_free(q);
-}
-
-static struct view view_of(sqlite3 *db, const char *schema)
-{
-	sqlite3_int64 size = 0;
-	unsigned char *b = sqlite3_serialize(db, schema, &size, 0);
-	struct view v = {LTX_EMPTY_DB, 0};
-	uint32_t ps;
-
-	if (!b || size < 100) {
-		sqlite3_free(b);
-		return v;
-	}
-	ps = (uint32_t)(b[16] << 8 | b[17]);
-	ps = ps == 1 ? 65536 : ps;
-	v.pages = (uint32_t)(size / ps);
-	for (uint32_t p = 1; p <= v.pages; p++)
-		if (p != ltx_lock_page(ps))
-			v.sum = LTX_FLAG | (v.sum ^ ltx_page_checksum(p, b + (size_t)(p - 1) * ps, ps));
-	sqlite3_free(b);
-	return v;
-}
-
-/* Notes the state if it is a new one. */
-static void note_schema(struct history *h, sqlite3 *db, const char *schema)
-{
-	struct view v = view_of(db, schema);
-
-	if (v.pages && (!h->n || h->v[h->n - 1].sum != v.sum)) {
-		assert_true(h->n < 4096);
-		h->v[h->n++] = v;
-	}
-}
-
-/* Through a connection of its own: the writer's cache may hold free pages that it never wrote. */
-static void note(struct history *h, sqlite3 *db)
-{
-	sqlite3 *r;
-
-	assert_int_equal(sqlite3_open(sqlite3_db_filename(db, "main"), &r), SQLITE_OK);
-	note_schema(h, r, "main");
-	sqlite3_close(r);
-}
-
-/* Rebuilds every state of the log; returns the number of LTX files. Checks each against what SQLite showed. */
-static uint64_t check_log(struct ltx_logset *logs, const char *name, const struct history *h)
-{
-	struct ltx_log *log = NULL;
-	struct ltx_log_info info;
-	struct fz_err err = {0};
-	uint8_t *image = NULL;
-	uint32_t ps = 0, cap = 0;
-	uint64_t files = 0, post = 0;
-
-	ok(ltx_logset_get(logs, name, false, &log, &err), &err);
-	ltx_log_info(log, &info);
-	if (info.tail_txid != h->n)
-		fail_msg("%s: %llu transactions in the log, SQLite made %zu", name, (unsigned long long)info.tail_txid,
-			 h->n);
-	for (uint64_t txid = 1; txid <= info.tail_txid;) {
-		struct ltx_log_entry e;
-		struct fz_src *src = NULL;
-		struct ltx_dec *d = NULL;
-		const struct ltx_header *hd;
-		const uint8_t *data;
-		uint64_t sum = LTX_EMPTY_DB, bytes;
-		uint32_t pgno;
-		int rc;
-
-		ok(ltx_log_find(log, txid, &e, &err), &err);
-		ok(ltx_log_src(log, &e, &src, &err), &err);
-		ok(ltx_dec_open(&d, src, 0, &err), &err);
-		hd = ltx_dec_header(d);
-		assert_int_equal(hd->min_txid, txid);
-		assert_int_equal(hd->pre_checksum, post);
-		if (ps != hd->page_size) {
-			free(image);
-			image = NULL;
-			ps = hd->page_size;
-			cap = 0;
-		}
-		if (hd->commit > cap) {
-			image = realloc(image, (size_t)hd->commit * ps);
-			memset(image + (size_t)cap * ps, 0xee, (size_t)(hd->commit - cap) * ps);
-			cap = hd->commit;
-		}
-		while ((rc = ltx_dec_page(d, &pgno, &data, &err)) > 0)
-			memcpy(image + (size_t)(pgno - 1) * ps, data, ps);
-		ok(rc, &err);
-		for (pgno = 1; pgno <= hd->commit; pgno++)
-			if (pgno != ltx_lock_page(ps))
-				sum = LTX_FLAG | (sum ^ ltx_page_checksum(pgno, image + (size_t)(pgno - 1) * ps, ps));
-		post = ltx_dec_end(d, &bytes)->post_checksum;
-		if (hd->commit != h->v[hd->max_txid - 1].pages || sum != h->v[hd->max_txid - 1].sum)
-			fail_msg("%s: TXID %llu is not what SQLite showed (%u pages, SQLite %u)", name,
-				 (unsigned long long)hd->max_txid, hd->commit, h->v[hd->max_txid - 1].pages);
-		assert_int_equal(sum, post);
-		txid = hd->max_txid + 1;
-		if (hd->commit < cap) /* what lies beyond is gone */
-			memset(image + (size_t)hd->commit * ps, 0xee, (size_t)(cap - hd->commit) * ps);
-		ltx_dec_close(d);
-		fz_src_close(src);
-		files++;
-	}
-	free(image);
-	ltx_log_put(log);
-	return files;
-}
-
-static void sync_all(struct world *w)
-{
-	struct fz_err err = {0};
-
-	ok(fs_capture_sync(w->c, NULL, &err), &err);
-}
+/* Real SQLite drives the capture: every journal mode, synchronous level and page size, and what else applications do. */
+#include "capture_world.h"
 
 /* ---- every commit, over the table ---- */
 
@@ -247,15 +16,17 @@ static void workload(sqlite3 *db, struct history *h, unsigned seed)
 		sql(db, "INSERT INTO t(a, b) VALUES(%d, randomblob(%d))", i, (int)(seed % 700) + i * 37);
 		note(h, db);
 	}
-	sql(db, "BEGIN; INSERT INTO t(a,b) SELECT a + 100, randomblob(900) FROM t; UPDATE t SET b = zeroblob(10) WHERE id %% 3 = 0; COMMIT");
+	sql(db, "BEGIN; INSERT INTO t(a,b) SELECT a + 100, randomblob(900) FROM t; UPDATE t SET b = zeroblob(10) WHERE "
+	        "id %% 3 = 0; COMMIT");
 	note(h, db);
 	sql(db, "BEGIN; INSERT INTO t(a,b) VALUES(1, randomblob(50000)); ROLLBACK");
 	note(h, db);
 	sql(db, "DELETE FROM t WHERE id %% 2");
 	note(h, db);
 	/* spill, take back a part, commit */
-	sql(db, "PRAGMA cache_size = 5; BEGIN; INSERT INTO t(a,b) SELECT a, randomblob(2000) FROM t; SAVEPOINT s;"
-		"INSERT INTO t(a,b) SELECT a + 1, randomblob(3000) FROM t; ROLLBACK TO s; UPDATE t SET a = a + 1; COMMIT");
+	sql(db,
+	    "PRAGMA cache_size = 5; BEGIN; INSERT INTO t(a,b) SELECT a, randomblob(2000) FROM t; SAVEPOINT s;"
+	    "INSERT INTO t(a,b) SELECT a + 1, randomblob(3000) FROM t; ROLLBACK TO s; UPDATE t SET a = a + 1; COMMIT");
 	note(h, db);
 	sql(db, "DELETE FROM t WHERE id > 20");
 	note(h, db);
@@ -281,7 +52,7 @@ static void every_commit(void **state)
 		for (size_t m = 0; m < 6; m++)
 			for (size_t s = 0; s < 3; s++)
 				for (size_t z = 0; z < 4; z++) {
-					struct history *h = calloc(1, sizeof(*h));
+					struct history *h = new_history();
 					struct world w;
 					sqlite3 *db;
 
@@ -295,21 +66,431 @@ static void every_commit(void **state)
 					note(h, db);
 					workload(db, h, (unsigned)(m * 7 + s * 3 + z));
 					sync_all(&w);
-					print_message("%s %s %s %d\n", pass ? "write-through" : "passthrough", modes[m],
-						      syncs[s], sizes[z]);
 					assert_int_equal(check_log(w.logs, "a.db", h), h->n);
 					sqlite3_close(db);
 					check_log(w.logs, "a.db", h);
 					end_world(&w);
-next:
-					free(h);
+				next:
+					free_history(h);
 				}
+}
+
+/* A database in rollback mode that exists: opened again it is served write-through, and its writes are told. */
+static void reopened(void **state)
+{
+	for (size_t m = 1; m < 6; m++)
+		for (size_t sy = 1; sy < 3; sy++) {
+			struct history *h = new_history();
+			struct world w;
+			sqlite3 *db;
+
+			make_world(&w, true);
+			db = open_db(&w, "a.db");
+			sql(db, "PRAGMA page_size = 1024; CREATE TABLE x(a)");
+			note(h, db);
+			sqlite3_close(db);
+			db = open_db(&w, "a.db");
+			sql(db, "PRAGMA journal_mode = %s; PRAGMA synchronous = %s", modes[m], syncs[sy]);
+			workload(db, h, 5);
+			assert_true(vfs.events[FS_EV_WRITE] > 100);
+			sync_all(&w);
+			check_log(w.logs, "a.db", h);
+			sqlite3_close(db);
+			check_log(w.logs, "a.db", h);
+			end_world(&w);
+			free_history(h);
+		}
+}
+
+/* Checkpoints of all kinds between the commits, small WALs, a second writer, a reader that stays. */
+static void restarts(void **state)
+{
+	static const char *const kinds[] = {"PASSIVE", "FULL", "RESTART", "TRUNCATE"};
+	struct history *h = new_history();
+	struct world w;
+	sqlite3 *a, *b, *r = NULL;
+
+	make_world(&w, true);
+	a = open_db(&w, "a.db");
+	sql(a, "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 7; PRAGMA journal_size_limit = 20000");
+	note(h, a);
+	sql(a, "CREATE TABLE t(id INTEGER PRIMARY KEY, b)");
+	note(h, a);
+	b = open_db(&w, "a.db");
+	sql(b, "PRAGMA wal_autocheckpoint = 1000");
+	sqlite3_busy_timeout(a, 0);
+	sqlite3_busy_timeout(b, 0);
+	for (int i = 0; i < 400; i++) {
+		sql(i % 3 ? a : b, "INSERT OR REPLACE INTO t VALUES(%d, randomblob(%d))", i % 90, (i * 331) % 5000);
+		note(h, a);
+		if (i % 50 == 20) {
+			r = open_db(&w, "a.db");
+			sql(r, "BEGIN; SELECT count(*) FROM t");
+		}
+		if (i % 50 == 35)
+			sqlite3_close(r);
+		if (i % 11 == 0)
+			sqlite3_exec(b, sqlite3_mprintf("PRAGMA wal_checkpoint(%s)", kinds[i / 11 % 4]), NULL, NULL,
+			             NULL);
+		if (i % 40 == 39) { /* the last connection takes the WAL away */
+			sqlite3_close(a);
+			sqlite3_close(b);
+			a = open_db(&w, "a.db");
+			b = open_db(&w, "a.db");
+			sql(a, "PRAGMA wal_autocheckpoint = 7");
+		}
+	}
+	sync_all(&w);
+	assert_int_equal(check_log(w.logs, "a.db", h), h->n);
+	sqlite3_close(a);
+	sqlite3_close(b);
+	end_world(&w);
+	free_history(h);
+}
+
+/* Open, commit, close, with nothing in between. */
+static void short_lives(void **state)
+{
+	struct history *h = new_history();
+	struct world w;
+
+	make_world(&w, true);
+	for (int i = 0; i < 120; i++) {
+		sqlite3 *db = open_db(&w, "a.db");
+
+		if (i % 30 == 0)
+			sql(db, "PRAGMA journal_mode = %s", i / 30 % 2 ? "DELETE" : "WAL");
+		sql(db, "CREATE TABLE IF NOT EXISTS t(a); INSERT INTO t VALUES(randomblob(3000))");
+		sqlite3_close(db);
+		h->n = 0;
+		note_offline(&w, h, "a.db");
+		sync_all(&w);
+		{
+			struct ltx_log *log;
+			struct ltx_log_info info;
+			struct fz_err err = {0};
+
+			ok(ltx_logset_get(w.logs, "a.db", false, &log, &err), &err);
+			ltx_log_info(log, &info);
+			assert_int_equal(info.tail_checksum, h->v[0].sum);
+			ltx_log_put(log);
+		}
+	}
+	end_world(&w);
+	free_history(h);
+}
+
+/* One connection, no -shm: the frames are the truth. */
+static void exclusive(void **state)
+{
+	for (int pass = 0; pass < 2; pass++) {
+		struct history *h = new_history();
+		struct world w;
+		sqlite3 *db;
+
+		make_world(&w, true);
+		db = open_db(&w, "a.db");
+		sql(db, "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = %s", pass ? "DELETE" : "WAL");
+		note_schema(h, db, "main");
+		sql(db, "PRAGMA wal_autocheckpoint = 20; CREATE TABLE t(a)");
+		note_schema(h, db, "main");
+		for (int i = 0; i < 100; i++) {
+			sql(db, "INSERT INTO t VALUES(randomblob(%d))", i * 50);
+			note_schema(h, db, "main");
+		}
+		sync_all(&w);
+		assert_int_equal(check_log(w.logs, "a.db", h), h->n);
+		sqlite3_close(db);
+		check_log(w.logs, "a.db", h);
+		end_world(&w);
+		free_history(h);
+	}
+}
+
+/* A commit over two databases. */
+static void attached(void **state)
+{
+	for (size_t m = 0; m < 4; m++) {
+		struct history *h = new_history(), *g = new_history();
+		char path[256];
+		struct world w;
+		sqlite3 *db, *o;
+
+		make_world(&w, true);
+		db = open_db(&w, "a.db");
+		snprintf(path, sizeof(path), "%s/b.db", w.root);
+		sql(db, "ATTACH '%s' AS b; PRAGMA main.journal_mode = %s; PRAGMA b.journal_mode = %s", path, modes[m],
+		    modes[m]);
+		o = open_db(&w, "b.db");
+		note(h, db);
+		note(g, o);
+		sql(db, "CREATE TABLE t(a)");
+		note(h, db);
+		sql(db, "CREATE TABLE b.t(a)");
+		note(g, o);
+		for (int i = 0; i < 40; i++) {
+			sql(db,
+			    "BEGIN; INSERT INTO t VALUES(randomblob(3000)); INSERT INTO b.t VALUES(randomblob(2000)); "
+			    "COMMIT");
+			note(h, db);
+			note(g, o);
+		}
+		sync_all(&w);
+		assert_int_equal(check_log(w.logs, "a.db", h), h->n);
+		assert_int_equal(check_log(w.logs, "b.db", g), g->n);
+		sqlite3_close(db);
+		sqlite3_close(o);
+		end_world(&w);
+		free_history(h);
+		free_history(g);
+	}
+}
+
+/* New page sizes, auto_vacuum, changes between WAL and rollback. */
+static void shapes(void **state)
+{
+	for (int av = 0; av < 3; av++) {
+		struct history *h = new_history();
+		struct world w;
+		sqlite3 *db;
+
+		make_world(&w, true);
+		db = open_db(&w, "a.db");
+		sql(db, "PRAGMA auto_vacuum = %d; CREATE TABLE t(id INTEGER PRIMARY KEY, b)", av);
+		note(h, db);
+		for (int round = 0; round < 6; round++) {
+			sql(db, "PRAGMA journal_mode = %s", round % 2 ? "WAL" : "TRUNCATE");
+			note(h, db);
+			for (int i = 0; i < 12; i++) {
+				sql(db, "INSERT INTO t(b) VALUES(randomblob(%d))", i * 900);
+				note(h, db);
+			}
+			sql(db, "DELETE FROM t WHERE id %% 4");
+			note(h, db);
+			sql(db, "PRAGMA incremental_vacuum(3)");
+			note(h, db);
+			sql(db, "PRAGMA journal_mode = DELETE");
+			note(h, db);
+			sql(db, "PRAGMA page_size = %d; VACUUM", 512 << round);
+			note(h, db);
+		}
+		sync_all(&w);
+		assert_int_equal(check_log(w.logs, "a.db", h), h->n);
+		sqlite3_close(db);
+		end_world(&w);
+		free_history(h);
+	}
+}
+
+/* A database that was there before. */
+static void existing(void **state)
+{
+	for (size_t m = 0; m < 2; m++)
+		for (int pass = 0; pass < 2; pass++) {
+			struct history *h = new_history();
+			struct world w;
+			sqlite3 *db;
+
+			make_dirs(&w);
+			db = open_db(&w, "a.db");
+			sql(db, "PRAGMA journal_mode = %s; CREATE TABLE t(a)", modes[m]);
+			for (int i = 0; i < 50; i++)
+				sql(db, "INSERT INTO t VALUES(randomblob(3000))");
+			note(h, db);
+			sqlite3_close(db);
+			start(&w, pass);
+			db = open_db(&w, "a.db");
+			for (int i = 0; i < 20; i++) {
+				sql(db, "INSERT INTO t VALUES(randomblob(3000))");
+				note(h, db);
+			}
+			sync_all(&w);
+			assert_int_equal(check_log(w.logs, "a.db", h), h->n);
+			sqlite3_close(db);
+			end_world(&w);
+			free_history(h);
+		}
+}
+
+/* Frames of an application that died between the frame and the wal-index: SQLite ignores them, so must the log. */
+static void phantom(void **state)
+{
+	struct history *h = new_history();
+	char path[256], wal[256], copy[256], copy_wal[256];
+	struct fz_err err = {0};
+	struct fz_buf b = {0};
+	struct world w;
+	struct stat st;
+	sqlite3 *db, *other;
+	int fd;
+
+	make_world(&w, true);
+	db = open_db(&w, "a.db");
+	sql(db, "PRAGMA journal_mode = WAL");
+	note(h, db);
+	sql(db, "CREATE TABLE t(a)");
+	note(h, db);
+	sql(db, "INSERT INTO t VALUES(1)");
+	note(h, db);
+	snprintf(path, sizeof(path), "%s/a.db", w.root);
+	snprintf(wal, sizeof(wal), "%s/a.db-wal", w.root);
+	snprintf(copy, sizeof(copy), "%s/c.db", w.dir);
+	snprintf(copy_wal, sizeof(copy_wal), "%s/c.db-wal", w.dir);
+	copy_file(path, copy);
+	copy_file(wal, copy_wal);
+	assert_int_equal(stat(wal, &st), 0);
+	assert_int_equal(sqlite3_open(copy, &other), SQLITE_OK);
+	sql(other, "INSERT INTO t VALUES('never committed here')");
+	ok(fz_read_file(AT_FDCWD, copy_wal, 1u << 30, &b, &err), &err);
+	assert_true((off_t)b.size > st.st_size);
+	sqlite3_close(other);
+	fd = open(wal, O_WRONLY);
+	assert_int_equal(fz_pwrite(fd, b.data + st.st_size, b.size - (size_t)st.st_size, st.st_size), 0);
+	close(fd);
+	sync_all(&w);
+	check_log(w.logs, "a.db", h);
+	sql(db, "INSERT INTO t VALUES(2)");
+	note(h, db);
+	sync_all(&w);
+	check_log(w.logs, "a.db", h);
+	sqlite3_close(db); /* the WAL goes: the phantom must not come back by it */
+	check_log(w.logs, "a.db", h);
+	fz_buf_fini(&b);
+	end_world(&w);
+	free_history(h);
+}
+
+/* Many commits while the capture thread alone follows. */
+static void *writer(void *arg)
+{
+	sqlite3 *db = open_db(arg, "a.db");
+
+	for (int i = 0; i < 1500; i++)
+		sql(db, "INSERT INTO t VALUES(randomblob(100))");
+	sqlite3_close(db);
+	return NULL;
+}
+
+static void busy(void **state)
+{
+	struct history *h = new_history();
+	struct ltx_log_info info;
+	struct fz_err err = {0};
+	struct ltx_log *log;
+	pthread_t t[2];
+	struct world w;
+	sqlite3 *db;
+
+	make_world(&w, true);
+	db = open_db(&w, "a.db");
+	sql(db, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; CREATE TABLE t(a)");
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&t[i], NULL, writer, &w), 0);
+	for (int i = 0; i < 2; i++)
+		pthread_join(t[i], NULL);
+	sync_all(&w);
+	note(h, db);
+	ok(ltx_logset_get(w.logs, "a.db", false, &log, &err), &err);
+	ltx_log_info(log, &info);
+	assert_int_equal(info.tail_txid, 2 + 3000);
+	assert_int_equal(info.tail_checksum, h->v[0].sum);
+	ltx_log_put(log);
+	sqlite3_close(db);
+	end_world(&w);
+	free_history(h);
+}
+
+static size_t count_logs(struct world *w, const char *name, bool ended)
+{
+	struct ltx_log *log;
+	size_t n = 0;
+
+	for (size_t i = 0; (log = ltx_logset_at(w->logs, i)); i++) {
+		struct ltx_log_info info;
+
+		ltx_log_info(log, &info);
+		n += !strcmp(info.name, name) && !info.ended_ms == !ended;
+		ltx_log_put(log);
+	}
+	return n;
+}
+
+/* Deleted and made again, renamed over, copied in. */
+static void names(void **state)
+{
+	struct history *h = new_history();
+	char a[256], b[256];
+	struct world w;
+	sqlite3 *db;
+	int fd;
+	struct fz_buf buf = {0};
+	struct fz_err err = {0};
+
+	make_world(&w, true);
+	snprintf(a, sizeof(a), "%s/app.db", w.root);
+	snprintf(b, sizeof(b), "%s/new.db", w.root);
+	db = open_db(&w, "app.db");
+	sql(db, "CREATE TABLE t(a); INSERT INTO t VALUES(1)");
+	sqlite3_close(db);
+	assert_int_equal(vfs_unlink(a), 0);
+	assert_int_equal(count_logs(&w, "app.db", true), 1);
+	assert_int_equal(count_logs(&w, "app.db", false), 0);
+	db = open_db(&w, "app.db");
+	sql(db, "PRAGMA journal_mode = WAL");
+	note(h, db);
+	sql(db, "CREATE TABLE t(a)");
+	note(h, db);
+	sync_all(&w);
+	check_log(w.logs, "app.db", h);
+	sqlite3_close(db);
+	/* write new.db, then rename it over app.db */
+	db = open_db(&w, "new.db");
+	sql(db, "CREATE TABLE u(a); INSERT INTO u VALUES(randomblob(9000))");
+	sqlite3_close(db);
+	assert_int_equal(vfs_rename(b, a), 0);
+	assert_int_equal(count_logs(&w, "app.db", true), 2);
+	assert_int_equal(count_logs(&w, "app.db", false), 1);
+	assert_int_equal(count_logs(&w, "new.db", true), 1);
+	h->n = 0;
+	note_offline(&w, h, "app.db");
+	check_log(w.logs, "app.db", h);
+	db = open_db(&w, "app.db");
+	sql(db, "INSERT INTO u VALUES(3)");
+	note(h, db);
+	check_log(w.logs, "app.db", h);
+	sqlite3_close(db);
+	/* cp app.db copy.db */
+	ok(fz_read_file(AT_FDCWD, a, 1u << 30, &buf, &err), &err);
+	snprintf(b, sizeof(b), "%s/copy.db", w.root);
+	fd = vfs_open(b, O_RDWR | O_CREAT, 0600);
+	assert_int_equal(vfs_pwrite(fd, buf.data, buf.size, 0), buf.size);
+	vfs_close(fd);
+	h->v[0] = h->v[h->n - 1];
+	h->n = 1;
+	check_log(w.logs, "copy.db", h);
+	/* cp over a known one */
+	db = open_db(&w, "copy.db");
+	sql(db, "INSERT INTO u VALUES(randomblob(30000))");
+	note(h, db);
+	sqlite3_close(db);
+	fd = vfs_open(b, O_RDWR, 0600);
+	assert_int_equal(vfs_ftruncate(fd, 0), 0);
+	assert_int_equal(vfs_pwrite(fd, buf.data, buf.size, 0), buf.size);
+	vfs_close(fd);
+	h->v[h->n++] = h->v[0];
+	check_log(w.logs, "copy.db", h);
+	fz_buf_fini(&buf);
+	end_world(&w);
+	free_history(h);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(every_commit),
+	        cmocka_unit_test(every_commit), cmocka_unit_test(reopened),  cmocka_unit_test(restarts),
+	        cmocka_unit_test(short_lives),  cmocka_unit_test(exclusive), cmocka_unit_test(attached),
+	        cmocka_unit_test(shapes),       cmocka_unit_test(existing),  cmocka_unit_test(phantom),
+	        cmocka_unit_test(busy),         cmocka_unit_test(names),
 	};
 
 	fz_log_init("test", FZ_LOG_WARN);

@@ -319,6 +319,7 @@ struct forged {
 	struct ltx_header h;
 	uint64_t crc;
 	struct fz_buf f, index;
+	bool bad_end_mark;
 };
 
 static void forge_add(struct forged *g, const void *p, size_t n)
@@ -369,7 +370,7 @@ static void forge_page(struct forged *g, uint32_t pgno, bool in_index)
 
 static void forge_end(struct forged *g, int64_t index_length_off_by, uint64_t post)
 {
-	uint8_t b[8] = {0};
+	uint8_t b[8] = {0, 0, 0, 0, 0, g->bad_end_mark};
 
 	forge_add(g, b, 6);
 	assert_int_equal(fz_buf_add(&g->index, "", 1), 0);
@@ -464,6 +465,27 @@ static void forge_index_offset(struct forged *g)
 	forge_begin(g, 2, 9);
 	forge_page(g, 3, false);
 	forge_index(g, 3, 101, g->f.size - 101);
+	forge_end(g, 0, LTX_FLAG);
+}
+static void forge_index_offset_alone(struct forged *g)
+{
+	forge_begin(g, 2, 9);
+	forge_page(g, 3, false);
+	forge_index(g, 3, 101, g->f.size - 100);
+	forge_end(g, 0, LTX_FLAG);
+}
+static void forge_index_ends_twice(struct forged *g)
+{
+	forge_begin(g, 2, 9);
+	forge_page(g, 3, true);
+	assert_int_equal(fz_buf_add(&g->index, "\0\x05", 2), 0);
+	forge_end(g, 0, LTX_FLAG);
+}
+static void forge_end_mark(struct forged *g)
+{
+	forge_begin(g, 2, 9);
+	forge_page(g, 3, true);
+	g->bad_end_mark = true;
 	forge_end(g, 0, LTX_FLAG);
 }
 static void forge_index_huge_offset(struct forged *g)

@@ -101,12 +101,46 @@ static struct primary_target_conf levelled(struct fix *f)
 	return c;
 }
 
+/* How often the lanes were woken so far. */
+static unsigned long wake_ups(void)
+{
+	unsigned long sum = 0, threads = 0;
+	struct dirent *e;
+	DIR *d = opendir("/proc/self/task");
+
+	assert_non_null(d);
+	while ((e = readdir(d))) {
+		char path[400], line[200];
+		bool ours = false;
+		FILE *in;
+
+		snprintf(path, sizeof(path), "/proc/self/task/%s/status", e->d_name);
+		in = e->d_name[0] == '.' ? NULL : fopen(path, "r");
+		while (in && fgets(line, sizeof(line), in)) {
+			unsigned long n;
+
+			if (strncmp(line, "Name:", 5) == 0)
+				ours = strstr(line, "ship-") || strstr(line, "level-");
+			if (ours && sscanf(line, "voluntary_ctxt_switches: %lu", &n) == 1) {
+				sum += n;
+				threads++;
+			}
+		}
+		if (in)
+			fclose(in);
+	}
+	closedir(d);
+	assert_int_equal(threads, 2);
+	return sum;
+}
+
 static void test_levels(void **state)
 {
 	struct fix *f = *state;
 	struct primary_target_conf c = levelled(f);
 	uint64_t end = fz_mono_ns() + UINT64_C(1500) * 1000000;
 	struct judge j;
+	unsigned long woken;
 	double n;
 
 	c.append_only = true;
@@ -136,6 +170,9 @@ static void test_levels(void **state)
 		n = requests(f);
 		usleep(600000);
 	} while (requests(f) != n);
+	woken = wake_ups();
+	usleep(300000);
+	assert_int_equal(wake_ups(), woken);
 	fix_stop(f, 0);
 	fix_start(f, &c);
 	usleep(300000);
@@ -522,6 +559,154 @@ static void test_retention(void **state)
 	judge_all(f, f->db.txid, f->db.txid);
 }
 
+/* A size limit below what all tiers would hold: the oldest go first, the newest tier stays whole. */
+static bool small_enough(struct fix *f)
+{
+	struct fz_store_list l = {0};
+	uint64_t sum = 0;
+
+	OK(fz_store_list(f->look, "app.db/", NULL, false, &l, &f->err));
+	for (size_t i = 0; i < l.n; i++)
+		sum += l.v[i].size_bytes;
+	fz_store_list_fini(&l);
+	fix_commit(f);
+	return sum < 400000 && sum > 0 && f->db.txid > 900;
+}
+
+static void test_keep_bytes(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = levelled(f);
+
+	c.keep_commits_ms = 400;
+	c.keep_bytes = 300000;
+	c.delete_grace_ms = 1;
+	c.snapshot_interval_ms = 300;
+	fix_start(f, &c);
+	while (f->db.txid < 900) {
+		fix_commit(f);
+		usleep(3000);
+	}
+	fix_until(f, small_enough, "a store of the wanted size");
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	judge_all(f, f->db.txid - 10, f->db.txid);
+}
+
+/* With the month's requests used up, packs wait; an explicit sync does not. */
+static void test_requests_per_month(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = encrypted(f);
+
+	c.requests_per_month = 300; /* 10 at once */
+	fix_start(f, &c);
+	for (int i = 0; i < 12; i++) {
+		fix_commit(f);
+		OK(primary_ship_sync(f->ship, 30000, &f->err));
+	}
+	assert_true(fix_status_number(f, "requests") >= 13);
+	fix_commit(f);
+	fix_stop(f, 0);
+	fix_start(f, &c); /* a restart refills nothing */
+	do
+		fix_commit(f);
+	while (fix_status_number(f, "ship_interval_ms") < 1000000);
+	assert_int_equal(fix_status_number(f, "requests"), 0);
+	assert_true(fix_status_number(f, "lag_txns") >= 2);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	judge_all(f, 1, f->db.txid);
+}
+
+/* What the last worker shipped within its grace needs no next one. */
+static void test_stop_ships(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = encrypted(f);
+
+	c.ship_interval_ms = 3600000;
+	fix_start(f, &c);
+	for (int i = 0; i < 10; i++)
+		fix_commit(f);
+	fix_stop(f, 30000);
+	judge_all(f, 1, 10);
+}
+
+/* A pack goes before its interval once it is large. */
+static bool arrived(struct fix *f)
+{
+	struct judge j;
+	bool yes;
+
+	judge_read(f, &j, NULL);
+	yes = j.last > 0;
+	judge_fini(&j);
+	return yes;
+}
+
+static void test_ship_bytes(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = encrypted(f);
+
+	c.ship_interval_ms = 3600000;
+	c.ship_bytes = 20000;
+	fix_start(f, &c);
+	for (int i = 0; i < 100; i++)
+		fix_commit(f);
+	fix_until(f, arrived, "a large pack");
+}
+
+/* A removed log takes its cursor with it. */
+static bool no_cursor(struct fix *f)
+{
+	struct dirent *e;
+	bool none = true;
+	char path[128];
+	DIR *d;
+
+	fix_commit(f); /* the lane looks when something happens */
+	snprintf(path, sizeof(path), "%s/state/ship", f->dir);
+	d = opendir(path);
+	assert_non_null(d);
+	while ((e = readdir(d))) {
+		char sub[400];
+		struct dirent *g;
+		DIR *dd;
+
+		snprintf(sub, sizeof(sub), "%s/%s", path, e->d_name);
+		dd = e->d_name[0] == '.' ? NULL : opendir(sub);
+		while (dd && (g = readdir(dd)))
+			none &= strncmp(g->d_name, "gone.db.", 8) != 0;
+		if (dd)
+			closedir(dd);
+	}
+	closedir(d);
+	return none;
+}
+
+static void test_removed_log(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = encrypted(f);
+	struct ltx_log *keep = f->log;
+
+	OK(ltx_logset_get(f->set, "gone.db", true, &f->log, &f->err));
+	fix_commit(f);
+	fix_start(f, &c);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	OK(ltx_log_set_ended(f->log, fz_now_ms(), &f->err));
+	while (ltx_logset_remove(f->set, f->log, &f->err) < 0) /* a lane may hold it for a moment */
+		usleep(1000);
+	ltx_log_put(f->log);
+	f->log = keep;
+	f->db.txid = 0;
+	f->db.sum = LTX_EMPTY_DB;
+	f->db.commit = 0;
+	fix_until(f, no_cursor, "the end of a cursor");
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	judge_all(f, 1, f->db.txid);
+}
+
 /* Deleted and made again: a new lineage beside the old one. */
 static void test_new_lineage(void **state)
 {
@@ -572,6 +757,11 @@ int main(void)
 	        cmocka_unit_test_setup_teardown(test_new_epoch, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_two_targets, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_retention, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_keep_bytes, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_requests_per_month, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_stop_ships, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_ship_bytes, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_removed_log, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_new_lineage, setup, teardown),
 	};
 
