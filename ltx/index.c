@@ -68,14 +68,10 @@ static int check_entry(const struct ltx_index_iter *it, const struct ltx_index_e
                        uint64_t frame_bytes, struct fz_err *err)
 {
 	const struct ltx_header *h = &it->header;
-	uint32_t next = it->prev_pgno + 1, lock = ltx_lock_page(h->page_size);
 
-	if (pgno <= it->prev_pgno || pgno > h->commit || pgno == lock)
+	if (pgno <= it->prev_pgno || pgno > h->commit || pgno == ltx_lock_page(h->page_size))
 		return fz_fail(err, FZ_ECORRUPT, "page index: page %llu after page %u of %u", (unsigned long long)pgno,
 		               it->prev_pgno, h->commit);
-	if (ltx_is_snapshot(h) && pgno != next + (next == lock))
-		return fz_fail(err, FZ_ECORRUPT, "page index: page %llu after page %u in a snapshot",
-		               (unsigned long long)pgno, it->prev_pgno);
 	if (e->off_bytes != it->next_off || frame_bytes <= LTX_FRAME_HEAD ||
 	    frame_bytes > (uint64_t)LTX_FRAME_MAX(h->page_size) ||
 	    frame_bytes > it->index_off - LTX_FRAME_HEAD - it->next_off)

@@ -143,8 +143,7 @@ static int scan_input(struct merge *m, uint64_t i, bool first_scan, struct fz_er
 	if (rc < 0)
 		return rc;
 
-	complete = ltx_is_snapshot(&it.header) || (i > 0 && it.header.page_size != m->header.page_size) ||
-	           (i > 0 && i == m->start);
+	complete = ltx_is_snapshot(&it.header) || (i > 0 && it.header.page_size != m->header.page_size);
 	/* of what came before the first input nothing is known: its growth cannot be checked */
 	prev_commit = complete ? 0 : i == 0 ? it.header.commit : m->header.commit;
 	if (complete) {
