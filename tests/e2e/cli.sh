@@ -142,6 +142,7 @@ is "$(json 'd["targets"][0]["txid"]')" "$txid"
 is "$(json '[type(d["targets"][0][k]).__name__ for k in ("lag_seconds", "lag_bytes")]')" "['int', 'int']"
 is "$(json 'd["targets"][0]["last_error"] or ""')" ""
 is "$(json 'd["databases"][0]["name"] + str(len(d["databases"][0]["checksum"])) + d["databases"][0]["time"][-1]')" "a.db16Z"
+is "$(json 'd["targets"][0]["name"]')" "dir:$W/store"
 is "$(json 'd["restarts"]')" 0
 kill -0 "$(json 'd["worker_pid"]')" || bad "worker_pid is no process"
 sql() { sqlite3 "$1" "SELECT group_concat(x) FROM t"; }

@@ -97,7 +97,8 @@ def main():
         at = counter()
         note("C", n, nonce, digest(), at)
         if rnd.random() < 0.08 and conf["journal"] == "WAL":
-            con.execute("PRAGMA wal_checkpoint(%s)" % rnd.choice(["PASSIVE", "FULL", "RESTART", "TRUNCATE"])).fetchall()
+            con.execute("PRAGMA wal_checkpoint(%s)" % rnd.choice(
+                ["PASSIVE"] if reader else ["PASSIVE", "FULL", "RESTART", "TRUNCATE"])).fetchall()
         if rnd.random() < conf["vacuum"] and not reader:
             if rnd.random() < 0.3 and conf["journal"] != "WAL":
                 con.execute("PRAGMA page_size=%d" % rnd.choice([512, 1024, 4096, 8192]))

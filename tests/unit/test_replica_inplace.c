@@ -416,6 +416,79 @@ static void test_after_a_crash(void **state)
 	sql(live, "PRAGMA integrity_check", "ok");
 }
 
+/* A header of the wal-index that is torn, as by a kill between its two copies: the next writer recovers. */
+static void test_torn_index(void **state)
+{
+	struct replica_inplace_result r;
+	struct conn c;
+	uint8_t b;
+	char p[80];
+	int fd;
+
+	(void)state;
+	make("WAL", 4096);
+	c = conn_open(live);
+	ASK(&c, "UPDATE t SET v='x' WHERE id=1; INSERT INTO later VALUES(2); SELECT count(*) FROM later", "2");
+	snprintf(p, sizeof(p), "%s-shm", live);
+	fd = open(p, O_RDWR);
+	assert_int_equal(pread(fd, &b, 1, 16), 1);
+	b ^= 1;
+	assert_int_equal(pwrite(fd, &b, 1, 16), 1);
+	close(fd);
+	must(2000, &r);
+	index_is_sqlites();
+	ASK(&c, DIGEST, "300:36000.0:old:old");
+	ASK(&c, "INSERT INTO t VALUES(7777,'old',''); PRAGMA integrity_check", "ok");
+	conn_close(&c, 0);
+}
+
+/* More frames than the first regions of the wal-index hold, before and by the restore; then a checkpoint of it all. */
+static void test_many_frames(void **state)
+{
+	struct replica_inplace_result r;
+	struct conn c, reader;
+
+	(void)state;
+	make("WAL", 512);
+	c = conn_open(other);
+	ask(&c, "PRAGMA page_size=512");
+	ASK(&c, "CREATE TABLE t(id INTEGER PRIMARY KEY, tag TEXT, v TEXT)", "ok");
+	ASK(&c, FILL("old", 20000), "ok");
+	(void)unlink(restored);
+	{
+		char text[128];
+
+		snprintf(text, sizeof(text), "VACUUM INTO '%s'", restored);
+		ASK(&c, text, "ok");
+	}
+	conn_close(&c, 0);
+	(void)unlink(other);
+	c = conn_open(live);
+	ask(&c, "PRAGMA wal_autocheckpoint=0");
+	for (int i = 0; i < 5; i++)
+		ASK(&c, "INSERT INTO t SELECT NULL, 'new', hex(randomblob(400)) FROM t WHERE id<1500", "ok");
+	reader = conn_open(live);
+	ask(&reader, "BEGIN; SELECT count(*) FROM t");
+	must(5000, &r);
+	assert_true(r.changed_pages > 4200);
+	index_is_sqlites();
+	ASK(&c, DIGEST, "20000:2400000.0:old:old");
+	ASK(&c, "INSERT INTO t SELECT NULL, 'old', hex(randomblob(60)) FROM t", "ok");
+	index_is_sqlites();
+	ASK(&reader, "SELECT max(tag) FROM t", "new");
+	ASK(&reader, "COMMIT", "ok");
+	ASK(&reader, DIGEST, "40000:4800000.0:old:old");
+	ASK(&c, "PRAGMA wal_checkpoint(TRUNCATE)", "0");
+	must(5000, &r); /* into an empty WAL */
+	index_is_sqlites();
+	ASK(&reader, DIGEST, "20000:2400000.0:old:old");
+	ASK(&c, "PRAGMA wal_checkpoint(TRUNCATE)", "0");
+	ASK(&c, "PRAGMA integrity_check", "ok");
+	ASK(&reader, "PRAGMA integrity_check", "ok");
+	conn_close(&c, 0);
+	conn_close(&reader, 0);
+}
+
 static void test_busy(void **state)
 {
 	static const char *const names[] = {"WAL", "DELETE"};
@@ -571,6 +644,9 @@ static void test_busy_neighbours(void **state)
 			if (sqlite3_open(live, &db) != SQLITE_OK)
 				_exit(2);
 			sqlite3_busy_timeout(db, 20000);
+			/* the writer checkpoints and restarts the WAL all the time */
+			sqlite3_exec(db, i == 2 ? "PRAGMA wal_autocheckpoint=5" : "PRAGMA wal_autocheckpoint=0", NULL,
+			             NULL, NULL);
 			while (read(stop[0], &c, 1) < 0 || rounds < 3) {
 				sqlite3_stmt *q = NULL;
 				int rc;
@@ -629,6 +705,8 @@ int main(void)
 	        cmocka_unit_test_setup_teardown(test_open_connections, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_nobody_there, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_after_a_crash, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_torn_index, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_many_frames, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_busy, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_empty_live, setup, teardown),

@@ -14,7 +14,7 @@ static struct replica_source *source(struct hist *h, bool with_key)
 	struct replica_source *s = NULL;
 	struct fz_err err = {0};
 
-	hist_store(h); /* the source owns one */
+	/* the source owns the store; the history gets another one */
 	assert_int_equal(replica_source_store(&s, h->store, with_key ? &h->ids : NULL, &err), 0);
 	hist_store(h);
 	return s;
@@ -42,7 +42,6 @@ static int restore(struct hist *h, const struct replica_restore_conf *base, stru
 
 	snprintf(out_path, sizeof(out_path), "%s/out.db", h->dir);
 	conf.output = out_path;
-	fz_store_close(h->store);
 	s = source(h, true);
 	rc = replica_restore(s, &conf, r, err);
 	replica_source_close(s);
@@ -185,7 +184,6 @@ static void test_output(void **state)
 	snprintf(out_path, sizeof(out_path), "%s/out.db", h.dir);
 	snprintf(wal, sizeof(wal), "%s-wal", out_path);
 	conf.output = out_path;
-	fz_store_close(h.store);
 	s = source(&h, true);
 	assert_int_equal(fz_write_file(AT_FDCWD, out_path, "mine", 4, 0640, &err), 0);
 	assert_int_equal(replica_restore(s, &conf, &r, &err), -FZ_EEXISTS);
