@@ -94,7 +94,19 @@ static void stop_using(struct fs_open *o)
 		fs_capture_file_close(o->file);
 	o->file = NULL;
 	fz_close(&o->fd);
-	o->live = false;
+}
+
+/* The last user of a file that is not open any more. Needs o->mu. */
+static void end_use(struct fs_session *s, struct fs_open *o)
+{
+	struct stat st;
+	bool gone_db =
+	        o->file && fs_capture_file_role(o->file) == FS_ROLE_DB && fstat(o->fd, &st) == 0 && st.st_nlink <= 1;
+
+	stop_using(o);
+	settle_closed(s, o->node);
+	if (gone_db)
+		fs_super_sweep();
 }
 
 void fs_open_put(struct fs_session *s, struct fs_open *o)
@@ -113,18 +125,13 @@ void fs_open_put(struct fs_session *s, struct fs_open *o)
 
 	pthread_mutex_lock(&o->mu);
 	fs_table_lock(&s->tab);
-	last = o->users == 1 && !nopen_locked(s, o->node);
+	/* From here on a new user finds it closed, and opens it again once we are through with mu. */
+	last = o->users == 1 && !nopen_locked(s, o->node) && o->live;
+	if (last)
+		o->live = false;
 	fs_table_unlock(&s->tab);
-	if (last && o->live) {
-		struct stat st;
-		bool gone_db = o->file && fs_capture_file_role(o->file) == FS_ROLE_DB;
-
-		gone_db = gone_db && fstat(o->fd, &st) == 0;
-		stop_using(o);
-		settle_closed(s, o->node);
-		if (gone_db && st.st_nlink <= 1)
-			fs_super_sweep();
-	}
+	if (last)
+		end_use(s, o);
 	fs_table_lock(&s->tab);
 	if (--o->users == 0 && !nopen_locked(s, o->node) && !o->live) {
 		struct fs_open **p = shard(s, o->node);
@@ -245,9 +252,9 @@ int fs_open_start(struct fs_session *s, struct fs_open *o, int fd, bool created,
 	n = fs_node_get_locked(&s->tab, o->node);
 	if (n)
 		n->fs_mode = (uint8_t)mode;
-	fs_table_unlock(&s->tab);
 	o->mode = mode;
 	o->live = true;
+	fs_table_unlock(&s->tab);
 	return 0;
 out:
 	stop_using(o);

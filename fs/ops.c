@@ -91,24 +91,26 @@ int fs_node_stat(struct fs_session *s, uint64_t node, struct stat *st)
 	char path[PATH_MAX];
 	struct fs_cell *n;
 	bool hidden = false, dead = false;
-	uint32_t mode = 0;
 	int rc = 0;
 
+	memset(st, 0, sizeof(*st));
 	fs_table_lock(&s->tab);
 	n = fs_node_get_locked(&s->tab, node);
 	if (n) {
 		hidden = n->flags & FS_CELL_HIDDEN;
 		dead = n->flags & FS_CELL_DEAD;
-		mode = n->mode;
+		st->st_mode = n->mode;
+		st->st_uid = n->uid;
+		st->st_gid = n->gid;
+		st->st_ino = n->ino;
 	}
 	fs_table_unlock(&s->tab);
 	if (o && o->live) {
 		rc = fstat(o->fd, st) < 0 ? -errno : 0;
 	} else if (!n) {
 		rc = -ESTALE;
-	} else if (dead) { /* somebody's working directory, or an O_PATH descriptor */
-		memset(st, 0, sizeof(*st));
-		st->st_mode = mode;
+	} else if (dead) {
+		rc = 0; /* somebody's working directory, or an O_PATH descriptor: what it was last */
 	} else {
 		pthread_rwlock_rdlock(&s->tab.ns);
 		rc = fs_path(s, node, path);

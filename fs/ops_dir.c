@@ -287,8 +287,12 @@ static enum fs_loss prepare_loss(struct fs_session *s, uint64_t node, uint64_t p
 	} else if (n && st->st_nlink == 1) {
 		loss = FS_LOSS_GONE;
 	}
-	if (n && loss == FS_LOSS_GONE)
+	if (n && loss == FS_LOSS_GONE) {
+		n->mode = st->st_mode;
+		n->uid = st->st_uid;
+		n->gid = st->st_gid;
 		fs_node_set_dead_locked(&s->tab, n, true);
+	}
 	fs_table_unlock(&s->tab);
 	return loss;
 }
@@ -336,10 +340,10 @@ static int do_unlink(struct fs_session *s, uint64_t parent, const char *name, bo
 	if (rc < 0)
 		return rc;
 	in.node = known(s, parent, name, &st);
-	if (in.node)
-		o = fs_open_get(s, in.node, false);
+	if (in.node && S_ISREG(st.st_mode)) /* made if need be: an OPEN must not slip in between */
+		o = fs_open_get(s, in.node, true);
 	ev.path = path;
-	ev.file = o ? o->file : NULL;
+	ev.file = o && o->live ? o->file : NULL;
 	rc = dir ? 0 : fs_capture_before(s->capture, &ev);
 	if (rc < 0)
 		goto out;
@@ -454,8 +458,8 @@ static int do_rename(struct fs_session *s, uint64_t parent, const char *name, ui
 	in.node2 = exists ? known(s, parent2, name2, &target) : 0;
 	in.dev = st.st_dev;
 	in.ino = st.st_ino;
-	if (in.node2)
-		o = fs_open_get(s, in.node2, false);
+	if (in.node2 && S_ISREG(target.st_mode))
+		o = fs_open_get(s, in.node2, true);
 	ev.path = from;
 	ev.path2 = to;
 	rc = fs_capture_before(s->capture, &ev);

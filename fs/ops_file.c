@@ -359,20 +359,60 @@ static void pick_time(struct timespec *out, const struct timespec *in, int set, 
 		*out = *in;
 }
 
-/* Owner, mode, times: through an O_PATH descriptor, so that a symbolic link is never followed. */
+/* A descriptor to change the node's attributes through: an O_PATH one where the file is not open, so that a symbolic link
+ * is never followed. -ENOENT: a directory that was removed and still is somebody's. */
+static int attr_fd(struct fs_session *s, uint64_t node)
+{
+	struct fs_open *o = fs_open_get(s, node, false);
+	char path[PATH_MAX];
+	struct fs_cell *n;
+	int fd;
+
+	if (o && o->live) {
+		fd = fcntl(o->fd, F_DUPFD_CLOEXEC, 0);
+		fd = fd < 0 ? -errno : fd;
+	} else {
+		pthread_rwlock_rdlock(&s->tab.ns);
+		fs_table_lock(&s->tab);
+		n = fs_node_get_locked(&s->tab, node);
+		fd = n && (n->flags & FS_CELL_DEAD) ? -ENOENT : fs_node_path_locked(&s->tab, node, path);
+		fs_table_unlock(&s->tab);
+		if (fd == 0)
+			fd = fs_root_open(s, path, O_PATH | O_NOFOLLOW, 0);
+		pthread_rwlock_unlock(&s->tab.ns);
+	}
+	fs_open_put(s, o);
+	return fd;
+}
+
+static void set_dead(struct fs_session *s, uint64_t node, const struct stat *a, int set)
+{
+	struct fs_cell *n;
+
+	fs_table_lock(&s->tab);
+	n = fs_node_get_locked(&s->tab, node);
+	if (n && (set & FUSE_SET_ATTR_MODE))
+		n->mode = (n->mode & S_IFMT) | (a->st_mode & 07777);
+	if (n && (set & FUSE_SET_ATTR_UID))
+		n->uid = a->st_uid;
+	if (n && (set & FUSE_SET_ATTR_GID))
+		n->gid = a->st_gid;
+	fs_table_unlock(&s->tab);
+}
+
+/* Owner, mode, times. */
 static int set_rest(struct fs_session *s, uint64_t node, const struct stat *a, int set)
 {
-	char path[PATH_MAX], proc[64];
 	struct timespec t[2];
-	int fd, rc = 0;
+	char proc[64];
+	int fd = attr_fd(s, node), rc = 0;
 
-	pthread_rwlock_rdlock(&s->tab.ns);
-	rc = fs_path(s, node, path);
-	fd = rc < 0 ? rc : fs_root_open(s, path, O_PATH | O_NOFOLLOW, 0);
-	pthread_rwlock_unlock(&s->tab.ns);
+	if (fd == -ENOENT) {
+		set_dead(s, node, a, set);
+		return 0;
+	}
 	if (fd < 0)
 		return fd;
-	rc = 0;
 	if (set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) {
 		uid_t uid = set & FUSE_SET_ATTR_UID ? a->st_uid : (uid_t)-1;
 		gid_t gid = set & FUSE_SET_ATTR_GID ? a->st_gid : (gid_t)-1;

@@ -42,8 +42,9 @@ struct fs_cell {
 	uint64_t nlookup;        /* what the kernel may still FORGET; too high after a death, never too low */
 	uint32_t nopen;          /* OPEN and CREATE less RELEASE */
 	int32_t backing_id;      /* passthrough; 0 = none */
-	uint32_t mode;           /* st_mode */
-	uint8_t fs_mode;         /* enum fs_mode while open */
+	uint32_t mode; /* st_mode; with uid and gid of a removed directory that somebody still holds, its last */
+	uint32_t uid, gid;
+	uint8_t fs_mode; /* enum fs_mode while open */
 	uint8_t flags;
 	uint16_t name_len;
 	char name[FS_NAME_SIZE]; /* NUL-terminated */
