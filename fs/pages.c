@@ -135,15 +135,21 @@ static void sort(struct fs_page *e, size_t n, int depth)
 			swap(&e[j], &e[j - 1]);
 }
 
-void fs_pages_sort(struct fs_pages *p, uint32_t max_pgno, uint32_t skip)
+void fs_pages_order(struct fs_pages *p)
 {
-	size_t n = 0;
 	bool sorted = true;
 
 	for (size_t i = 1; i < p->n && sorted; i++)
 		sorted = !less(&p->e[i], &p->e[i - 1]);
 	if (!sorted)
 		sort(p->e, p->n, 64);
+}
+
+void fs_pages_sort(struct fs_pages *p, uint32_t max_pgno, uint32_t skip)
+{
+	size_t n = 0;
+
+	fs_pages_order(p);
 	for (size_t i = 0; i < p->n; i++) {
 		if (p->e[i].pgno > max_pgno || p->e[i].pgno == skip)
 			continue;

@@ -24,6 +24,8 @@ void fs_pages_init(struct fs_pages *p, int dirfd);
 int fs_pages_add(struct fs_pages *p, uint32_t pgno, uint32_t frame, struct fz_err *err) FZ_MUST_CHECK;
 /* Ascending page numbers; of equal ones the highest frame stays. Pages above max_pgno and `skip` (0 = none) are dropped. */
 void fs_pages_sort(struct fs_pages *p, uint32_t max_pgno, uint32_t skip);
+/* Ascending page numbers, then frames; nothing is dropped. */
+void fs_pages_order(struct fs_pages *p);
 /* In a sorted list; NULL when absent. */
 const struct fs_page *fs_pages_find(const struct fs_pages *p, uint32_t pgno);
 void fs_pages_reset(struct fs_pages *p); /* n = 0; a temporary file is given up */

@@ -27,8 +27,8 @@ struct fs_sums_head {
 	uint32_t wal_salt[2];
 	uint32_t pos_salt[2], pos_frame; /* captured up to this frame of that WAL */
 	uint8_t last_frame[24];          /* its header */
-	uint32_t rolling;                /* 1: a roll-forward to the log's tail is under way; redo it */
-	uint32_t unsure;                 /* 1: a compare of all pages has not finished */
+	uint64_t rolling_txid; /* not 0: a roll-forward from the state at (this - 1) to the log's tail is under way */
+	uint32_t unsure;       /* 1: a compare of all pages has not finished */
 };
 struct fs_sums;
 
