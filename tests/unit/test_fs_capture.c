@@ -495,5 +495,6 @@ int main(void)
 
 	fz_log_init("test", FZ_LOG_WARN);
 	vfs_install();
+	cmocka_set_test_filter(getenv("ONLY"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
