@@ -204,16 +204,21 @@ def run(base):
     p.add_argument("--seconds", type=float, default=float(os.environ.get("TORTURE_SECONDS", "60")))
     p.add_argument("--seed", type=int, default=int(os.environ.get("TORTURE_SEED", "0")) or int(time.time()))
     p.add_argument("--rounds", type=int, default=1 << 30)
+    p.add_argument("--keep-going", action="store_true", help="tell every seed that fails")
     args = p.parse_args()
     print("torture: seed %d, %.0f s (repeat a round with --seed N --rounds 1)" % (args.seed, args.seconds), flush=True)
-    end, number = time.monotonic() + args.seconds, 0
+    end, number, failed = time.monotonic() + args.seconds, 0, []
     while number < args.rounds and (time.monotonic() < end or number == 0):
         seed = args.seed + number
         try:
             print("  seed %d: %s" % (seed, one_round(base, number, seed)), flush=True)
         except (Failure, sqlite3.Error, OSError, subprocess.SubprocessError) as e:
-            raise Failure("seed %d: %s" % (seed, e))
+            if not args.keep_going:
+                raise Failure("seed %d: %s" % (seed, e))
+            print("  FAIL seed %d: %s" % (seed, e), flush=True)
+            failed.append(seed)
         number += 1
+    need(not failed, "%d of %d rounds failed: seeds %s", len(failed), number, failed)
 
 
 if __name__ == "__main__":

@@ -256,7 +256,9 @@ static void shapes(void **state)
 
 		make_world(&w, true);
 		db = open_db(&w, "a.db");
-		sql(db, "PRAGMA auto_vacuum = %d; CREATE TABLE t(id INTEGER PRIMARY KEY, b)", av);
+		sql(db, "PRAGMA auto_vacuum = %d", av);
+		note(h, db);
+		sql(db, "CREATE TABLE t(id INTEGER PRIMARY KEY, b)");
 		note(h, db);
 		for (int round = 0; round < 6; round++) {
 			sql(db, "PRAGMA journal_mode = %s", round % 2 ? "WAL" : "TRUNCATE");
