@@ -102,7 +102,8 @@ static int next_of_store(struct replica_commits *c, struct replica_commit *out, 
 			rc = next_of_pack(c, out, err);
 			if (rc)
 				goto found;
-			c->object->reach = c->cur ? c->cur : 1; /* nothing more to be had from it */
+			c->object->reach = c->cur; /* nothing more to be had from it */
+			c->object->bad = !c->cur;
 			close_pack(c);
 		}
 		c->object = replica_plan_next(&c->catalog, l, c->cur, &gap);

@@ -356,8 +356,10 @@ static int check_lineage(struct verify *v, struct replica_catalog *c, const stru
 		} else {
 			rc = check_object(v, o, true, err);
 		}
-		if (rc == 0 && v->cur == before) /* nothing in it counts */
-			o->reach = before ? before : 1;
+		if (rc == 0 && v->cur == before) { /* nothing in it counts */
+			o->reach = before;
+			o->bad = !before;
+		}
 	}
 	for (size_t i = 0; rc == 0 && i < l->n; i++) {
 		o = &c->objects[l->first + i];
