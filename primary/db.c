@@ -337,14 +337,14 @@ static void acknowledge(struct primary_target *t, struct primary_db *db, const s
 }
 
 /* Builds the next pack; without room on the disk, a small one in memory. */
-static int build(struct primary_target *t, struct primary_db *db, struct ltx_log *log, int dirfd, uint64_t from,
-                 uint64_t max_txid, struct primary_spool *spool, struct fz_err *err)
+static int build(struct primary_target *t, struct primary_db *db, struct ltx_log *log, int dirfd, uint32_t epoch,
+                 uint64_t from, uint64_t max_txid, struct primary_spool *spool, struct fz_err *err)
 {
 	struct primary_pack_limit limit = {.max_txid = max_txid,
 	                                   .max_bytes = t->conf.ship_bytes * 4,
 	                                   .max_entries = PACK_ENTRIES,
 	                                   .window_ms = t->levels.window_ms[LTX_L_PACK_MINUTE]};
-	struct ltx_name name = {.level = LTX_L_PACK, .epoch = db->cur.epoch, .encrypted = t->conf.n_recipients > 0};
+	struct ltx_name name = {.level = LTX_L_PACK, .epoch = epoch, .encrypted = t->conf.n_recipients > 0};
 	struct primary_pack_result r;
 	enum primary_spool_kind kind = PRIMARY_SPOOL_OBJECT;
 	int rc;
@@ -375,14 +375,17 @@ static int build(struct primary_target *t, struct primary_db *db, struct ltx_log
 /* The log cannot go on from the cursor: a snapshot will. */
 static void found_gap(struct primary_target *t, struct primary_db *db, const struct fz_err *why)
 {
+	uint64_t txid;
+
 	pthread_mutex_lock(&t->mu);
-	if (db->cur.txid > 0)
-		fz_warn("%s: gap after transaction %llu at %s (%s); a snapshot heals it", db->name,
-		        (unsigned long long)db->cur.txid, fz_store_url(t->store), why->text);
+	txid = db->cur.txid;
 	db->gap = true;
 	db->cur.anchor_wait = true;
 	db->cur.levels.need_snapshot = true;
 	pthread_mutex_unlock(&t->mu);
+	if (txid > 0)
+		fz_warn("%s: gap after transaction %llu at %s (%s); a snapshot heals it", db->name,
+		        (unsigned long long)txid, fz_store_url(t->store), why->text);
 	(void)primary_db_save(t, db);
 }
 
@@ -393,6 +396,7 @@ int primary_db_ship(struct primary_target *t, struct primary_db *db, struct ltx_
 	struct ltx_log_info info;
 	struct fz_src *src = NULL;
 	uint64_t from, bytes;
+	uint32_t epoch;
 	bool gap;
 	int dirfd = -1, rc;
 
@@ -403,6 +407,7 @@ int primary_db_ship(struct primary_target *t, struct primary_db *db, struct ltx_
 	ltx_log_info(log, &info);
 	pthread_mutex_lock(&t->mu);
 	from = db->cur.txid + 1;
+	epoch = db->cur.epoch;
 	gap = db->gap;
 	pthread_mutex_unlock(&t->mu);
 	if (gap || from > info.tail_txid)
@@ -410,7 +415,7 @@ int primary_db_ship(struct primary_target *t, struct primary_db *db, struct ltx_
 	dirfd = rc = primary_db_dirfd(t, db, err);
 	if (rc < 0)
 		return rc;
-	if (db->spooled.max_txid && (db->spooled.min_txid != from || db->spooled.epoch != db->cur.epoch)) {
+	if (db->spooled.max_txid && (db->spooled.min_txid != from || db->spooled.epoch != epoch)) {
 		primary_spool_drop(dirfd, &db->spooled, false);
 		db->spooled.max_txid = 0;
 	}
@@ -422,7 +427,7 @@ int primary_db_ship(struct primary_target *t, struct primary_db *db, struct ltx_
 	if (db->spooled.max_txid == 0) {
 		rc = info.synced_txid < info.tail_txid ? ltx_log_sync(log, err) : 0;
 		if (rc == 0)
-			rc = build(t, db, log, dirfd, from, info.tail_txid, &spool, err);
+			rc = build(t, db, log, dirfd, epoch, from, info.tail_txid, &spool, err);
 		if (rc == -FZ_EGAP) {
 			found_gap(t, db, err);
 			rc = 0;

@@ -90,7 +90,7 @@ static uint64_t backoff_ns(unsigned failures, int64_t base_ms, int64_t max_ms)
 void primary_target_fail(struct primary_target *t, struct primary_db *db, bool asked, const struct fz_err *err)
 {
 	int64_t base = t->conf.ship_interval_ms < 1000 ? t->conf.ship_interval_ms : 1000;
-	bool denied = err->code == -FZ_EAUTH, tell = false, whole;
+	bool denied = err->code == -FZ_EAUTH, tell = false, whole, fenced;
 	enum primary_state state = denied ? PRIMARY_FAILED : PRIMARY_RETRYING;
 
 	if (err->code == -ECANCELED)
@@ -100,7 +100,8 @@ void primary_target_fail(struct primary_target *t, struct primary_db *db, bool a
 	pthread_mutex_lock(&t->mu);
 	count_requests_locked(t);
 	db->claim_ns = 0;
-	if (db->fenced) {
+	fenced = db->fenced;
+	if (fenced) {
 		tell = db->err.code != err->code;
 		db->err = *err;
 	} else if (whole) {
@@ -121,7 +122,7 @@ void primary_target_fail(struct primary_target *t, struct primary_db *db, bool a
 		struct fz_err e = *err;
 
 		fz_err_prefix(&e, "%s to %s", db->name, target_name(t));
-		fz_log_err(db->fenced ? "fenced" : "shipping waits", &e);
+		fz_log_err(fenced ? "fenced" : "shipping waits", &e);
 	}
 	moved(t);
 }
@@ -178,26 +179,6 @@ static struct primary_db *get_db(struct primary_target *t, const struct ltx_log_
 	return db;
 }
 
-/* Logs that were removed: their cursors go with them. Fast lane. */
-static void forget_gone(struct primary_target *t)
-{
-	pthread_mutex_lock(&t->mu);
-	for (size_t i = 0; i < t->n_dbs;) {
-		struct primary_db *db = t->dbs[i];
-
-		if (db->in_logs || db->slow_busy) {
-			i++;
-			continue;
-		}
-		memmove(&t->dbs[i], &t->dbs[i + 1], (t->n_dbs - i - 1) * sizeof(*t->dbs));
-		t->n_dbs--;
-		if (fz_remove_tree(t->statefd, db->dir, NULL) < 0)
-			fz_debug("%s: could not be removed", db->dir);
-		primary_db_close(db);
-	}
-	pthread_mutex_unlock(&t->mu);
-}
-
 static struct ltx_log *find_log(struct ltx_logset *set, const char *lineage, size_t hint)
 {
 	struct ltx_log_info info;
@@ -216,6 +197,45 @@ static struct ltx_log *find_log(struct ltx_logset *set, const char *lineage, siz
 		ltx_log_put(log);
 	}
 	return NULL;
+}
+
+/* Logs that were removed: their cursors go with them. Missing in two passes and in a search of its own, since the list may
+ * shift while a pass goes through it. Fast lane. */
+static void forget_gone(struct primary_target *t)
+{
+	for (size_t i = 0;; i++) {
+		struct primary_db *db;
+		struct ltx_log *log;
+		bool gone;
+
+		pthread_mutex_lock(&t->mu);
+		db = i < t->n_dbs ? t->dbs[i] : NULL;
+		gone = db && !db->in_logs && db->missing++ > 0 && !db->slow_busy;
+		if (db && db->in_logs)
+			db->missing = 0;
+		pthread_mutex_unlock(&t->mu);
+		if (!db)
+			return;
+		if (!gone)
+			continue;
+		log = find_log(t->ship->logs, db->lineage, i);
+		ltx_log_put(log);
+		if (log)
+			continue;
+		pthread_mutex_lock(&t->mu);
+		gone = !db->slow_busy;
+		if (gone) {
+			memmove(&t->dbs[i], &t->dbs[i + 1], (t->n_dbs - i - 1) * sizeof(*t->dbs));
+			t->n_dbs--;
+		}
+		pthread_mutex_unlock(&t->mu);
+		if (!gone)
+			continue;
+		if (fz_remove_tree(t->statefd, db->dir, NULL) < 0)
+			fz_debug("%s: could not be removed", db->dir);
+		primary_db_close(db);
+		i--;
+	}
 }
 
 /* Bytes of the log above txid, without end when more than limit: one look where both ends lie in one segment. */

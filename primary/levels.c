@@ -43,40 +43,63 @@ static bool caught_up(const struct primary_levels_state *s, int level, int64_t u
 	return s->first_ms[level] < 0 || s->first_ms[level] >= until_ms;
 }
 
+/* ms until level l is due: 0 = now; -1 = not before something else happens. */
+static int64_t due_in(const struct primary_levels_conf *c, const struct primary_levels_state *s, int l,
+                      uint64_t shipped_txid, int64_t now_ms)
+{
+	int64_t end, left;
+
+	if (s->first_ms[l] < 0 || s->from_txid[l] == 0 || s->from_txid[l] > shipped_txid)
+		return -1;
+	end = primary_levels_window_end(c->window_ms[l], s->first_ms[l]);
+	left = end + c->settle_ms - now_ms;
+	if (left > 0)
+		return left;
+	return l < LTX_L_HOUR || caught_up(s, l - 1, end) ? 0 : -1;
+}
+
+static int64_t snapshot_in(const struct primary_levels_conf *c, const struct primary_levels_state *s,
+                           uint64_t shipped_txid, uint64_t db_bytes, int64_t now_ms)
+{
+	uint64_t volume = db_bytes > PRIMARY_LEVELS_VOLUME_MIN ? db_bytes : PRIMARY_LEVELS_VOLUME_MIN;
+	int64_t left = s->snap_ms + c->snapshot_interval_ms - now_ms;
+
+	if (shipped_txid <= s->snap_txid || s->snap_ms == 0)
+		return -1;
+	/* by volume only where a minute ended: at most one a minute, and level 3 can follow it */
+	if (left <= 0 || (s->since_snap_bytes > volume && s->from_txid[LTX_L_MINUTE] > s->snap_txid + 1))
+		return 0;
+	return left;
+}
+
 int primary_levels_due(const struct primary_levels_conf *c, const struct primary_levels_state *s, uint64_t shipped_txid,
                        uint64_t db_bytes, int64_t now_ms, int64_t *wait_ms)
 {
-	static const int order[] = {LTX_L_PACK_MINUTE, LTX_L_MINUTE, LTX_L_PACK_HOUR, LTX_L_HOUR, LTX_L_DAY};
-	int64_t wait = -1;
+	/* The rare ones first: when minutes come faster than they can be worked off, hours and snapshots still happen. Of
+	 * the minutes' two the one that is further behind. */
+	bool merged = s->first_ms[LTX_L_MINUTE] >= 0 && (s->first_ms[LTX_L_PACK_MINUTE] < 0 ||
+	                                                 s->first_ms[LTX_L_MINUTE] < s->first_ms[LTX_L_PACK_MINUTE]);
+	const int order[] = {LTX_L_DAY,
+	                     LTX_L_HOUR,
+	                     LTX_L_PACK_HOUR,
+	                     LTX_L_SNAPSHOT,
+	                     merged ? LTX_L_MINUTE : LTX_L_PACK_MINUTE,
+	                     merged ? LTX_L_PACK_MINUTE : LTX_L_MINUTE};
 
 	*wait_ms = 0;
 	if (s->need_snapshot)
 		return LTX_L_SNAPSHOT;
+	*wait_ms = -1;
 	for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
-		int l = order[i];
-		int64_t end, left;
+		int64_t in = order[i] == LTX_L_SNAPSHOT ? snapshot_in(c, s, shipped_txid, db_bytes, now_ms)
+		                                        : due_in(c, s, order[i], shipped_txid, now_ms);
 
-		if (s->first_ms[l] < 0 || s->from_txid[l] == 0 || s->from_txid[l] > shipped_txid)
-			continue;
-		end = primary_levels_window_end(c->window_ms[l], s->first_ms[l]);
-		left = end + c->settle_ms - now_ms;
-		if (left <= 0 && (l < LTX_L_HOUR || caught_up(s, l - 1, end)))
-			return l;
-		if (left < 1) /* the level below comes first: it has a wait of its own */
-			continue;
-		if (wait < 0 || left < wait)
-			wait = left;
+		if (in == 0) {
+			*wait_ms = 0;
+			return order[i];
+		}
+		if (in > 0 && (*wait_ms < 0 || in < *wait_ms))
+			*wait_ms = in;
 	}
-	if (shipped_txid > s->snap_txid && s->snap_ms > 0) {
-		uint64_t volume = db_bytes > PRIMARY_LEVELS_VOLUME_MIN ? db_bytes : PRIMARY_LEVELS_VOLUME_MIN;
-		int64_t left = s->snap_ms + c->snapshot_interval_ms - now_ms;
-
-		/* by volume only where a minute ended: at most one a minute, and level 3 can follow it */
-		if (left <= 0 || (s->since_snap_bytes > volume && s->from_txid[LTX_L_MINUTE] > s->snap_txid + 1))
-			return LTX_L_SNAPSHOT;
-		if (wait < 0 || left < wait)
-			wait = left;
-	}
-	*wait_ms = wait;
 	return 0;
 }

@@ -104,6 +104,7 @@ static void acknowledge(struct primary_target *t, struct primary_db *db, struct 
                         const struct primary_place *at, const struct ltx_name *n)
 {
 	struct primary_levels_state *l = &db->cur.levels;
+	uint64_t db_bytes;
 	bool healed;
 	int64_t ms;
 
@@ -130,13 +131,14 @@ static void acknowledge(struct primary_target *t, struct primary_db *db, struct 
 			l->first_ms[n->level] = fz_now_ms();
 	}
 	db->news = true;
+	db_bytes = db->db_bytes;
 	pthread_mutex_unlock(&t->mu);
 	if (healed)
 		restart_levels(t, db, log, n->max_txid, LTX_L_MINUTE);
 	(void)primary_db_save(t, db);
 	primary_spool_drop(at->dirfd, n, false);
 	if (n->level >= LTX_L_MINUTE)
-		primary_plain_tidy(at, n, db->db_bytes);
+		primary_plain_tidy(at, n, db_bytes);
 }
 
 /* ---- steps ------------------------------------------------------------------------------------------------------- */
@@ -374,7 +376,7 @@ int primary_maintain(struct primary_target *t, struct primary_db *db, struct ltx
 	struct ltx_name name = {.level = 0};
 	struct primary_cursor c;
 	int64_t wait;
-	bool retain;
+	bool retain, stale;
 	int rc, level;
 
 	*asked = false;
@@ -386,10 +388,11 @@ int primary_maintain(struct primary_target *t, struct primary_db *db, struct ltx
 		return rc;
 	pthread_mutex_lock(&t->mu);
 	c = db->cur;
+	stale = db->slow_spooled.max_txid && db->slow_spooled.epoch != c.epoch;
 	level = primary_levels_due(&t->levels, &c.levels, c.txid, db->db_bytes, fz_now_ms(), &wait);
 	retain = judge_due_locked(t, db, fz_now_ms(), &wait);
 	pthread_mutex_unlock(&t->mu);
-	if (db->slow_spooled.max_txid && db->slow_spooled.epoch != c.epoch) {
+	if (stale) {
 		primary_spool_drop(at.dirfd, &db->slow_spooled, false);
 		pthread_mutex_lock(&t->mu);
 		db->slow_spooled.max_txid = 0;
@@ -401,6 +404,8 @@ int primary_maintain(struct primary_target *t, struct primary_db *db, struct ltx
 	name.encrypted = at.n_recipients > 0;
 	if (db->slow_spooled.max_txid) {
 		rc = put_spooled(t, db, log, &at, asked, err);
+	} else if (retain && !c.levels.need_snapshot) {
+		rc = judge(t, db, log, asked, err);
 	} else if (level == LTX_L_SNAPSHOT) {
 		rc = snapshot(t, db, log, &at, &c, &name, err);
 		if (rc == 0)
@@ -416,8 +421,6 @@ int primary_maintain(struct primary_target *t, struct primary_db *db, struct ltx
 		} else if (rc == 0) {
 			rc = 1; /* it moved on */
 		}
-	} else if (retain) {
-		rc = judge(t, db, log, asked, err);
 	} else {
 		rc = 0;
 	}

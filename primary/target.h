@@ -42,6 +42,7 @@ struct primary_db {
 	bool slow_busy;
 	bool news;           /* something was put since the listing was last judged */
 	int64_t judge_at_ms; /* a follow-up of the last judgement; 0 = none */
+	unsigned missing;    /* passes that did not see its log */
 	bool in_logs;        /* seen in the pass that is under way */
 	uint64_t kept_bytes[PRIMARY_RETAIN_CUTS];
 
