@@ -65,7 +65,7 @@ int cmd_targets_init(struct cmd_targets *out, const struct cmd_conf *c, struct f
 		struct primary_target_conf *p = &out->v[i];
 
 		*p = (struct primary_target_conf){
-		        .name = t->name,
+		        .name = t->name && *t->name != '#' ? t->name : NULL, /* "#1": cmd/config_format.c */
 		        .ship_interval_ms = t->ship_interval_ms,
 		        .ship_bytes = t->ship_bytes,
 		        .minute_ms = t->minute_ms,
