@@ -14,6 +14,6 @@ struct replica_inplace_result {
  * database in the mount. wait_ms: how long to wait for the writer's lock (-FZ_EBUSY). Another page size: -FZ_EUSAGE with
  * what to do. */
 int replica_inplace(const char *restored, const char *live, int64_t wait_ms, struct replica_inplace_result *result,
-		    struct fz_err *err) FZ_MUST_CHECK;
+                    struct fz_err *err) FZ_MUST_CHECK;
 
 #endif

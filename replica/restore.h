@@ -15,12 +15,12 @@ struct replica_restore_conf {
 	enum replica_when when;
 	int64_t at_ms;
 	uint64_t txid;
-	const char *output; /* path; NULL with dry_run or verify_only */
-	bool force;         /* replace an existing output */
-	bool dry_run;       /* plan only: tells what would be fetched */
-	bool verify_only;   /* restore into nothing: every checksum is compared, pages are dropped */
-	unsigned parallel;  /* fetching threads; 0 = 4 */
-	uint64_t memory_bytes; /* for buffers; 0 = 24 MiB */
+	const char *output;                /* path; NULL with dry_run or verify_only */
+	bool force;                        /* replace an existing output */
+	bool dry_run;                      /* plan only: tells what would be fetched */
+	bool verify_only;                  /* restore into nothing: every checksum is compared, pages are dropped */
+	unsigned parallel;                 /* fetching threads; 0 = 4 */
+	uint64_t memory_bytes;             /* for buffers; 0 = 24 MiB */
 	struct replica_progress *progress; /* NULL = none */
 	const volatile bool *cancel;       /* NULL = none */
 };
@@ -33,7 +33,7 @@ struct replica_restore_result {
 /* -FZ_ENOTFOUND no such database; -FZ_ENOCOMMIT nothing that old; -FZ_EGAP; -FZ_ECHECKSUM; -FZ_ENOKEY; -FZ_EEXISTS. On
  * failure the output does not exist or is what it was. */
 int replica_restore(struct replica_source *s, const struct replica_restore_conf *conf,
-		    struct replica_restore_result *result, struct fz_err *err) FZ_MUST_CHECK;
+                    struct replica_restore_result *result, struct fz_err *err) FZ_MUST_CHECK;
 
 struct replica_verify_result {
 	uint64_t objects, commits, bytes;
@@ -43,6 +43,6 @@ struct replica_verify_result {
 /* Every object of the source is read and checked: chain of checksums from the first restorable commit to the last. full:
  * also restores the last commit into a temporary file beside tmp_dir and runs SQLite's integrity_check. */
 int replica_verify(struct replica_source *s, bool full, const char *tmp_dir, struct replica_verify_result *result,
-		   struct fz_err *err) FZ_MUST_CHECK;
+                   struct fz_err *err) FZ_MUST_CHECK;
 
 #endif

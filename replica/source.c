@@ -1,8 +1,9 @@
-#include "replica/origin.h"
+#include "replica/source.h"
 
 #include "base/file.h"
 #include "ltx/age.h"
 #include "ltx/log.h"
+#include "replica/origin.h"
 #include "store/store.h"
 
 #include <errno.h>

@@ -14,14 +14,14 @@ struct replica_source;
 
 /* store is owned; its prefix names the database itself. ids borrowed, NULL = structure only. */
 int replica_source_store(struct replica_source **out, struct fz_store *store, const struct ltx_age_identities *ids,
-			 struct fz_err *err) FZ_MUST_CHECK;
+                         struct fz_err *err) FZ_MUST_CHECK;
 /* state_dirfd is duplicated; name = path below the mount. Works beside a running worker (read-only). */
-int replica_source_log(struct replica_source **out, int state_dirfd, const char *name, struct fz_err *err)
-	FZ_MUST_CHECK;
+int replica_source_log(struct replica_source **out, int state_dirfd, const char *name,
+                       struct fz_err *err) FZ_MUST_CHECK;
 /* Both at once: the log answers what it reaches, the store the rest. On success both are consumed by *out; on failure
  * neither is. */
 int replica_source_join(struct replica_source *log, struct replica_source *store, struct replica_source **out,
-			struct fz_err *err) FZ_MUST_CHECK;
+                        struct fz_err *err) FZ_MUST_CHECK;
 void replica_source_close(struct replica_source *s);
 
 /* One restorable commit. */
