@@ -180,7 +180,8 @@ static inline uint64_t check_log(struct ltx_logset *logs, const char *name, cons
 		for (uint64_t i = 1; i <= info.tail_txid; i++) {
 			struct ltx_log_entry e;
 			ok(ltx_log_find(log, i, &e, &err), &err);
-			printf("%llu: commit %u pages %u | %u\n", (unsigned long long)i, e.e.commit, e.e.pages, i<=h->n?h->v[i - 1].pages:0);
+			printf("%llu: commit %u pages %u | %u\n", (unsigned long long)i, e.e.commit, e.e.pages,
+			       i <= h->n ? h->v[i - 1].pages : 0);
 		}
 	if (info.tail_txid != h->n)
 		fail_msg("%s: %llu transactions in the log, SQLite made %zu", name, (unsigned long long)info.tail_txid,
