@@ -106,11 +106,14 @@ static int start_fake(struct server *s, bool tls)
 {
 	char script[PATH_MAX] = __FILE__, pem[PATH_MAX], line[32] = "";
 	const char *python = getenv("PYTHON");
-	const char *argv[] = {"python3", script, tls ? pem : NULL, NULL};
+	const char *argv[] = {NULL, script, tls ? pem : NULL, NULL};
 	posix_spawn_file_actions_t fa;
 	int in[2], out[2], rc;
 	size_t n = 0;
 
+	if (!python)
+		python = "/usr/bin/python3";
+	argv[0] = python; /* the whole path: Python looks for its library beside it */
 	strcpy(strrchr(script, '/'), "/fake_s3.py");
 	memcpy(pem, script, sizeof(pem));
 	strcpy(strrchr(pem, '.'), ".pem");
@@ -119,8 +122,7 @@ static int start_fake(struct server *s, bool tls)
 	posix_spawn_file_actions_init(&fa);
 	posix_spawn_file_actions_adddup2(&fa, in[0], 0);
 	posix_spawn_file_actions_adddup2(&fa, out[1], 1);
-	rc = posix_spawn(&s->pid, python ? python : "/usr/bin/python3", &fa, NULL, (char *const *)(uintptr_t)argv,
-	                 environ);
+	rc = posix_spawn(&s->pid, python, &fa, NULL, (char *const *)(uintptr_t)argv, environ);
 	posix_spawn_file_actions_destroy(&fa);
 	close(in[0]);
 	close(out[1]);
