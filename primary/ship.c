@@ -345,10 +345,8 @@ uint64_t primary_ship_position(struct primary_ship *s, const char *lineage)
 
 		pthread_mutex_lock(&t->mu);
 		db = primary_target_db_locked(t, lineage, 0);
-		if (db && db->fenced) /* it will never take anything: the log is not held for it */
-			at = UINT64_MAX;
-		else if (db)
-			at = db->cur.txid;
+		if (db)
+			at = db->cur.held_txid;
 		pthread_mutex_unlock(&t->mu);
 		if (at < least)
 			least = at;
