@@ -55,7 +55,9 @@ static void kill_at_every_byte(void **state)
 			reopen_at(f, tmp);
 			check(f, f->log, 6);
 			assert_int_equal(ltx_log_prepared(f->log, NULL, NULL), at >= end);
-			if (at % 50 == 0) { /* and it goes on */
+			OK(fstatat(tmp, "0000000000000001.seg", &st, 0));
+			assert_int_equal(st.st_size, at >= end ? end : start); /* the torn tail is gone */
+			if (at % 50 == 0) {                                    /* and it goes on */
 				if (at >= end)
 					OK(ltx_log_drop_prepared(f->log, &f->err));
 				append_many(f, 7, 9);
