@@ -156,11 +156,16 @@ static void test_lost_levels_are_stood_in_for(void **state)
 
 	for (uint64_t t = 1; t <= n; t++)
 		add(&w, LTX_L_PACK, t, t); /* no level was ever made */
-	primary_retain_decide(w.v, w.n, &conf, "00000000000000aa", T0 + 30 * DAY, 0);
+	add(&w, LTX_L_SNAPSHOT, 1, n);
+	primary_retain_decide(w.v, w.n, &conf, "00000000000000aa", T0 + 15 * DAY, 0);
 	forget(&w);
 	at = positions(&w, n);
-	assert_true(at[n]);
+	assert_true(at[144] && at[288] && at[n]); /* the ends of days, which nothing else holds */
 	free(at);
+	/* and then they go */
+	primary_retain_decide(w.v, w.n, &conf, "00000000000000aa", T0 + 40 * DAY, 0);
+	forget(&w);
+	assert_int_equal(w.n, 1);
 	free(w.v);
 }
 
@@ -179,6 +184,7 @@ static void test_superseded_goes_and_newest_stays(void **state)
 	w.n = 0;
 	add(&w, LTX_L_PACK, 1, 3);
 	add(&w, LTX_L_PACK_MINUTE, 1, 2);
+	add(&w, LTX_L_PACK, 4, 4);
 	primary_retain_decide(w.v, w.n, &conf, "00000000000000aa", T0 + HOUR, 0);
 	assert_true(w.v[0].required);
 	/* years later: the living keeps its newest state, the dead nothing */
