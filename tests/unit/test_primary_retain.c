@@ -185,6 +185,7 @@ static void test_superseded_goes_and_newest_stays(void **state)
 	add(&w, LTX_L_PACK, 1, 3);
 	add(&w, LTX_L_PACK_MINUTE, 1, 2);
 	add(&w, LTX_L_PACK, 4, 4);
+	add(&w, LTX_L_SNAPSHOT, 1, 3); /* so that the next pack does not rest on it */
 	primary_retain_decide(w.v, w.n, &conf, "00000000000000aa", T0 + HOUR, 0);
 	assert_true(w.v[0].required);
 	/* years later: the living keeps its newest state, the dead nothing */
