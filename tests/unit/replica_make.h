@@ -96,6 +96,18 @@ static inline void hist_commit(struct hist *h)
 	memcpy(c->copy, h->db.pages, (size_t)c->commit * h->db.page_size);
 }
 
+/* A commit whose file is right but for the checksum that it says it starts from. */
+static inline void hist_commit_off_chain(struct hist *h)
+{
+	struct hist_commit *c;
+
+	make_change(&h->db, 1);
+	h->db.sum ^= 0xff;
+	hist_commit(h);
+	c = &h->c[h->db.txid];
+	assert_int_equal(c->post, h->db.sum);
+}
+
 /* n commits of a few pages each, growing and shrinking at times. */
 static inline void hist_commits(struct hist *h, unsigned n)
 {

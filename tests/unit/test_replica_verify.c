@@ -136,6 +136,30 @@ static void test_wrong_history(void **state)
 	hist_fini(&h);
 }
 
+/* Each file by itself, and the pages in the end, are right: only the chain is not. */
+static void test_chain(void **state)
+{
+	struct replica_restore_conf conf = {.when = REPLICA_LATEST, .verify_only = true};
+	struct replica_restore_result rr;
+	struct replica_verify_result r;
+	struct replica_source *s = NULL;
+	struct fz_err err = {0};
+	struct hist h;
+
+	(void)state;
+	hist_init(&h, 1024, 90, false);
+	hist_commits(&h, 5);
+	hist_commit_off_chain(&h);
+	hist_pack(&h, LTX_L_PACK, 1, 6, NULL);
+	assert_int_equal(verify(&h, true, false, &r, &err), -FZ_ECHECKSUM);
+	assert_non_null(strstr(err.text, "TXID 6 starts"));
+	assert_int_equal(replica_source_store(&s, h.store, &h.ids, &err), 0);
+	hist_store(&h);
+	assert_int_equal(replica_restore(s, &conf, &rr, &err), -FZ_ECHECKSUM);
+	replica_source_close(s);
+	hist_fini(&h);
+}
+
 /* Pages as SQLite wrote them; then a database that has the right checksum and is not sound. */
 static void test_full(void **state)
 {
@@ -182,10 +206,8 @@ static void test_full(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_whole),
-	        cmocka_unit_test(test_flips),
-	        cmocka_unit_test(test_wrong_history),
-	        cmocka_unit_test(test_full),
+	        cmocka_unit_test(test_whole), cmocka_unit_test(test_flips), cmocka_unit_test(test_wrong_history),
+	        cmocka_unit_test(test_chain), cmocka_unit_test(test_full),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
