@@ -89,15 +89,14 @@ done
 # each crash point: every worker dies when it comes there for the nth time
 for point in $(grep -rhoE 'FS_CRASHPOINT\(([a-z_]+)\)' fs/session.c fs/redo.c fs/open.c fs/ops*.c | sed 's/.*(\(.*\))/\1/' | sort -u); do
 	mode="crash point $point"
-	nth=40
+	nth=5
 	case $point in
 	init_* | redone | reopened) continue ;; # at the start: it would never serve; below
-	request* | repl*) nth=400 ;;
-	backing_opened) nth=20 ;;
-	rename_linked) nth=1 ;;
+	request* | repl* | redo_*) nth=60 ;;
+	rename_linked) nth=2 ;; # 1 would meet the request again and again
 	esac
 	FAZT_CRASHPOINT=$point:$nth up
-	tree "$SEED" 800
+	tree "$SEED" 600
 	n=$(grep -c 'ended by signal 9' "$base/log") || true
 	case $point in
 	written) ;; # write-through only
