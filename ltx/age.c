@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SEALED (LTX_AGE_CHUNK + LTX_AGE_TAG)
+#define SEALED       (LTX_AGE_CHUNK + LTX_AGE_TAG)
+#define RANGE_CHUNKS 17 /* fetched at once: 1 MiB of plaintext, wherever it starts */
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
@@ -135,8 +136,10 @@ struct age_src {
 	uint64_t last_bytes; /* plaintext of the last chunk */
 	uint8_t key[32];
 	pthread_mutex_t mu;
-	uint8_t *cache; /* mu: the chunk read last, NULL = none; small reads come one after the other */
+	uint8_t *cache; /* mu: the chunk that was read in part last; small reads come one after the other */
 	uint64_t cached;
+	uint8_t *room; /* mu: for sealed chunks; NULL = none, or a thread has it */
+	size_t room_cap;
 };
 
 static size_t chunk_bytes(const struct age_src *s, uint64_t chunk)
@@ -144,66 +147,136 @@ static size_t chunk_bytes(const struct age_src *s, uint64_t chunk)
 	return chunk + 1 < s->chunks ? LTX_AGE_CHUNK : (size_t)s->last_bytes;
 }
 
-/* Opens a chunk in place; buf holds SEALED bytes. */
-static int open_chunk(struct age_src *s, uint64_t chunk, uint8_t *buf, struct fz_err *err)
+/* Opens a sealed chunk into out, which may be where it lies. Nothing of a chunk that was changed gets there. */
+static int open_chunk(const struct age_src *s, uint64_t chunk, uint8_t *out, const uint8_t *sealed, struct fz_err *err)
 {
-	size_t n = chunk_bytes(s, chunk) + LTX_AGE_TAG;
 	uint8_t nonce[12];
-	int rc = fz_src_read(s->cipher, s->off + chunk * SEALED, buf, n, err);
 
-	if (rc < 0)
-		return rc;
 	ltx_age_chunk_nonce(nonce, chunk, chunk + 1 == s->chunks);
-	if (crypto_aead_chacha20poly1305_ietf_decrypt(buf, NULL, NULL, buf, n, NULL, 0, nonce, s->key) < 0)
+	if (crypto_aead_chacha20poly1305_ietf_decrypt(out, NULL, NULL, sealed, chunk_bytes(s, chunk) + LTX_AGE_TAG,
+	                                              NULL, 0, nonce, s->key) < 0)
 		return fz_fail(err, FZ_ECRYPT, "age payload: chunk %llu of %llu is damaged or missing",
 		               (unsigned long long)chunk + 1, (unsigned long long)s->chunks);
 	return 0;
 }
 
+/* Sealed bytes of n chunks from the given one on. */
+static size_t sealed_bytes(const struct age_src *s, uint64_t chunk, size_t n)
+{
+	return (n - 1) * SEALED + chunk_bytes(s, chunk + n - 1) + LTX_AGE_TAG;
+}
+
+static bool cached(struct age_src *s, uint64_t chunk)
+{
+	bool is;
+
+	pthread_mutex_lock(&s->mu);
+	is = s->cached == chunk;
+	pthread_mutex_unlock(&s->mu);
+	return is;
+}
+
+static bool from_cache(struct age_src *s, uint64_t chunk, size_t at, uint8_t *out, size_t n)
+{
+	bool hit;
+
+	pthread_mutex_lock(&s->mu);
+	hit = s->cached == chunk;
+	if (hit)
+		memcpy(out, s->cache + at, n);
+	pthread_mutex_unlock(&s->mu);
+	return hit;
+}
+
+/* The chunk that a call ended in: whoever reads on starts there. Never without one: the first comes with the open. */
+static void to_cache(struct age_src *s, uint64_t chunk, const uint8_t *data)
+{
+	pthread_mutex_lock(&s->mu);
+	memcpy(s->cache, data, chunk_bytes(s, chunk));
+	s->cached = chunk;
+	pthread_mutex_unlock(&s->mu);
+}
+
+/* Memory for sealed chunks: the one kept from the call before when no other thread has it. */
+static uint8_t *take_room(struct age_src *s, size_t bytes, size_t *cap)
+{
+	uint8_t *room;
+
+	pthread_mutex_lock(&s->mu);
+	room = s->room;
+	*cap = s->room_cap;
+	s->room = NULL;
+	s->room_cap = 0;
+	pthread_mutex_unlock(&s->mu);
+	if (!room || *cap < bytes) {
+		free(room);
+		room = malloc(bytes);
+		*cap = bytes;
+	}
+	return room;
+}
+
+static void give_room(struct age_src *s, uint8_t *room, size_t cap)
+{
+	pthread_mutex_lock(&s->mu);
+	if (!s->room) {
+		s->room = room;
+		s->room_cap = cap;
+		room = NULL;
+	}
+	pthread_mutex_unlock(&s->mu);
+	free(room);
+}
+
+/* One request of the cipher brings all chunks of a range, up to RANGE_CHUNKS at a time. */
 static int age_read(struct fz_src *src, uint64_t off, void *data, size_t n, struct fz_err *err)
 {
 	struct age_src *s = (struct age_src *)src;
-	uint8_t *out = data, *buf = NULL;
+	uint8_t *out = data, *room = NULL;
+	size_t cap = 0;
 	int rc = 0;
 
 	while (rc == 0 && n > 0) {
-		uint64_t chunk = off / LTX_AGE_CHUNK;
-		size_t at = (size_t)(off % LTX_AGE_CHUNK), take = chunk_bytes(s, chunk) - at;
-		bool hit;
+		uint64_t chunk = off / LTX_AGE_CHUNK, last = (off + n - 1) / LTX_AGE_CHUNK;
+		size_t at = (size_t)(off % LTX_AGE_CHUNK), take = chunk_bytes(s, chunk) - at, count;
 
 		if (take > n)
 			take = n;
-		pthread_mutex_lock(&s->mu);
-		hit = s->cache && s->cached == chunk;
-		if (hit) {
-			memcpy(out, s->cache + at, take);
-		} else if (!buf) { /* take the cache's memory rather than more */
-			buf = s->cache;
-			s->cache = NULL;
+		if (from_cache(s, chunk, at, out, take)) {
+			out += take;
+			off += take;
+			n -= take;
+			continue;
 		}
-		pthread_mutex_unlock(&s->mu);
-		if (!hit) {
-			if (!buf)
-				buf = malloc(SEALED);
-			rc = buf ? open_chunk(s, chunk, buf, err) : fz_fail_errno(err, ENOMEM, "decrypting");
-			if (rc < 0)
-				break;
-			memcpy(out, buf + at, take);
-			if (n == take) { /* the last of this call: whoever reads on starts here */
-				pthread_mutex_lock(&s->mu);
-				if (!s->cache) {
-					s->cache = buf;
-					s->cached = chunk;
-					buf = NULL;
-				}
-				pthread_mutex_unlock(&s->mu);
+		count = last - chunk < RANGE_CHUNKS ? (size_t)(last - chunk) + 1 : RANGE_CHUNKS;
+		if (count > 1 && cached(s, chunk + count - 1)) /* as the file's last one is at first */
+			count--;
+		if (!room)
+			room = take_room(s, sealed_bytes(s, chunk, count), &cap);
+		rc = room ? fz_src_read(s->cipher, s->off + chunk * SEALED, room, sealed_bytes(s, chunk, count), err)
+		          : fz_fail_errno(err, ENOMEM, "decrypting");
+		for (size_t i = 0; rc == 0 && i < count; i++, chunk++) {
+			uint8_t *sealed = room + i * SEALED;
+			size_t bytes = chunk_bytes(s, chunk);
+
+			at = (size_t)(off % LTX_AGE_CHUNK);
+			take = bytes - at < n ? bytes - at : n;
+			if (take == bytes) { /* wanted whole: no copy */
+				rc = open_chunk(s, chunk, out, sealed, err);
+			} else {
+				rc = open_chunk(s, chunk, sealed, sealed, err);
+				if (rc == 0)
+					memcpy(out, sealed + at, take);
+				if (rc == 0 && take == n)
+					to_cache(s, chunk, sealed);
 			}
+			out += take;
+			off += take;
+			n -= take;
 		}
-		out += take;
-		off += take;
-		n -= take;
 	}
-	free(buf);
+	if (room)
+		give_room(s, room, cap);
 	return rc;
 }
 
@@ -211,9 +284,8 @@ static void age_close(struct fz_src *src)
 {
 	struct age_src *s = (struct age_src *)src;
 
-	if (s->cache)
-		sodium_memzero(s->cache, SEALED);
 	free(s->cache);
+	free(s->room);
 	pthread_mutex_destroy(&s->mu);
 	sodium_memzero(s, sizeof(*s));
 	free(s);
@@ -223,7 +295,7 @@ int ltx_age_src(struct fz_src **out, struct fz_src *cipher, const struct ltx_age
 {
 	uint8_t file_key[LTX_AGE_FILE_KEY], nonce[LTX_AGE_NONCE];
 	struct age_src *s = calloc(1, sizeof(*s));
-	uint64_t head = 0, payload;
+	uint64_t payload;
 	int rc;
 
 	if (!s)
@@ -235,18 +307,10 @@ int ltx_age_src(struct fz_src **out, struct fz_src *cipher, const struct ltx_age
 		rc = fz_fail(err, FZ_EINTERNAL, "libsodium does not start");
 		goto out;
 	}
-	rc = ltx_age_header_read(cipher, ids, file_key, &head, err);
-	if (rc < 0)
-		goto out;
-	if (cipher->size_bytes - head < LTX_AGE_NONCE) {
-		rc = fz_fail(err, FZ_ECRYPT, "age header: the nonce behind it is cut off");
-		goto out;
-	}
-	rc = fz_src_read(cipher, head, nonce, sizeof(nonce), err);
+	rc = ltx_age_header_read(cipher, ids, file_key, nonce, &s->off, err);
 	if (rc < 0)
 		goto out;
 	ltx_age_payload_key(s->key, file_key, nonce);
-	s->off = head + LTX_AGE_NONCE;
 	payload = cipher->size_bytes - s->off;
 	s->chunks = payload ? (payload - 1) / SEALED + 1 : 0;
 	s->last_bytes = payload - (s->chunks ? s->chunks - 1 : 0) * SEALED;
@@ -259,7 +323,10 @@ int ltx_age_src(struct fz_src **out, struct fz_src *cipher, const struct ltx_age
 	s->src.size_bytes = (s->chunks - 1) * LTX_AGE_CHUNK + s->last_bytes;
 	s->cache = malloc(SEALED);
 	s->cached = s->chunks - 1;
-	rc = s->cache ? open_chunk(s, s->cached, s->cache, err) : fz_fail_errno(err, ENOMEM, "decrypting");
+	rc = s->cache ? fz_src_read(cipher, s->off + s->cached * SEALED, s->cache, s->last_bytes + LTX_AGE_TAG, err)
+	              : fz_fail_errno(err, ENOMEM, "decrypting");
+	if (rc == 0)
+		rc = open_chunk(s, s->cached, s->cache, s->cache, err);
 out:
 	sodium_memzero(file_key, sizeof(file_key));
 	if (rc < 0)

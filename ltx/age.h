@@ -46,8 +46,8 @@ void ltx_age_writer_close(struct ltx_age_writer *w); /* frees and wipes, with or
 uint64_t ltx_age_size(uint64_t plain_bytes, size_t recipients);
 
 /* Decrypted view of an encrypted source (borrowed): size_bytes is the plaintext's, any range can be read, each chunk is
- * authenticated, the last chunk's flag is checked at open. Thread-safe where the source is. Caches one chunk a call. No
- * match: -FZ_ENOKEY; damaged: -FZ_ECRYPT. */
+ * authenticated, the last chunk's flag is checked at open. Thread-safe where the source is. A range is one read of the
+ * source for each MiB; the chunk it ends in is kept for the next. No match: -FZ_ENOKEY; damaged: -FZ_ECRYPT. */
 int ltx_age_src(struct fz_src **out, struct fz_src *cipher, const struct ltx_age_identities *ids,
                 struct fz_err *err) FZ_MUST_CHECK;
 /* True when the source starts with age's magic line. */

@@ -319,7 +319,7 @@ static int open_header(const struct parse *ps, const char *start, const struct l
 }
 
 int ltx_age_header_read(struct fz_src *src, const struct ltx_age_identities *ids, uint8_t file_key[LTX_AGE_FILE_KEY],
-                        uint64_t *header_bytes, struct fz_err *err)
+                        uint8_t nonce[LTX_AGE_NONCE], uint64_t *payload_off, struct fz_err *err)
 {
 	struct parse ps = {0};
 	struct fz_buf text = {0};
@@ -338,11 +338,20 @@ int ltx_age_header_read(struct fz_src *src, const struct ltx_age_identities *ids
 		free(ps.v);
 		ps = (struct parse){.p = (const char *)p, .end = (const char *)p + n, .all = n == limit};
 		rc = parse(&ps, (const char *)p, err);
+		if (rc == 0 && !ps.all && n - ps.header_bytes < LTX_AGE_NONCE)
+			rc = -EAGAIN;
 		text.size = n;
 	}
 	if (rc == 0)
 		rc = open_header(&ps, (const char *)text.data, ids, file_key, err);
-	*header_bytes = ps.header_bytes;
+	if (rc < 0)
+		goto out;
+	if (text.size - ps.header_bytes < LTX_AGE_NONCE) {
+		rc = BAD("the nonce behind it is cut off");
+		goto out;
+	}
+	memcpy(nonce, text.data + ps.header_bytes, LTX_AGE_NONCE);
+	*payload_off = ps.header_bytes + LTX_AGE_NONCE;
 out:
 	free(ps.v);
 	fz_buf_fini(&text);

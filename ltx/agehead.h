@@ -14,9 +14,10 @@
 /* Appends the header for the recipients to *out. */
 int ltx_age_header_write(struct fz_buf *out, const uint8_t file_key[LTX_AGE_FILE_KEY],
                          const struct ltx_age_recipient *r, size_t n, struct fz_err *err) FZ_MUST_CHECK;
-/* Parses and authenticates it; *header_bytes = where the payload nonce starts. -FZ_ECRYPT, -FZ_EVERSION, -FZ_ENOKEY. */
+/* Parses and authenticates it, and reads the nonce behind it; *payload_off = where the first chunk starts. -FZ_ECRYPT,
+ * -FZ_EVERSION, -FZ_ENOKEY. */
 int ltx_age_header_read(struct fz_src *src, const struct ltx_age_identities *ids, uint8_t file_key[LTX_AGE_FILE_KEY],
-                        uint64_t *header_bytes, struct fz_err *err) FZ_MUST_CHECK;
+                        uint8_t nonce[LTX_AGE_NONCE], uint64_t *payload_off, struct fz_err *err) FZ_MUST_CHECK;
 void ltx_age_payload_key(uint8_t key[32], const uint8_t file_key[LTX_AGE_FILE_KEY], const uint8_t nonce[LTX_AGE_NONCE]);
 /* 11 bytes of chunk number, big-endian, and the flag of the last one. */
 void ltx_age_chunk_nonce(uint8_t nonce[12], uint64_t chunk, bool last);

@@ -87,18 +87,7 @@ struct opened {
 	struct fz_src *raw, *plain;
 	struct replica_meter *meter;
 	const struct replica_object *object;
-	uint64_t payload_off; /* of the first encrypted chunk in raw */
 };
-
-/* Decryption asks for one chunk of 64 KiB after the other. A large read fetches all of its chunks in one request first,
- * and they are served from here: within one call, so each thread has its own. */
-#define CHUNK  65536
-#define SEALED (CHUNK + 16)
-static _Thread_local struct {
-	const struct opened *of;
-	uint64_t off, size;
-	const uint8_t *data;
-} ahead;
 
 static int metered_read(struct fz_src *s, uint64_t off, void *data, size_t n, struct fz_err *err)
 {
@@ -107,10 +96,6 @@ static int metered_read(struct fz_src *s, uint64_t off, void *data, size_t n, st
 
 	if (replica_meter_stopped(o->meter))
 		return fz_fail_errno(err, ECANCELED, "restore was stopped");
-	if (ahead.of == o && off >= ahead.off && off - ahead.off <= ahead.size && n <= ahead.size - (off - ahead.off)) {
-		memcpy(data, ahead.data + (off - ahead.off), n);
-		return 0;
-	}
 	rc = fz_src_read(o->raw, off, data, n, err);
 	if (rc == 0)
 		atomic_fetch_add_explicit(&o->meter->fetched_bytes, n, memory_order_relaxed);
@@ -121,27 +106,8 @@ static int opened_read(struct fz_src *s, uint64_t off, void *data, size_t n, str
 {
 	struct opened *o = (struct opened *)s;
 	char key[LTX_NAME_MAX];
-	uint8_t *buf = NULL;
-	int rc = 0;
+	int rc = fz_src_read(o->plain, off, data, n, err);
 
-	if (o->plain != &o->metered && n > CHUNK) {
-		uint64_t first = o->payload_off + off / CHUNK * SEALED;
-		uint64_t end = o->payload_off + ((off + n - 1) / CHUNK + 1) * SEALED;
-
-		if (end > o->raw->size_bytes)
-			end = o->raw->size_bytes;
-		buf = malloc(end - first);
-		rc = buf ? fz_src_read(&o->metered, first, buf, end - first, err)
-		         : fz_fail_errno(err, ENOMEM, "reading an object");
-		ahead.off = first;
-		ahead.size = end - first;
-		ahead.data = buf;
-		ahead.of = o;
-	}
-	if (rc == 0)
-		rc = fz_src_read(o->plain, off, data, n, err);
-	ahead.of = NULL;
-	free(buf);
 	return rc < 0 ? fz_err_prefix(err, "%s", replica_object_key(key, o->object)) : 0;
 }
 
@@ -189,11 +155,6 @@ int replica_object_open(struct replica_source *s, const struct replica_object *o
 			goto fail;
 	}
 	op->src = (struct fz_src){opened_read, opened_close, op->plain->size_bytes};
-	if (o->name.encrypted) {
-		uint64_t chunks = op->src.size_bytes ? (op->src.size_bytes - 1) / CHUNK + 1 : 1;
-
-		op->payload_off = op->raw->size_bytes - op->src.size_bytes - chunks * (SEALED - CHUNK);
-	}
 	*out = &op->src;
 	return 0;
 fail:

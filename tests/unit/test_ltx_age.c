@@ -403,6 +403,77 @@ static void any_range_from_any_thread(void **state)
 	free(data);
 }
 
+/* A source that counts its reads, as a store counts requests. */
+struct counted_src {
+	struct fz_src src, *of;
+	unsigned reads;
+	uint64_t bytes;
+};
+
+static int counted_read(struct fz_src *s, uint64_t off, void *data, size_t n, struct fz_err *e)
+{
+	struct counted_src *c = (struct counted_src *)s;
+
+	c->reads++;
+	c->bytes += n;
+	return fz_src_read(c->of, off, data, n, e);
+}
+
+static void a_range_is_one_read(void **state)
+{
+	const uint64_t chunk = 65536, sealed = chunk + 16, last = 40 * chunk;
+	const struct {
+		uint64_t off, n;
+		unsigned reads;
+		uint64_t bytes;
+	} cases[] = {
+	        {last + 10,      100,            0, 0                 }, /* came with the open */
+	        {last - 100,     200,            1, sealed            }, /* so did the second half of this */
+	        {0,              chunk,          1, sealed            },
+	        {5 * chunk,      8 * chunk,      1, 8 * sealed        },
+	        {5 * chunk + 7,  8 * chunk,      1, 9 * sealed        },
+	        {13 * chunk + 7, 8 * chunk,      1, 8 * sealed        }, /* reads on where the one before ended */
+	        {21 * chunk + 7, 1,              0, 0                 },
+	        {1,              1 << 20,        1, 17 * sealed       },
+	        {17 * chunk,     23 * chunk + 9, 2, 23 * sealed + 5016}, /* more than is fetched at once */
+	};
+	size_t n = 40 * 65536 + 5000;
+	struct ltx_age_identity id;
+	struct ltx_age_identities ids = {&id, 1};
+	struct ltx_age_recipient r;
+	struct fz_buf cipher = {0};
+	uint8_t *data = malloc(n), *got = malloc(n);
+	struct counted_src c = {0};
+	struct fz_src *p;
+
+	ltx_age_identity_make(&id);
+	ltx_age_identity_recipient(&id, &r);
+	randombytes_buf(data, n);
+	encrypt(&cipher, data, n, 200000, &r, 1);
+	OK(fz_src_mem(&c.of, cipher.data, cipher.size, &err));
+	c.src = (struct fz_src){counted_read, NULL, cipher.size};
+	OK(ltx_age_src(&p, &c.src, &ids, &err));
+	assert_int_equal(c.reads, 2); /* header with nonce, last chunk */
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		c.reads = 0;
+		c.bytes = 0;
+		OK(fz_src_read(p, cases[i].off, got, cases[i].n, &err));
+		assert_memory_equal(got, data + cases[i].off, cases[i].n);
+		if (c.reads != cases[i].reads || c.bytes != cases[i].bytes)
+			fail_msg("case %zu: %u reads of %llu bytes", i, c.reads, (unsigned long long)c.bytes);
+	}
+	/* one damaged chunk fails the ranges that touch it, and no others */
+	cipher.data[cipher.size - 5016 - 30 * sealed] ^= 1;
+	assert_int_equal(fz_src_read(p, 8 * chunk, got, 5 * chunk, &err), -FZ_ECRYPT);
+	OK(fz_src_read(p, 11 * chunk, got, 5 * chunk, &err));
+	assert_memory_equal(got, data + 11 * chunk, 5 * chunk);
+	fz_src_close(p);
+	fz_src_close(c.of);
+	fz_buf_fini(&cipher);
+	free(data);
+	free(got);
+}
+
 /* Every byte of header and payload counts: flip any one of them, cut anywhere, and nothing is released. Several files,
  * since which digits the base64 parts hold is chance. */
 static void every_flip_and_every_cut_is_seen(void **state)
@@ -542,6 +613,7 @@ int main(void)
 	        cmocka_unit_test(key_files_fit),
 	        cmocka_unit_test(age_program_both_ways),
 	        cmocka_unit_test(any_range_from_any_thread),
+	        cmocka_unit_test(a_range_is_one_read),
 	        cmocka_unit_test(every_flip_and_every_cut_is_seen),
 	        cmocka_unit_test(detect),
 	        cmocka_unit_test(recipients),
