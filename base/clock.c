@@ -47,9 +47,9 @@ char *fz_format_time(char out[static FZ_TIME_SIZE], int64_t ms)
 static int bad_time(struct fz_err *err, const char *text)
 {
 	return fz_fail(err, FZ_EUSAGE,
-		       "'%s' is no time; write 2026-11-20T23:14:29Z, \"2026-11-20 23:14\" (local), \"10 minutes ago\" "
-		       "or now",
-		       text);
+	               "'%s' is no time; write 2026-11-20T23:14:29Z, \"2026-11-20 23:14\" (local), \"10 minutes ago\" "
+	               "or now",
+	               text);
 }
 
 /* Unit of a relative time or duration in ms; 0 when there is none of that name. */
@@ -58,9 +58,21 @@ static double unit_ms(const char *u)
 	static const struct {
 		const char *name;
 		double ms;
-	} units[] = {{"ms", 1},        {"s", 1e3},         {"sec", 1e3},      {"second", 1e3}, {"m", 6e4},
-		     {"min", 6e4},     {"minute", 6e4},    {"h", 36e5},       {"hour", 36e5},  {"d", 864e5},
-		     {"day", 864e5},   {"w", 6048e5},      {"week", 6048e5}};
+	} units[] = {
+	        {"ms",     1     },
+                {"s",      1e3   },
+                {"sec",    1e3   },
+                {"second", 1e3   },
+                {"m",      6e4   },
+	        {"min",    6e4   },
+                {"minute", 6e4   },
+                {"h",      36e5  },
+                {"hour",   36e5  },
+                {"d",      864e5 },
+	        {"day",    864e5 },
+                {"w",      6048e5},
+                {"week",   6048e5}
+        };
 	size_t n = strlen(u);
 
 	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {

@@ -9,7 +9,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 
-#define FZ_MUST_CHECK __attribute__((warn_unused_result))
+#define FZ_MUST_CHECK   __attribute__((warn_unused_result))
 #define FZ_PRINTF(f, a) __attribute__((format(printf, f, a)))
 
 /* X(name, number, sentence) */

@@ -19,8 +19,8 @@ int fz_write(int fd, const void *data, size_t n) FZ_MUST_CHECK;
 /* Appends the whole file to *out; -EFBIG when larger than max_bytes, -ENOENT when there is none. */
 int fz_read_file(int dirfd, const char *path, size_t max_bytes, struct fz_buf *out, struct fz_err *err) FZ_MUST_CHECK;
 /* Replaces path atomically: temporary name, write, fsync, rename, fsync of the directory. mode as for open(2). */
-int fz_write_file(int dirfd, const char *path, const void *data, size_t n, mode_t mode, struct fz_err *err)
-	FZ_MUST_CHECK;
+int fz_write_file(int dirfd, const char *path, const void *data, size_t n, mode_t mode,
+                  struct fz_err *err) FZ_MUST_CHECK;
 /* fsync of the directory that holds path. */
 int fz_sync_parent(int dirfd, const char *path, struct fz_err *err) FZ_MUST_CHECK;
 /* mkdir -p with mode; exists already is success. */

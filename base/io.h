@@ -31,7 +31,7 @@ static inline int fz_src_read(struct fz_src *s, uint64_t off, void *data, size_t
 {
 	if (off > s->size_bytes || n > s->size_bytes - off)
 		return fz_fail(err, FZ_ETRUNCATED, "wanted bytes %llu..%llu of %llu", (unsigned long long)off,
-			       (unsigned long long)off + n, (unsigned long long)s->size_bytes);
+		               (unsigned long long)off + n, (unsigned long long)s->size_bytes);
 	return s->read_at(s, off, data, n, err);
 }
 void fz_src_close(struct fz_src *s); /* NULL is fine */
@@ -57,10 +57,10 @@ void fz_fd_sink_fini(struct fz_fd_sink *s); /* frees, writes nothing */
 /* Source over memory (borrowed; close() frees only the source) and over [off, off+size) of a descriptor (owned when
  * own_fd). Both are thread-safe. */
 int fz_src_mem(struct fz_src **out, const void *data, size_t size, struct fz_err *err) FZ_MUST_CHECK;
-int fz_src_fd(struct fz_src **out, int fd, uint64_t off_bytes, uint64_t size_bytes, bool own_fd, struct fz_err *err)
-	FZ_MUST_CHECK;
+int fz_src_fd(struct fz_src **out, int fd, uint64_t off_bytes, uint64_t size_bytes, bool own_fd,
+              struct fz_err *err) FZ_MUST_CHECK;
 /* Window [off, off+size) of another source (borrowed). */
-int fz_src_slice(struct fz_src **out, struct fz_src *of, uint64_t off_bytes, uint64_t size_bytes, struct fz_err *err)
-	FZ_MUST_CHECK;
+int fz_src_slice(struct fz_src **out, struct fz_src *of, uint64_t off_bytes, uint64_t size_bytes,
+                 struct fz_err *err) FZ_MUST_CHECK;
 
 #endif

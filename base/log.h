@@ -24,7 +24,7 @@ void fz_panic(const char *fmt, ...) FZ_PRINTF(1, 2) __attribute__((noreturn));
 #define FZ_ASSERT(c)                                                                                                   \
 	do {                                                                                                           \
 		if (!(c))                                                                                              \
-			fz_panic("%s:%d: invariant broken: %s", __FILE__, __LINE__, #c);                              \
+			fz_panic("%s:%d: invariant broken: %s", __FILE__, __LINE__, #c);                               \
 	} while (0)
 
 #endif

@@ -22,8 +22,8 @@ struct fz_worker {
 };
 
 /* Starts run(arg) in a thread named name (up to 15 bytes), all signals blocked. */
-int fz_worker_start(struct fz_worker *w, const char *name, void (*run)(void *arg), void *arg, struct fz_err *err)
-	FZ_MUST_CHECK;
+int fz_worker_start(struct fz_worker *w, const char *name, void (*run)(void *arg), void *arg,
+                    struct fz_err *err) FZ_MUST_CHECK;
 /* Sleeps up to ms (-1 = for ever) or until kicked or stopped. Returns false once the worker shall end. */
 bool fz_worker_wait(struct fz_worker *w, int64_t ms);
 bool fz_worker_stopping(struct fz_worker *w);
