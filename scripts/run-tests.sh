@@ -2,7 +2,7 @@
 # run-tests.sh [NAME...] - runs what `make check` built: unit tests, replays of the fuzz corpora, scenarios (executable
 # tests/e2e/*.sh and *.py); with names only those whose name contains one of them. One line each; the last line counts.
 #
-# Each test gets a scratch directory of its own (TMPDIR and FAZT_SCRATCH), a time limit ("# timeout: SECONDS" among its first
+# Each test gets a scratch directory of its own (TMPDIR), a time limit ("# timeout: SECONDS" among its first
 # lines; 300 by default) and a mark in its environment. A mount below its scratch directory or a process with its mark that
 # is left behind makes it fail, and is removed. Output is kept in $B/test-logs; of a failed test its end is shown.
 # Environment: B build directory, SAN sanitizers (limits are three times as long), JOBS unit tests at a time.
@@ -69,7 +69,7 @@ one() {
 	scratch=$(mktemp -d "${TMPDIR:-/tmp}/fazt-test.XXXXXX") || exit 1
 	limit=$(limit_of "$1")
 	start=$(date +%s%N)
-	FAZT_TEST_ID=$id TMPDIR=$scratch FAZT_SCRATCH=$scratch timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null
+	FAZT_TEST_ID=$id TMPDIR=$scratch timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null
 	rc=$?
 	took=$(($(date +%s%N) - start))
 	left=$(sweep "$id" "$scratch")
