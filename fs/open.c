@@ -196,6 +196,7 @@ int fs_open_start(struct fs_session *s, struct fs_open *o, int fd, bool created,
 	enum fs_mode mode = FS_MODE_ANY;
 	int32_t backing_id = 0;
 	bool hidden = false, resumed;
+	struct fz_err why;
 	struct fs_cell *n;
 	struct stat st;
 	int rc;
@@ -235,6 +236,8 @@ int fs_open_start(struct fs_session *s, struct fs_open *o, int fd, bool created,
 		if (rc < 0)
 			goto out;
 	}
+	if (o->file && fs_capture_file_role(o->file) == FS_ROLE_DB && fs_super_lock_database(path, &why) == -FZ_EBUSY)
+		fz_log_err("a database of the mount", &why);
 	if (mode == FS_MODE_PASSTHROUGH && !backing_id && make_backing_id(s, o) <= 0) {
 		/* A file system that the kernel cannot pass through to (stacked too deep): the slow way. */
 		mode = FS_MODE_WRITE_THROUGH;

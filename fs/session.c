@@ -290,6 +290,7 @@ int fs_session_open(struct fs_session **out, struct fz_err *err)
 	if (rc < 0)
 		goto out;
 	s->se = fuse_session_new(&args, &fs_ops, sizeof(fs_ops), s);
+	fuse_opt_free_args(&args);
 	if (!s->se || fuse_session_custom_io(s->se, &io, s->fusefd) != 0) {
 		rc = fz_fail(err, FZ_ENOFUSE, "libfuse cannot start");
 		goto out;
@@ -700,6 +701,7 @@ static const char *const op_names[FS_OPS] = {
 int fs_session_status(struct fs_session *s, cJSON *object)
 {
 	cJSON *ops = cJSON_AddObjectToObject(object, "requests");
+	unsigned threads, nodes;
 
 	if (!ops)
 		return -ENOMEM;
@@ -716,9 +718,15 @@ int fs_session_status(struct fs_session *s, cJSON *object)
 	cJSON_AddNumberToObject(object, "resent", (double)atomic_load(&s->n_resent));
 	cJSON_AddNumberToObject(object, "repeated", (double)atomic_load(&s->n_repeated));
 	cJSON_AddNumberToObject(object, "poisoned", (double)atomic_load(&s->n_poison));
-	cJSON_AddNumberToObject(object, "threads", (double)s->threads);
+	pthread_mutex_lock(&s->mu);
+	threads = s->threads;
+	pthread_mutex_unlock(&s->mu);
+	fs_table_lock(&s->tab);
+	nodes = s->tab.used;
+	fs_table_unlock(&s->tab);
+	cJSON_AddNumberToObject(object, "threads", (double)threads);
 	cJSON_AddNumberToObject(object, "threads_started", (double)atomic_load(&s->n_threads));
-	cJSON_AddNumberToObject(object, "nodes", (double)s->tab.used);
+	cJSON_AddNumberToObject(object, "nodes", (double)nodes);
 	cJSON_AddBoolToObject(object, "passthrough", s->passthrough);
 	cJSON_AddBoolToObject(object, "resend", s->resend);
 	return 0;
