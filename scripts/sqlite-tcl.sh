@@ -1,84 +1,49 @@
 #!/bin/bash
 # SQLite's own TCL test suite, natively and with its files on a fazt mount, and the difference.
-#   scripts/sqlite-tcl.sh [--all | FILE.test...]     default: the list in tests/sqlite-tcl.list
+#   scripts/sqlite-tcl.sh [options] [--all | FILE.test...]     default: the list in tests/sqlite-tcl.list
+#   --no-passthrough   mount with that flag (--mount-flag=FLAG: any)     --kill-worker [MS]   SIGKILL the worker meanwhile
+#   --help             the other options
 # Debian's source package of the installed SQLite builds `testfixture` (kept in $SQLITE_TCL_DIR for the next run, default
-# build/sqlite-tcl). Prints a line per file that differs and a summary; exit 1 when a file passes natively but not on the
-# mount. Each file runs in its own process and directory, with a time limit.
+# build/sqlite-tcl; needs the network and, unless they are there, root to install tcl-dev and dpkg-dev). Prints a line per
+# file that differs and a summary; exit 1 when a file passes natively but not on the mount, or when what was captured is
+# not what the databases hold. scripts/sqlite-tcl.py does the runs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 top=$PWD
-build=${B:-$top/build}
-fazt=$build/fazt
-work=${SQLITE_TCL_DIR:-$build/sqlite-tcl}
-limit=${SQLITE_TCL_LIMIT:-300}
+export B=${B:-$top/build}
+export SQLITE_TCL_DIR=${SQLITE_TCL_DIR:-$B/sqlite-tcl}
+work=$SQLITE_TCL_DIR
 
+install_packages() {
+	local want=() p
+	for p in tcl tcl-dev dpkg-dev gcc make libc6-dev python3; do
+		[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || want+=("$p")
+	done
+	[ ${#want[@]} -gt 0 ] || return 0
+	[ "$(id -u)" = 0 ] || { echo "run as root, or install: ${want[*]}" >&2; return 1; }
+	DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${want[@]}" >/dev/null
+}
+
+# The source package by a list of sources of its own: those of the machine seldom have deb-src.
 fetch_and_build() {
 	mkdir -p "$work/apt/lists/partial"
-	local uri suite
+	local uri suite opts
 	suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
-	uri=$(grep -rhoE 'https?://[^ ]*/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | head -n 1)
-	cat >"$work/apt/src.list" <<-LIST
-		deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${uri:-http://deb.debian.org/debian} $suite main
-	LIST
-	local opts=(-o "Dir::Etc::sourcelist=$work/apt/src.list" -o "Dir::Etc::sourceparts=-" -o "Dir::State::lists=$work/apt/lists"
+	uri=$(grep -rhoE 'https?://[^ ]*/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | head -n 1 || true)
+	echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${uri:-http://deb.debian.org/debian} $suite main" \
+		>"$work/apt/src.list"
+	opts=(-o "Dir::Etc::sourcelist=$work/apt/src.list" -o "Dir::Etc::sourceparts=-" -o "Dir::State::lists=$work/apt/lists"
 		-o APT::Sandbox::User=root)
 	apt-get -qq "${opts[@]}" update
-	(cd "$work" && apt-get -qq "${opts[@]}" source --download-only sqlite3 && dpkg-source --no-check -x sqlite3_*.dsc src)
-	command -v tclsh >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get -qq install -y tcl tcl-dev
-	(cd "$work/src" && { ./configure --disable-static >configure.log 2>&1 || { tail -20 configure.log; exit 1; }; } &&
-		nice make -j2 testfixture >make.log 2>&1) || { tail -20 "$work/src/make.log"; exit 1; }
+	install_packages
+	rm -rf "$work/src" "$work/src.new"
+	(cd "$work" && apt-get -qq "${opts[@]}" source --download-only sqlite3 && dpkg-source --no-check -x sqlite3_*.dsc src.new)
+	(cd "$work/src.new" && ./configure --disable-static >configure.log 2>&1) || { tail -20 "$work/src.new/configure.log" >&2; return 1; }
+	(cd "$work/src.new" && nice make -j2 testfixture >make.log 2>&1) || { tail -20 "$work/src.new/make.log" >&2; return 1; }
+	mv "$work/src.new" "$work/src" # complete, or not there
 }
 
-[ -x "$work/src/testfixture" ] || [ -x "$work/src/.libs/testfixture" ] || { echo "building SQLite's testfixture (a few minutes)"; fetch_and_build; }
-fixture=$work/src/testfixture
-[ -x "$fazt" ] || { echo "$fazt is missing: run make first" >&2; exit 1; }
-
-if [ "${1:-}" = --all ]; then
-	mapfile -t files < <(cd "$work/src/test" && ls ./*.test | sed 's|^\./||' | grep -vE '^(all|full|quick|veryquick|extraquick|permutations|soak|memsubsys.*|mallocAll|misuse|fts3rnd|corruptL|sessionfuzz|fuzz_malloc|speed.*|savepoint6|tt3_.*|threadtest.*)\.test$')
-elif [ $# -gt 0 ]; then
-	files=("$@")
-else
-	mapfile -t files < <(grep -v '^#' tests/sqlite-tcl.list)
-fi
-
-scratch=$(mktemp -d "${TMPDIR:-/tmp}/fazt-tcl-XXXXXX")
-mnt=$scratch/mnt
-cleanup() {
-	"$fazt" umount "$mnt" >/dev/null 2>&1 || true
-	mountpoint -q "$mnt" && umount -l "$mnt"
-	rm -rf "$scratch"
-}
-trap cleanup EXIT
-mkdir -p "$scratch/native" "$mnt"
-"$fazt" mount --encrypt none --target "dir:$scratch/store" "$mnt" >"$scratch/mount.log" 2>&1 || { cat "$scratch/mount.log"; exit 1; }
-
-# run_one DIR FILE: prints "errors/tests" of the file, or what went wrong
-run_one() {
-	local dir=$1/${2%.test} out
-	mkdir -p "$dir" && cd "$dir"
-	out=$(timeout "$limit" "$fixture" "$work/src/test/$2" </dev/null 2>&1) || true
-	cd "$top"
-	printf '%s\n' "$out" >"$scratch/$(basename "$1")-$2.log"
-	printf '%s\n' "$out" | grep -oE '^[0-9]+ errors out of [0-9]+ tests' | tail -n 1 || true
-	rm -rf "$dir"
-}
-
-same=0 differ=0 native_bad=0
-for f in "${files[@]}"; do
-	a=$(run_one "$scratch/native" "$f")
-	b=$(run_one "$mnt" "$f")
-	if [ "$a" = "$b" ] && [ -n "$a" ]; then
-		same=$((same + 1))
-	elif [ "${a%% *}" != 0 ] && [ "${b%% *}" != 0 ]; then
-		native_bad=$((native_bad + 1))
-		echo "both fail: $f: native ${a:-died}, mount ${b:-died}"
-	elif [ "${b%% *}" = 0 ]; then
-		same=$((same + 1)) # as many or more pass on the mount
-	else
-		differ=$((differ + 1))
-		echo "DIFFERS: $f: native ${a:-died}, mount ${b:-died}"
-		grep -E '^! |^Error|expected|got' "$scratch/mnt-$f.log" | head -n 6 || true
-	fi
-done
-echo "SQLite's tests: ${#files[@]} files, $same the same on the mount, $differ differ, $native_bad fail natively too"
-[ "$differ" = 0 ]
+case " $* " in *" --help "* | *" -h "*) exec "${PYTHON:-/usr/bin/python3}" scripts/sqlite-tcl.py "$@" ;; esac
+[ -x "$B/fazt" ] || { echo "$B/fazt is missing: run make first" >&2; exit 1; }
+[ -x "$work/src/testfixture" ] || { echo "building SQLite's testfixture (a few minutes)"; fetch_and_build; }
+exec "${PYTHON:-/usr/bin/python3}" scripts/sqlite-tcl.py "$@"
