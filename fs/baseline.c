@@ -55,6 +55,7 @@ static int read_changed(struct fs_db *db, struct fs_scratch *sc, uint32_t page_s
 static int compare(struct fs_db *db, struct fs_scratch *sc, bool full, struct fz_err *err)
 {
 	uint32_t frame, frame2, commit, commit2, salt[2];
+	uint8_t last[LTX_WAL_FRAME_SIZE];
 	struct fs_db_head h;
 	struct fs_txn t;
 	int rc;
@@ -105,6 +106,12 @@ static int compare(struct fs_db *db, struct fs_scratch *sc, bool full, struct fz
 	                    .full = full,
 	                    .check = true};
 	sc->buf_n = 0;
+	if (frame) {
+		rc = fs_wal_read_frame(db, frame, last, err);
+		if (rc < 0)
+			return rc;
+		t.last_frame = last;
+	}
 	rc = fs_txn_append(db, sc, &t, err);
 	if (rc >= 0)
 		fs_wal_set_position(db, frame);

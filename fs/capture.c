@@ -83,8 +83,18 @@ static int start_all(struct fs_capture *c, struct fz_err *err)
 static void destroy(struct fs_capture *c)
 {
 	struct fs_scratch *sc;
+	struct fs_file *f;
 	struct fs_db *db;
 
+	/* a worker that hands over ends with files open: their handles live on in the kernel */
+	while ((f = c->files)) {
+		c->files = f->next;
+		if (f->wd >= 0)
+			fs_poll_unwatch(c, f->wd);
+		fs_registry_put(f->db);
+		free(f->path);
+		free(f);
+	}
 	while ((db = fs_registry_at(c, 0))) {
 		fs_registry_forget(db);
 		fs_registry_put(db);

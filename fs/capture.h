@@ -37,7 +37,8 @@ struct fs_capture_conf {
 /* Opens: for every database already known (a log exists): recovery as in design "Capture" 8, before anything is served.
  * Starts the capture thread and the scrub thread. */
 int fs_capture_open(struct fs_capture **out, const struct fs_capture_conf *conf, struct fz_err *err) FZ_MUST_CHECK;
-/* Captures what is visible, syncs the logs, writes the clean markers, stops the threads, frees. */
+/* Captures what is visible, syncs the logs, writes the clean markers, stops the threads, frees. Files that are still
+ * open (the worker is replaced) are freed with it. */
 int fs_capture_close(struct fs_capture *c, struct fz_err *err);
 
 enum fs_mode {

@@ -17,6 +17,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "fs/agent.h"
 #include "fs/baseline.h"
 #include "fs/capture_priv.h"
@@ -69,7 +70,7 @@ int fs_wal_find(struct fs_db *db, struct fz_err *err)
 	return rc;
 }
 
-static void set_position(struct fs_db *db, uint32_t frame, const uint8_t header[static LTX_WAL_FRAME_SIZE])
+void fs_wal_set_frame(struct fs_db *db, uint32_t frame, const uint8_t header[static LTX_WAL_FRAME_SIZE])
 {
 	struct fs_sums_head *head = fs_sums_head(db->sums);
 	struct ltx_wal_frame f;
@@ -84,9 +85,30 @@ static void set_position(struct fs_db *db, uint32_t frame, const uint8_t header[
 	memcpy(head->last_frame, header, LTX_WAL_FRAME_SIZE);
 }
 
+bool fs_wal_is_last(const struct fs_db *db, const uint8_t header[static LTX_WAL_FRAME_SIZE])
+{
+	static const uint8_t unknown[LTX_WAL_FRAME_SIZE];
+	const struct fs_sums_head *head = fs_sums_head(db->sums);
+	struct ltx_wal_frame f;
+
+	if (memcmp(head->last_frame, unknown, sizeof(unknown)))
+		return !memcmp(head->last_frame, header, sizeof(head->last_frame));
+	ltx_wal_frame_get(&f, header); /* the position came from the log: only its salts and number are known */
+	return f.commit && f.salt[0] == head->pos_salt[0] && f.salt[1] == head->pos_salt[1];
+}
+
 static ssize_t read_frame_header(const struct fs_db *db, uint32_t frame, uint8_t out[static LTX_WAL_FRAME_SIZE])
 {
 	return fz_pread(db->wal.fd, out, LTX_WAL_FRAME_SIZE, (off_t)ltx_wal_frame_off(db->wal.h.page_size, frame));
+}
+
+int fs_wal_read_frame(struct fs_db *db, uint32_t frame, uint8_t out[static LTX_WAL_FRAME_SIZE], struct fz_err *err)
+{
+	ssize_t n = read_frame_header(db, frame, out);
+
+	if (n == LTX_WAL_FRAME_SIZE)
+		return 0;
+	return fz_fail(err, n < 0 ? (int)n : -EIO, "%s-wal: cannot read frame %u", db->name, frame);
 }
 
 /* 1 = db->wal.h is the header that stands in the file now; 0 = there is none (empty, or half written). */
@@ -111,8 +133,8 @@ static int load_header(struct fs_db *db, struct fz_err *err)
 	if (head && head->pos_frame && head->pos_salt[0] == h.salt[0] && head->pos_salt[1] == h.salt[1]) {
 		n = read_frame_header(db, head->pos_frame, f);
 		db->wal.frame = head->pos_frame;
-		if (n == sizeof(f) && !memcmp(f, head->last_frame, sizeof(f)))
-			set_position(db, head->pos_frame, f);
+		if (n == sizeof(f) && fs_wal_is_last(db, f))
+			fs_wal_set_frame(db, head->pos_frame, f);
 		else if (db->state == FS_DB_LIVE)
 			fs_db_lose(db, "its WAL has lost frames that are in the log");
 	}
@@ -235,7 +257,7 @@ static void check_kept(struct fs_db *db, uint32_t mx)
 	if (mx >= db->wal.frame && !db->wal.recheck)
 		return;
 	if (db->wal.frame && (mx < db->wal.frame || read_frame_header(db, db->wal.frame, f) != sizeof(f) ||
-	                      memcmp(f, head->last_frame, sizeof(f)) || !memcmp(f + 16, none, sizeof(none))))
+	                      !fs_wal_is_last(db, f) || !memcmp(f + 16, none, sizeof(none))))
 		fs_db_lose(db, "SQLite dropped commits when it recovered the WAL");
 	db->wal.recheck = false;
 	head->recheck = 0;
@@ -253,12 +275,13 @@ static int append(struct fs_db *db, struct fs_scratch *sc, uint32_t to, const ui
 	                    .commit = f.commit,
 	                    .commits = commits,
 	                    .wal_from = db->wal.frame + 1,
-	                    .wal_to = to};
+	                    .wal_to = to,
+	                    .last_frame = last};
 	fs_pages_sort(&sc->pages, f.commit, ltx_lock_page(t.page_size));
 	rc = fs_txn_append(db, sc, &t, err);
 	if (rc < 0)
 		return rc;
-	set_position(db, to, last);
+	FZ_ASSERT(db->wal.frame == to); /* else the same frames would be appended for ever */
 	fs_pages_reset(&sc->pages);
 	return 0;
 }
@@ -287,10 +310,9 @@ static int64_t append_large(struct fs_db *db, struct fs_scratch *sc, uint32_t mx
 	fs_pages_reset(&sc->pages);
 	for (uint32_t frame = db->wal.frame + 1; frame <= mx; frame++) {
 		struct ltx_wal_frame f;
-		ssize_t n = read_frame_header(db, frame, h);
-
-		if (n != sizeof(h))
-			return fz_fail(err, n < 0 ? (int)n : -EIO, "%s-wal: cannot read frame %u", db->name, frame);
+		rc = fs_wal_read_frame(db, frame, h, err);
+		if (rc < 0)
+			return rc;
 		rc = add_frame(db, sc, frame, h, &f, err);
 		if (rc < 0)
 			return rc;
@@ -404,11 +426,10 @@ int fs_wal_index(struct fs_db *db, struct fs_pages *index, uint32_t upto, struct
 	fs_pages_reset(index);
 	for (uint32_t frame = 1; frame <= upto; frame++) {
 		struct ltx_wal_frame f;
-		ssize_t n = read_frame_header(db, frame, h);
-		int rc;
+		int rc = fs_wal_read_frame(db, frame, h, err);
 
-		if (n != sizeof(h))
-			return fz_fail(err, n < 0 ? (int)n : -EIO, "%s-wal: cannot read frame %u", db->name, frame);
+		if (rc < 0)
+			return rc;
 		ltx_wal_frame_get(&f, h);
 		rc = fs_pages_add(index, f.pgno, frame, err);
 		if (rc < 0)
@@ -459,7 +480,7 @@ void fs_wal_set_position(struct fs_db *db, uint32_t frame)
 	head->recheck = 0;
 	db->wal.recheck = false;
 	if (fs_db_in_wal(db) && db->wal.known && frame && read_frame_header(db, frame, h) == sizeof(h)) {
-		set_position(db, frame, h);
+		fs_wal_set_frame(db, frame, h);
 		return;
 	}
 	head->pos_frame = db->wal.frame = 0;

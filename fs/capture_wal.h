@@ -23,6 +23,13 @@ int fs_wal_index(struct fs_db *db, struct fs_pages *index, uint32_t upto, struct
  * frame of each page up to it. -EAGAIN when the wal-index is just being written or recovered. */
 int fs_wal_view(struct fs_db *db, struct fs_pages *index, uint32_t *frame, uint32_t *commit,
                 struct fz_err *err) FZ_MUST_CHECK;
+/* The header of one frame. */
+int fs_wal_read_frame(struct fs_db *db, uint32_t frame, uint8_t out[static LTX_WAL_FRAME_SIZE],
+                      struct fz_err *err) FZ_MUST_CHECK;
+/* Captured up to this frame of the present generation, whose header is given. */
+void fs_wal_set_frame(struct fs_db *db, uint32_t frame, const uint8_t header[static LTX_WAL_FRAME_SIZE]);
+/* True when this is the header of the last captured frame. */
+bool fs_wal_is_last(const struct fs_db *db, const uint8_t header[static LTX_WAL_FRAME_SIZE]);
 /* The log's tail is the view at this frame (after a compare). */
 void fs_wal_set_position(struct fs_db *db, uint32_t frame);
 

@@ -105,13 +105,11 @@ static bool wal_goes_on(struct fs_db *db, struct fz_err *err)
 {
 	struct fs_sums_head *head = fs_sums_head(db->sums);
 	uint32_t salt[2] = {head->pos_salt[0], head->pos_salt[1]}, pos = head->pos_frame, frame, commit;
-	uint8_t last[24];
 	struct fs_scratch *sc;
 	bool on;
 
 	if (!fs_db_in_wal(db) || !pos)
 		return false;
-	memcpy(last, head->last_frame, sizeof(last));
 	sc = fs_scratch_get(db->c, err);
 	if (!sc)
 		return false;
@@ -123,7 +121,7 @@ static bool wal_goes_on(struct fs_db *db, struct fz_err *err)
 
 		on = fz_pread(db->wal.fd, now, sizeof(now), (off_t)ltx_wal_frame_off(db->wal.h.page_size, pos)) ==
 		             sizeof(now) &&
-		     !memcmp(now, last, sizeof(now));
+		     fs_wal_is_last(db, now);
 	}
 	if (on)
 		fs_wal_set_position(db, pos);

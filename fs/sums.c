@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -142,6 +143,17 @@ void fs_sums_clear(struct fs_sums *s)
 
 	memset(s->map, 0, s->bytes);
 	memcpy(h->magic, sums_magic, sizeof(sums_magic));
+	h->checksum = LTX_EMPTY_DB;
+}
+
+void fs_sums_clear_pages(struct fs_sums *s)
+{
+	struct fs_sums_head *h = fs_sums_head(s);
+
+	h->txid = 0;
+	atomic_thread_fence(memory_order_release);
+	memset(s->map + HEAD_BYTES, 0, s->bytes - HEAD_BYTES);
+	h->page_size = h->commit = 0;
 	h->checksum = LTX_EMPTY_DB;
 }
 

@@ -43,7 +43,8 @@ int fs_sums_room(struct fs_sums *s, uint32_t pages, struct fz_err *err) FZ_MUST_
 void fs_sums_set(struct fs_sums *s, uint32_t pgno, uint64_t sum); /* within the room */
 /* XOR over pages 1..commit, as the database checksum is defined. */
 uint64_t fs_sums_total(const struct fs_sums *s);
-void fs_sums_clear(struct fs_sums *s); /* no pages, txid 0 */
+void fs_sums_clear(struct fs_sums *s);       /* no pages, txid 0 */
+void fs_sums_clear_pages(struct fs_sums *s); /* no pages; the rest of the head stays, txid 0 until it is set */
 int fs_sums_sync(struct fs_sums *s, struct fz_err *err) FZ_MUST_CHECK;
 /* This boot's id; "" when unknown. */
 void fs_sums_boot_id(char out[static 40]);

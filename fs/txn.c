@@ -179,7 +179,7 @@ static void apply_sums(struct fs_db *db, const struct fs_pages *pages, uint32_t 
 	struct fs_sums_head *head = fs_sums_head(db->sums);
 
 	if (full)
-		fs_sums_clear(db->sums);
+		fs_sums_clear_pages(db->sums);
 	for (size_t i = 0; i < pages->n; i++)
 		fs_sums_set(db->sums, pages->e[i].pgno, pages->e[i].sum);
 	for (uint32_t pgno = commit + 1; pgno <= head->commit; pgno++)
@@ -238,6 +238,9 @@ int fs_txn_append(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *
 	if (rc < 0)
 		return rc;
 	db->tail_ms = h.time_ms;
+	/* A death from here on leaves head->txid behind the log: the entry is applied again, and brings its position. */
+	if (t.last_frame)
+		fs_wal_set_frame(db, t.wal_to, t.last_frame);
 	if (t.prepared) {
 		/* the pages go to the staged transaction, its old (reset) list becomes scratch */
 		struct fs_pages old = db->rb.pages;
@@ -296,7 +299,7 @@ static int replay_entry(struct fs_db *db, const struct ltx_log_entry *e, struct 
 		goto out;
 	h = ltx_dec_header(d);
 	if (h->min_txid == 1 || h->page_size != head->page_size)
-		fs_sums_clear(db->sums);
+		fs_sums_clear_pages(db->sums);
 	rc = fs_sums_room(db->sums, h->commit, err);
 	if (rc < 0)
 		goto out;
@@ -310,6 +313,12 @@ static int replay_entry(struct fs_db *db, const struct ltx_log_entry *e, struct 
 	head->page_size = h->page_size;
 	head->commit = h->commit;
 	head->checksum = ltx_dec_end(d, &bytes)->post_checksum;
+	if (h->wal_size > 0) {
+		head->pos_salt[0] = h->wal_salt1;
+		head->pos_salt[1] = h->wal_salt2;
+		head->pos_frame = (uint32_t)ltx_wal_frames(h->page_size, (uint64_t)(h->wal_offset + h->wal_size));
+		memset(head->last_frame, 0, sizeof(head->last_frame));
+	}
 	head->txid = h->max_txid;
 out:
 	ltx_dec_close(d);

@@ -22,6 +22,7 @@ struct fs_txn {
 	uint32_t page_size, commit;
 	uint64_t commits;          /* TXIDs that it counts for, at least 1 */
 	uint32_t wal_from, wal_to; /* frames [from, to] of db->wal it comes from; 0 = not from the WAL */
+	const uint8_t *last_frame; /* header of frame wal_to: the position moves together with the TXID */
 	bool only_changed; /* pages equal to the table are left out; nothing at all is appended when none is left */
 	bool full;         /* the list holds every page: the table counts for nothing (page size changed, table lost) */
 	bool check;        /* sums of pages from the database file are set and must be met again: else -EAGAIN */
