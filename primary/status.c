@@ -112,6 +112,10 @@ static cJSON *show_target(struct primary_target *t)
 	else if (retrying && strcmp(state, "ok") == 0)
 		state = "retrying";
 	fz_store_stats(t->store, &st);
+	if (!err.code && st.trouble.code) {
+		err = st.trouble;
+		state = strcmp(state, "ok") == 0 ? "retrying" : state;
+	}
 	cJSON_AddStringToObject(o, "name", t->conf.name ? t->conf.name : fz_store_url(t->store));
 	cJSON_AddStringToObject(o, "url", fz_store_url(t->store));
 	cJSON_AddBoolToObject(o, "encrypted", t->conf.n_recipients > 0);

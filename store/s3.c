@@ -22,6 +22,8 @@ static void s3_stats(struct fz_store *store, struct fz_store_stats *out)
 
 	pthread_mutex_lock(&s->mu);
 	snprintf(out->conditional_put, sizeof(out->conditional_put), "%s", names[s->conditional]);
+	if (s->retrying)
+		out->trouble = s->trouble;
 	pthread_mutex_unlock(&s->mu);
 	store_http_reap(s->http); /* status is asked for now and then: a chance to let go of connections */
 }

@@ -40,6 +40,8 @@ struct store_s3 {
 	int64_t server_ms, server_mono_ns; /* last Date and when it came, 0 = none yet */
 	enum store_s3_conditional conditional;
 	bool no_md5_etag, no_batch_delete, swept;
+	unsigned retrying;     /* calls whose last attempt failed and which will try again */
+	struct fz_err trouble; /* of the last of them */
 };
 
 struct store_s3_call {

@@ -486,12 +486,25 @@ static int64_t pause_ms(const struct store_s3_call *c, unsigned tries)
 	return ms;
 }
 
+/* Status shows an outage while the deadline, which is long, still runs. */
+static void in_trouble(struct store_s3 *s, bool *was, const struct fz_err *why)
+{
+	pthread_mutex_lock(&s->mu);
+	s->retrying += (why && !*was);
+	s->retrying -= (!why && *was);
+	if (why)
+		s->trouble = *why;
+	pthread_mutex_unlock(&s->mu);
+	*was = why;
+}
+
 int store_s3_call(struct store_s3 *s, struct store_s3_call *c, struct fz_err *err)
 {
 	size_t out_base = c->out ? c->out->size : 0;
 	unsigned fixes = 0, pauses = 0;
 	uint64_t began = fz_mono_ns();
 	struct fz_err why = {0};
+	bool trouble = false;
 
 	if (!c->deadline_ns)
 		c->deadline_ns =
@@ -505,8 +518,10 @@ int store_s3_call(struct store_s3 *s, struct store_s3_call *c, struct fz_err *er
 
 		c->attempts++;
 		v = attempt(s, c, out_base, &why);
-		if (v == DONE)
+		if (v == DONE) {
+			in_trouble(s, &trouble, NULL);
 			return 0;
+		}
 		if (v == FIXED && c->into && c->ans.into_got > 0)
 			fixes = 0; /* there is progress; the deadline still holds */
 		if (v == FATAL || c->farewell || (v == FIXED && ++fixes > FIXES_MAX))
@@ -523,10 +538,12 @@ int store_s3_call(struct store_s3 *s, struct store_s3_call *c, struct fz_err *er
 		}
 		atomic_fetch_add(&s->store.retries, 1);
 		fz_debug("%s (attempt %u, again in %lld ms)", why.text, c->attempts, (long long)ms);
+		in_trouble(s, &trouble, &why);
 		rc = store_s3_sleep(s, ms, &why);
 		if (rc < 0)
 			break;
 	}
+	in_trouble(s, &trouble, NULL);
 	if (err)
 		*err = why;
 	return why.code;

@@ -27,6 +27,7 @@ struct fz_store_list {
 struct fz_store_stats {
 	uint64_t requests, retries, bytes_in, bytes_out;
 	char conditional_put[16]; /* "native", "emulated" (token and read-back), "unknown" until the first claim */
+	struct fz_err trouble;    /* why a request is being tried again at this moment; code 0 = none is */
 };
 
 /* URL: dir:/absolute/path | s3://bucket/prefix?endpoint=http://host:port&region=r&path-style=yes. Opens lazily: no request
