@@ -24,7 +24,7 @@ from faztlib import (BUILD, Failure, Mount, fazt, file_hash, integrity, is_mount
                      serialize_hash, wait_for)
 
 LIB = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib")
-SIZE = 192 << 20
+SIZE = 1 << 30
 RECORD = struct.Struct("<IIQQ")
 WORKLOADS = [("full.db", "WAL", "FULL"), ("del.db", "DELETE", "FULL"), ("normal.db", "WAL", "NORMAL")]
 
@@ -117,7 +117,7 @@ def record(base, args, rnd):
                     with open(acks + ".json", "w") as f:
                         json.dump({"path": os.path.join(mount.dir, name), "acks": acks, "journal": journal, "sync": sync,
                                    "page_size": 4096, "cache": 50, "auto_vacuum": 0, "exclusive": False, "mmap": 0,
-                                   "commits": 100000, "vacuum": 0, "hashes": True, "seed": rnd.getrandbits(32),
+                                   "commits": 100000, "vacuum": 0, "pause": 0.01, "hashes": True, "seed": rnd.getrandbits(32),
                                    "counter": count}, f)
                     procs.append(subprocess.Popen(["/usr/bin/python3", os.path.join(LIB, "writer.py"), acks + ".json"],
                                                   stdin=subprocess.DEVNULL))

@@ -11,6 +11,7 @@ import random
 import sqlite3
 import struct
 import sys
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from faztlib import serialize_hash  # noqa: E402
@@ -57,6 +58,7 @@ def main():
     note("S", n, nonce, digest())
     reader = None
     for _ in range(conf["commits"]):
+        time.sleep(conf.get("pause", 0))
         if reader and rnd.random() < 0.2:
             reader.close()
             reader = None
