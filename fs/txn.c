@@ -8,6 +8,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+
+#define BOUND_STEP (16u << 20)
 
 struct fs_scratch *fs_scratch_get(struct fs_capture *c, struct fz_err *err)
 {
@@ -191,6 +194,20 @@ static void apply_sums(struct fs_db *db, const struct fs_pages *pages, uint32_t 
 	head->txid = txid;
 }
 
+/* A WAL commit may be captured late (load, a worker that died), but its frames were written no later than the file's
+ * mtime, which the kernel rounds down to a tick. Two commits captured together share the bound. */
+static int64_t commit_time_ms(const struct fs_db *db, const struct fs_txn *t)
+{
+	int64_t now = fz_now_ms(), written;
+	struct timespec tick;
+	struct stat st;
+
+	if (!t->wal_from || fstat(db->wal.fd, &st) < 0 || clock_getres(CLOCK_REALTIME_COARSE, &tick) < 0)
+		return now;
+	written = (int64_t)st.st_mtim.tv_sec * 1000 + (st.st_mtim.tv_nsec + tick.tv_nsec) / 1000000;
+	return written < now ? written : now;
+}
+
 int fs_txn_append(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *in, struct fz_err *err)
 {
 	struct fs_sums_head *head = fs_sums_head(db->sums);
@@ -222,7 +239,7 @@ int fs_txn_append(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *
 		if (!sc->pages.n && t.commit == head->commit)
 			return 0;
 	}
-	h.time_ms = fz_now_ms();
+	h.time_ms = commit_time_ms(db, &t);
 	if (h.time_ms < db->tail_ms)
 		h.time_ms = db->tail_ms;
 	if (t.wal_to) {
@@ -258,6 +275,11 @@ int fs_txn_append(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *
 	} else {
 		apply_sums(db, &sc->pages, t.page_size, t.commit, t.full, checksum, h.max_txid);
 		db->merged += t.commits - 1;
+	}
+	db->grown_bytes += bytes;
+	if (db->grown_bytes > BOUND_STEP) { /* the keeper looks at the log's limit */
+		db->grown_bytes = 0;
+		fz_worker_kick(&db->c->keeper);
 	}
 	return 1;
 }
