@@ -13,6 +13,7 @@
 #include "fs/capture_journal.h"
 #include "fs/capture_priv.h"
 #include "fs/capture_wal.h"
+#include "fs/sweep.h"
 
 #include <errno.h>
 #include <string.h>
@@ -118,7 +119,7 @@ static int compare(struct fs_db *db, struct fs_scratch *sc, bool full, struct fz
 	return rc;
 }
 
-static void came_back(struct fs_db *db, bool first, int appended)
+void fs_baseline_done(struct fs_db *db, bool first, bool appended)
 {
 	db->state = FS_DB_LIVE;
 	fs_sums_head(db->sums)->unsure = 0;
@@ -139,8 +140,10 @@ int fs_baseline_now(struct fs_db *db, struct fz_err *err)
 	bool first, full;
 	int rc;
 
-	if (db->state != FS_DB_LOST || db->sweep)
+	if (db->state != FS_DB_LOST)
 		return 0;
+	if (db->sweep)
+		return fs_db_in_wal(db) ? 0 : fs_sweep_finish(db, err);
 	rc = fs_db_read_head(db, &h, err);
 	if (rc < 0)
 		return rc;
@@ -151,7 +154,7 @@ int fs_baseline_now(struct fs_db *db, struct fz_err *err)
 	}
 	if (!h.page_size && !fs_db_in_wal(db))
 		return fz_fail(err, FZ_ENOTFOUND, "%s is no SQLite database", db->name);
-	if (h.file_bytes > FS_SMALL_BYTES) {
+	if (h.file_bytes > db->c->conf.small_bytes) {
 		fz_worker_kick(&db->c->keeper);
 		return 0;
 	}
@@ -180,7 +183,7 @@ int fs_baseline_now(struct fs_db *db, struct fz_err *err)
 	}
 	fs_scratch_put(db->c, sc);
 	if (rc >= 0 && fs_sums_head(db->sums)->txid)
-		came_back(db, first, rc);
+		fs_baseline_done(db, first, rc);
 	return rc;
 }
 
@@ -190,23 +193,11 @@ int64_t fs_baseline_follow(struct fs_db *db, bool barrier, struct fz_err *err)
 	int rc;
 
 	if (db->sweep)
-		return 0; /* filled in with the background compare */
+		return fs_sweep_follow(db, barrier, err);
 	if (!barrier && now < db->retry_ns)
 		return 0;
 	rc = fs_baseline_now(db, err);
 	if (rc < 0)
 		db->retry_ns = now + RETRY_NS;
 	return rc == -EAGAIN || rc == -FZ_ENOTFOUND ? 0 : rc;
-}
-
-int fs_baseline_note_write(struct fs_db *db, uint64_t off, uint64_t len, struct fz_err *err)
-{
-	return 0;
-}
-int fs_baseline_sweep(struct fs_db *db, struct fz_err *err)
-{
-	return 0;
-}
-void fs_baseline_abort(struct fs_db *db)
-{
 }

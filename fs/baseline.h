@@ -12,10 +12,7 @@
 int fs_baseline_now(struct fs_db *db, struct fz_err *err) FZ_MUST_CHECK;
 /* LOST in WAL mode: what is new in the WAL is noted for the compare. As fs_wal_pass(). */
 int64_t fs_baseline_follow(struct fs_db *db, bool barrier, struct fz_err *err) FZ_MUST_CHECK;
-/* A write to the database file was told. */
-int fs_baseline_note_write(struct fs_db *db, uint64_t off, uint64_t len, struct fz_err *err) FZ_MUST_CHECK;
-/* In the keeper: compares a large LOST database, in pieces. Takes db->mu itself. */
-int fs_baseline_sweep(struct fs_db *db, struct fz_err *err) FZ_MUST_CHECK;
-void fs_baseline_abort(struct fs_db *db);
+/* LOST no longer: the log's tail is the database (appended: by a transaction made just now). Requires db->mu. */
+void fs_baseline_done(struct fs_db *db, bool first, bool appended);
 
 #endif

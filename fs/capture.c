@@ -116,6 +116,7 @@ static void stop_threads(struct fs_capture *c)
 	uint64_t one = 1;
 
 	atomic_store(&c->stop, true);
+	c->cancel = true;
 	if (c->event_fd >= 0 && write(c->event_fd, &one, sizeof(one)) < 0)
 		fz_warn("capture: eventfd: %s", fz_strerror(-errno));
 	fz_worker_stop(&c->capture);
@@ -133,6 +134,8 @@ int fs_capture_open(struct fs_capture **out, const struct fs_capture_conf *conf,
 	c->inotify_fd = c->event_fd = -1;
 	if (!c->conf.log_max_bytes)
 		c->conf.log_max_bytes = UINT64_C(1) << 30;
+	if (!c->conf.small_bytes)
+		c->conf.small_bytes = FS_SMALL_BYTES;
 	if (!c->conf.scrub_bytes_per_s)
 		c->conf.scrub_bytes_per_s = 8u << 20;
 	pthread_mutex_init(&c->mu, NULL);

@@ -23,15 +23,17 @@ struct fs_capture_conf {
 	int statefd;             /* the state directory, borrowed */
 	struct ltx_logset *logs; /* borrowed */
 	struct fs_agent *agent;  /* borrowed; NULL = none (tests): nothing that needs the mount's locks is done */
-	const char *const *databases; /* fnmatch patterns of paths below the mount that are databases whatever they hold */
+	const char *const
+	        *databases; /* fnmatch patterns of paths below the mount that are databases whatever they hold */
 	size_t n_databases;
 	const char *const *exclude; /* paths that are never captured */
 	size_t n_exclude;
-	uint64_t log_max_bytes;       /* per database; 0 = 1 GiB. Beyond: squash, then fold (told in status and log) */
-	uint64_t scrub_bytes_per_s;   /* 0 = 8 MiB; UINT64_MAX = no background scrub */
-	bool passthrough;             /* the kernel passes reads and writes through: writes are seen only by their effects */
-	bool resume;                  /* applications live on from a former worker: do not recover, catch up */
-	bool clean_only;              /* tests: fail instead of resync when the clean marker does not match */
+	uint64_t log_max_bytes;     /* per database; 0 = 1 GiB. Beyond: squash, then fold (told in status and log) */
+	uint64_t scrub_bytes_per_s; /* 0 = 8 MiB; UINT64_MAX = no background scrub */
+	bool passthrough;     /* the kernel passes reads and writes through: writes are seen only by their effects */
+	bool resume;          /* applications live on from a former worker: do not recover, catch up */
+	uint64_t small_bytes; /* up to here a database is compared at once, not in the background; 0 = 16 MiB */
+	bool clean_only;      /* tests: fail instead of resync when the clean marker does not match */
 };
 
 /* Opens: for every database already known (a log exists): recovery as in design "Capture" 8, before anything is served.
@@ -52,7 +54,7 @@ enum fs_role { FS_ROLE_OTHER, FS_ROLE_DB, FS_ROLE_WAL, FS_ROLE_SHM, FS_ROLE_JOUR
  * file allows it), borrowed until fs_capture_file_close(). *mode: in = what it must be (a resumed node keeps its mode) or
  * FS_MODE_ANY; out = how to serve it (never PASSTHROUGH without conf.passthrough). created: by this open. */
 int fs_capture_file_open(struct fs_capture *c, const char *path, int fd, bool created, enum fs_mode *mode,
-			 struct fs_file **out, struct fz_err *err) FZ_MUST_CHECK;
+                         struct fs_file **out, struct fz_err *err) FZ_MUST_CHECK;
 /* Its last handle is gone. */
 void fs_capture_file_close(struct fs_file *f);
 enum fs_role fs_capture_file_role(const struct fs_file *f);
@@ -90,8 +92,8 @@ struct fs_scrub_result {
 	uint64_t busy;                          /* databases that could not be compared in time */
 };
 /* Compares every real page with the checksum table now (fazt verify --live). */
-int fs_capture_scrub(struct fs_capture *c, const char *name, struct fs_scrub_result *out, struct fz_err *err)
-	FZ_MUST_CHECK;
+int fs_capture_scrub(struct fs_capture *c, const char *name, struct fs_scrub_result *out,
+                     struct fz_err *err) FZ_MUST_CHECK;
 /* Adds one object per database to the JSON array: name, txid, time, checksum, epoch, lineage, page_size, pages,
  * journal_mode, capture ("wal" | "journal" | "compare" | "baseline"), in_doubt, merged_txns, resyncs, scrub_found,
  * scrub_percent, last_error, log_bytes, base_bytes. */

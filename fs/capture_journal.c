@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "fs/baseline.h"
 #include "fs/capture_priv.h"
+#include "fs/sweep.h"
 
 #include <errno.h>
 
@@ -176,7 +177,7 @@ int fs_rollback_note_write(struct fs_db *db, uint64_t off, uint64_t len, struct 
 		return 0;
 	fs_rollback_note_loose(db);
 	if (db->sweep)
-		return fs_baseline_note_write(db, off, len, err);
+		return fs_sweep_note_write(db, off, len, err);
 	return db->dirty ? fs_dirty_mark(db->dirty, off, len, err) : 0;
 }
 

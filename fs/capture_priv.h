@@ -34,6 +34,7 @@ struct fs_capture {
 	struct fs_scratch *free_scratch;
 	int inotify_fd, event_fd;
 	atomic_bool stop;
+	volatile bool cancel;          /* for what takes minutes in the keeper */
 	atomic_bool settled;           /* resume: the session has opened all files again */
 	_Atomic uint64_t last_open_ns; /* of a file */
 	struct fz_worker capture, keeper;
@@ -57,6 +58,8 @@ enum fs_role fs_registry_split(const char *path, size_t *base_len);
 void fs_poll_run(void *capture);
 /* The capture thread shall look at db soon. Takes c->mu. */
 void fs_poll_kick(struct fs_db *db);
+/* It shall look within some 10 ms: a write that no event may follow (rb.loose). */
+void fs_poll_later(struct fs_db *db);
 int fs_poll_watch(struct fs_capture *c, struct fs_db *db, enum fs_role role, int fd);
 void fs_poll_unwatch(struct fs_capture *c, int wd);
 

@@ -230,8 +230,7 @@ static int scan_frames(struct fs_db *db, bool barrier, uint32_t *mx, struct fz_e
 	return 0;
 }
 
-/* How far the WAL counts. 0; -EAGAIN when the wal-index says nothing just now (*mx = the position then). */
-static int visible(struct fs_db *db, bool barrier, uint32_t *mx, struct fz_err *err)
+int fs_wal_visible(struct fs_db *db, bool barrier, uint32_t *mx, struct fz_err *err)
 {
 	struct ltx_walindex x;
 
@@ -396,7 +395,7 @@ int64_t fs_wal_pass(struct fs_db *db, enum fs_wal_how how, struct fz_err *err)
 	if (rc <= 0)
 		return rc;
 	if (db->state == FS_DB_LIVE) {
-		rc = visible(db, how == FS_WAL_BARRIER, &mx, err);
+		rc = fs_wal_visible(db, how == FS_WAL_BARRIER, &mx, err);
 		if (rc < 0)
 			return rc == -EAGAIN ? 0 : rc;
 		check_kept(db, mx);
@@ -461,7 +460,7 @@ int fs_wal_view(struct fs_db *db, struct fs_pages *index, uint32_t *frame, uint3
 		*frame = db->wal.seen;
 	} else {
 		db->wal.frame = 0; /* of another generation: nothing counts */
-		rc = visible(db, true, frame, err);
+		rc = fs_wal_visible(db, true, frame, err);
 	}
 	if (rc < 0 || !*frame)
 		return rc < 0 ? fz_fail(err, rc, "%s: the wal-index is being recovered", db->name) : 0;

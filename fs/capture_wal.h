@@ -23,6 +23,8 @@ int fs_wal_index(struct fs_db *db, struct fs_pages *index, uint32_t upto, struct
  * frame of each page up to it. -EAGAIN when the wal-index is just being written or recovered. */
 int fs_wal_view(struct fs_db *db, struct fs_pages *index, uint32_t *frame, uint32_t *commit,
                 struct fz_err *err) FZ_MUST_CHECK;
+/* How far the WAL counts, its header having been read: 0, or -EAGAIN when the wal-index says nothing just now. */
+int fs_wal_visible(struct fs_db *db, bool barrier, uint32_t *mx, struct fz_err *err) FZ_MUST_CHECK;
 /* The header of one frame. */
 int fs_wal_read_frame(struct fs_db *db, uint32_t frame, uint8_t out[static LTX_WAL_FRAME_SIZE],
                       struct fz_err *err) FZ_MUST_CHECK;

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "fs/capture_priv.h"
+#include "fs/sweep.h"
 #include "ltx/journal.h"
 
 #include <errno.h>
@@ -48,6 +49,7 @@ void fs_db_free(struct fs_db *db)
 {
 	if (!db)
 		return;
+	fs_sweep_abort(db);
 	fs_db_detach_log(db);
 	fz_close(&db->fd);
 	fz_close(&db->wal.fd);
@@ -223,8 +225,10 @@ void fs_db_end(struct fs_db *db)
 		if (ltx_log_set_ended(db->log, fz_now_ms(), &err) < 0)
 			fs_db_note_error(db, &err);
 	}
+	fs_sweep_abort(db);
 	db->state = FS_DB_ENDED;
-	fs_db_detach_log(db);
+	if (!db->sweep)
+		fs_db_detach_log(db);
 	fs_db_close_wal(db);
 	fz_close(&db->fd);
 }

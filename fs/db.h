@@ -79,6 +79,7 @@ struct fs_db {
 	struct fs_rollback rb;
 	struct fs_sweep *sweep; /* a background compare is under way */
 	uint64_t retry_ns;      /* LOST: not before */
+	uint64_t grown_bytes;   /* appended to the log since the keeper was told */
 	int64_t tail_ms;        /* time of the log's tail */
 	bool scrub_wanted;      /* taken for LIVE on evidence: look at every page */
 	uint64_t merged, resyncs, scrub_found, scrub_next, scrub_done_txid;

@@ -164,8 +164,9 @@ static inline void note(struct history *h, sqlite3 *db)
 	sqlite3_close(r);
 }
 
-/* Rebuilds every state of the log; returns the number of LTX files. Checks each against what SQLite showed. */
-static inline uint64_t check_log(struct ltx_logset *logs, const char *name, const struct history *h)
+/* Rebuilds every state of the log; returns the number of LTX files. Checks each against what SQLite showed, or (only_last)
+ * the last one alone: some commits were made while the log could not follow one by one. */
+static inline uint64_t check_states(struct ltx_logset *logs, const char *name, const struct history *h, bool only_last)
 {
 	struct ltx_log *log = NULL;
 	struct ltx_log_info info;
@@ -176,14 +177,7 @@ static inline uint64_t check_log(struct ltx_logset *logs, const char *name, cons
 
 	ok(ltx_logset_get(logs, name, false, &log, &err), &err);
 	ltx_log_info(log, &info);
-	if (getenv("DBG") && info.tail_txid != h->n)
-		for (uint64_t i = 1; i <= info.tail_txid; i++) {
-			struct ltx_log_entry e;
-			ok(ltx_log_find(log, i, &e, &err), &err);
-			printf("%llu: commit %u pages %u | %u\n", (unsigned long long)i, e.e.commit, e.e.pages,
-			       i <= h->n ? h->v[i - 1].pages : 0);
-		}
-	if (info.tail_txid != h->n)
+	if (info.tail_txid != h->n && !only_last)
 		fail_msg("%s: %llu transactions in the log, SQLite made %zu", name, (unsigned long long)info.tail_txid,
 		         h->n);
 	for (uint64_t txid = 1; txid <= info.tail_txid;) {
@@ -191,6 +185,7 @@ static inline uint64_t check_log(struct ltx_logset *logs, const char *name, cons
 		struct fz_src *src = NULL;
 		struct ltx_dec *d = NULL;
 		const struct ltx_header *hd;
+		const struct view *v;
 		const uint8_t *data;
 		uint64_t sum = LTX_EMPTY_DB, bytes;
 		uint32_t pgno;
@@ -200,7 +195,7 @@ static inline uint64_t check_log(struct ltx_logset *logs, const char *name, cons
 		ok(ltx_log_src(log, &e, &src, &err), &err);
 		ok(ltx_dec_open(&d, src, 0, &err), &err);
 		hd = ltx_dec_header(d);
-		assert_int_equal(hd->min_txid, txid);
+		assert_true(hd->min_txid == txid || (txid == 1 && hd->min_txid == 1));
 		assert_int_equal(hd->pre_checksum, post);
 		if (ps != hd->page_size) {
 			free(image);
@@ -220,9 +215,10 @@ static inline uint64_t check_log(struct ltx_logset *logs, const char *name, cons
 			if (pgno != ltx_lock_page(ps))
 				sum = LTX_FLAG | (sum ^ ltx_page_checksum(pgno, image + (size_t)(pgno - 1) * ps, ps));
 		post = ltx_dec_end(d, &bytes)->post_checksum;
-		if (hd->commit != h->v[hd->max_txid - 1].pages || sum != h->v[hd->max_txid - 1].sum)
+		v = only_last ? hd->max_txid == info.tail_txid ? &h->v[h->n - 1] : NULL : &h->v[hd->max_txid - 1];
+		if (v && (hd->commit != v->pages || sum != v->sum))
 			fail_msg("%s: TXID %llu is not what SQLite showed (%u pages, SQLite %u)", name,
-			         (unsigned long long)hd->max_txid, hd->commit, h->v[hd->max_txid - 1].pages);
+			         (unsigned long long)hd->max_txid, hd->commit, v->pages);
 		assert_int_equal(sum, post);
 		txid = hd->max_txid + 1;
 		if (hd->commit < cap) /* what lies beyond is gone */
@@ -234,6 +230,11 @@ static inline uint64_t check_log(struct ltx_logset *logs, const char *name, cons
 	free(image);
 	ltx_log_put(log);
 	return files;
+}
+
+static inline uint64_t check_log(struct ltx_logset *logs, const char *name, const struct history *h)
+{
+	return check_states(logs, name, h, false);
 }
 
 static inline void sync_all(struct world *w)
