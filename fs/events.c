@@ -82,6 +82,8 @@ static void before_database(struct fs_db *db, const struct fs_event *ev)
 		rc = fs_rollback_note_write(db, ev->off_bytes, ev->len_bytes, &err);
 		if (rc < 0)
 			db->rb.whole = true;
+		if (db->rb.loose)
+			fs_poll_later(db);
 		rc = 0;
 		break;
 	case FS_EV_TRUNCATE:

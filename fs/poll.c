@@ -26,7 +26,7 @@
 #define LOCK_WAIT_MS  5
 #define RESUME_NS     50000000u
 
-void fs_poll_kick(struct fs_db *db)
+static void wake(struct fs_db *db, unsigned idle)
 {
 	struct fs_capture *c = db->c;
 	uint64_t one = 1;
@@ -35,10 +35,21 @@ void fs_poll_kick(struct fs_db *db)
 	pthread_mutex_lock(&c->mu);
 	was = db->active;
 	db->active = true;
-	db->idle = 0;
+	if (!was || db->idle > idle)
+		db->idle = idle;
 	pthread_mutex_unlock(&c->mu);
 	if (!was && write(c->event_fd, &one, sizeof(one)) < 0)
 		return; /* full: it is awake anyway */
+}
+
+void fs_poll_kick(struct fs_db *db)
+{
+	wake(db, 0);
+}
+
+void fs_poll_later(struct fs_db *db)
+{
+	wake(db, IDLE_TICKS + 6);
 }
 
 int fs_poll_watch(struct fs_capture *c, struct fs_db *db, enum fs_role role, int fd)
