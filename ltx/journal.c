@@ -124,7 +124,7 @@ int ltx_journal_super(struct fz_src *src, char out[static LTX_JOURNAL_SUPER_MAX]
 	if (rc < 0)
 		return rc;
 	for (uint32_t i = 0; i < n; i++)
-		sum += (uint32_t)(int32_t)(int8_t)out[i]; /* SQLite sums plain chars */
+		sum += (uint32_t)out[i]; /* SQLite sums plain chars, signed where they are */
 	out[n] = 0;
 	if (sum != fz_be32(tail + 4))
 		out[0] = 0;
