@@ -3,9 +3,11 @@ builds the testfixture.
 
 A file counts as the same when every test that passes natively passes on the mount, as many tests ran, and it ended in the
 same way. What differs is run natively once more: what is not steady there is called flaky and is no finding. Each file runs
-in a process group and a directory of its own, which are gone before the next one starts. After each file the databases it
-left are restored from the mount's log and compared, byte by byte, with what SQLite makes of the files themselves."""
+in a process group, a directory and a mount of its own, which are gone when it ends. After each file the databases it left
+are restored from the mount's log and compared, byte by byte, with what SQLite makes of the files themselves."""
 import argparse
+import collections
+import concurrent.futures
 import json
 import os
 import random
@@ -75,7 +77,7 @@ def kill_group(pgid):
         pass
 
 
-def run_file(name, parent, log, limit):
+def run_file(name, parent, log, limit, stop):
     """Runs one file in parent/<stem>, which stays for the caller to look at and to remove."""
     where = os.path.join(parent, name[:-len(".test")])
     os.makedirs(where)
@@ -84,16 +86,20 @@ def run_file(name, parent, log, limit):
         p = subprocess.Popen([FIXTURE, os.path.join(TESTS, name)], cwd=where, stdin=subprocess.DEVNULL, stdout=out,
                              stderr=subprocess.STDOUT, start_new_session=True)
         end = None
-        while end is None:
-            try:
-                p.wait(1)
-                end = "exit %d" % p.returncode if p.returncode >= 0 else "died of " + signal.Signals(-p.returncode).name
-            except subprocess.TimeoutExpired:
-                if time.monotonic() - start > limit:
-                    end = "not done after %d s" % limit
-                elif shutil.disk_usage(parent).free < MIN_FREE:
-                    end = "stopped: the disk is nearly full"
-        kill_group(p.pid)  # helpers that it left, too
+        try:
+            while end is None:
+                try:
+                    p.wait(1)
+                    end = "exit %d" % p.returncode if p.returncode >= 0 else "died of " + signal.Signals(-p.returncode).name
+                except subprocess.TimeoutExpired:
+                    if time.monotonic() - start > limit:
+                        end = "not done after %d s" % limit
+                    elif stop.is_set():
+                        end = "stopped"
+                    elif shutil.disk_usage(parent).free < MIN_FREE:
+                        end = "stopped: the disk is nearly full"
+        finally:
+            kill_group(p.pid)  # helpers that it left, too
         try:
             p.wait(30)
         except subprocess.TimeoutExpired:
@@ -123,7 +129,8 @@ class Mount:
             if self.mounted() and self.status(5):
                 return
             time.sleep(0.05)
-        sys.exit("fazt mount does not serve:\n" + self.new_lines(0)[0])
+        with open(self.log, errors="replace") as f:
+            raise RuntimeError("fazt mount does not serve:\n" + f.read())
 
     def mounted(self):
         with open("/proc/self/mounts") as f:
@@ -154,12 +161,6 @@ class Mount:
             except OSError:
                 pass
         return -1
-
-    def new_lines(self, at):
-        with open(self.log, "rb") as f:
-            f.seek(at)
-            data = f.read()
-        return data.decode(errors="replace"), at + len(data)
 
     def stop(self):
         """Returns what was wrong, or nothing."""
@@ -227,6 +228,8 @@ def contents(path):
     count = int.from_bytes(data[28:32], "big")
     if data[24:28] == data[92:96] and 0 < count * size <= len(data):
         del data[count * size:]
+    if size >= 512:
+        data.extend(bytes(-len(data) % size))  # SQLite reads zeros there
     data[18:20] = b"\0\0"
     return bytes(data)
 
@@ -312,6 +315,100 @@ def remove(path):
     return False
 
 
+SAME, DIFFERS, NATIVE, FLAKY = "same", "DIFFERS", "fails natively", "flaky"
+
+
+class Run:
+    """What the files of one run share."""
+
+    def __init__(self, args, scratch):
+        self.args, self.scratch = args, scratch
+        self.stop = threading.Event()
+        self.mu = threading.Lock()
+        self.rows, self.cache = {}, {}
+        self.cache_path = os.path.join(WORK, "native.json")
+        if os.path.exists(self.cache_path):
+            with open(self.cache_path) as f:
+                self.cache = json.load(f)
+
+    def native(self, name):
+        where = tempfile.mkdtemp(prefix="native-", dir=self.scratch)
+        res = run_file(name, where, os.path.join(self.args.results, name + ".native"), self.args.limit, self.stop)
+        shutil.rmtree(where, ignore_errors=True)
+        with self.mu:
+            self.cache[name] = res.to_json()
+            with open(self.cache_path + ".new", "w") as out:
+                json.dump(self.cache, out, indent=0)
+            os.rename(self.cache_path + ".new", self.cache_path)
+        return res
+
+    def mounted(self, name, row, limit):
+        """A mount of its own for each file: what one file makes of it is not the next one's trouble."""
+        stem, found = name[:-len(".test")], row["findings"]
+        where = tempfile.mkdtemp(prefix="mount-", dir=self.scratch)
+        mount = Mount(where, self.args.mount_flag)
+        try:
+            mount.start()
+            with Killer(mount, self.args.kill_worker, "%d %s" % (self.args.seed, name)) as killer:
+                res = run_file(name, mount.dir, os.path.join(self.args.results, name + ".mount"), limit, self.stop)
+            row["kills"] = killer.kills
+            row["databases"], wrong = check_capture(mount, stem, where)
+            found += wrong
+            status = mount.status()
+            if status is None:
+                found.append("the mount is dead")
+            elif status["restarts"] and not self.args.kill_worker:
+                found.append("the worker died %d times" % status["restarts"])
+            if not remove(os.path.join(mount.dir, stem)):
+                found.append("its directory cannot be removed")
+        finally:
+            found += mount.stop()
+            shutil.copy(mount.log, os.path.join(self.args.results, name + ".fazt.log"))
+            shutil.rmtree(where, ignore_errors=True)
+        with open(os.path.join(self.args.results, name + ".fazt.log"), errors="replace") as f:
+            lines = f.read().splitlines()
+        found += [line for line in lines if " error: " in line]
+        row["warnings"] = sum(1 for line in lines if " warning: " in line)
+        return res
+
+    def file(self, name):
+        """Runs one file; returns the lines to print."""
+        nat = Result.from_json(self.cache[name]) if self.args.reuse_native and name in self.cache else self.native(name)
+        row = {"native": nat.to_json(), "databases": 0, "kills": 0, "findings": []}
+        out = []
+        if self.args.native_only:
+            row["verdict"] = SAME if nat.passes() else NATIVE
+            out.append("%s: %s (%.1f s)" % (name, nat, nat.seconds))
+        else:
+            limit = min(self.args.limit, 30 + 20 * nat.seconds) * (3 if self.args.kill_worker else 1)
+            res = self.mounted(name, row, limit)
+            row["mount"] = res.to_json()
+            row["verdict"] = self.judge(name, nat, res)
+            if row["verdict"] != SAME:
+                out.append("%s: %s: native %s, mount %s" % (row["verdict"], name, nat, res))
+            if row["verdict"] == DIFFERS:
+                only = sorted(res.failed - nat.failed)
+                if only:
+                    out.append("    only on the mount: " + " ".join(only[:20]))
+                out += ["    " + line for line in why(os.path.join(self.args.results, name + ".mount"))]
+            out += ["CAPTURE: %s: %s" % (name, line[:400]) for line in row["findings"][:6]]
+            if row["findings"][6:]:
+                out.append("CAPTURE: %s: and %d more" % (name, len(row["findings"]) - 6))
+        with self.mu:
+            self.rows[name] = row
+        return "".join(line + "\n" for line in out)
+
+    def judge(self, name, nat, res):
+        if nat.like(res):
+            return SAME if nat.passes() else NATIVE
+        again = self.native(name)
+        if res.failed - nat.failed - again.failed or res.end not in (nat.end, again.end):
+            return DIFFERS
+        if res.passes() and again.passes():
+            return DIFFERS if again.tests == nat.tests else SAME  # how many tests it runs may depend on chance
+        return FLAKY if nat.passes() or again.passes() else NATIVE
+
+
 def main():
     p = argparse.ArgumentParser(prog="sqlite-tcl.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("files", nargs="*", metavar="FILE.test", help="instead of those in tests/sqlite-tcl.list")
@@ -321,6 +418,7 @@ def main():
                    help="the same as --mount-flag=--no-passthrough")
     p.add_argument("--kill-worker", type=int, nargs="?", const=200, default=0, metavar="MS",
                    help="SIGKILL the worker about every MS milliseconds (200)")
+    p.add_argument("--jobs", type=int, default=1, metavar="N", help="files at a time (1)")
     p.add_argument("--seed", type=int, default=int(time.time()), help="of the kills")
     p.add_argument("--limit", type=int, default=int(os.environ.get("SQLITE_TCL_LIMIT", "300")), metavar="S",
                    help="seconds for a file (300); on the mount no more than 30 + 20 times what it took natively; "
@@ -342,111 +440,37 @@ def main():
             sys.exit("there is no %s in %s" % (f, TESTS))
 
     os.makedirs(args.results, exist_ok=True)
-    cache_path = os.path.join(WORK, "native.json")
-    cache = {}
-    if os.path.exists(cache_path):
-        with open(cache_path) as f:
-            cache = json.load(f)
     scratch = tempfile.mkdtemp(prefix="fazt-tcl-")
-    mount = None if args.native_only else Mount(scratch, args.mount_flag)
-    same, differ, native_bad, flaky, findings, kills, checked = [], [], [], [], [], 0, 0
-    rows = {}
-
-    def native(name):
-        log = os.path.join(args.results, name + ".native")
-        res = run_file(name, scratch, log, args.limit)
-        remove(os.path.join(scratch, name[:-len(".test")]))
-        cache[name] = res.to_json()
-        with open(cache_path + ".new", "w") as out:
-            json.dump(cache, out, indent=0)
-        os.rename(cache_path + ".new", cache_path)
-        return res
-
-    def mounted(name, nat):
-        nonlocal kills, checked
-        stem, log = name[:-len(".test")], os.path.join(args.results, name + ".mount")
-        with Killer(mount, args.kill_worker, "%d %s" % (args.seed, name)) as k:
-            res = run_file(name, mount.dir, log, min(args.limit, 30 + 20 * nat.seconds) * (3 if args.kill_worker else 1))
-        kills += k.kills
-        n, wrong = check_capture(mount, stem, scratch)
-        checked += n
-        if not remove(os.path.join(mount.dir, stem)):
-            wrong.append("its directory cannot be removed")
-        return res, wrong
-
-    at, restarts = 0, 0
+    run = Run(args, scratch)
     try:
-        if mount:
-            mount.start()
-        for name in files:
-            nat = Result.from_json(cache[name]) if args.reuse_native and name in cache else native(name)
-            row = rows[name] = {"native": nat.to_json()}
-            if not mount:
-                print("%s: %s (%.1f s)" % (name, nat, nat.seconds), flush=True)
-                (same if nat.passes() else native_bad).append(name)
-                continue
-            res, wrong = mounted(name, nat)
-            row["mount"], row["capture"] = res.to_json(), wrong
-            text, at = mount.new_lines(at)
-            wrong += [line for line in text.splitlines() if re.search(r" (error|warning): ", line) and
-                      not (args.kill_worker and "worker" in line and "killed" in line)]
-            status = mount.status()
-            if not mount.proc or mount.proc.poll() is not None or status is None:
-                wrong.append("the mount is dead")
-                wrong += mount.stop()
-                mount.start()
-                restarts = 0
-            elif status["restarts"] - restarts != 0:
-                if not args.kill_worker:
-                    wrong.append("the worker died %d times" % (status["restarts"] - restarts))
-                restarts = status["restarts"]
-            if not nat.passes() and not nat.like(res):
-                again = native(name)
-                verdict = "fails natively" if not res.failed - nat.failed - again.failed and res.end == nat.end else "DIFFERS"
-            elif nat.like(res):
-                verdict = "same" if nat.passes() else "fails natively"
-            else:
-                again = native(name)
-                verdict = "DIFFERS" if nat.like(again) or res.failed - again.failed or res.end != again.end else "flaky"
-                if verdict == "DIFFERS" and res.passes() and again.passes() and again.tests != nat.tests:
-                    verdict = "same"  # how many tests it runs depends on chance
-            {"same": same, "DIFFERS": differ, "flaky": flaky, "fails natively": native_bad}[verdict].append(name)
-            row["verdict"] = verdict
-            if verdict != "same":
-                print("%s: %s: native %s, mount %s" % (verdict, name, nat, res), flush=True)
-            if verdict == "DIFFERS":
-                only = sorted(res.failed - nat.failed)
-                if only:
-                    print("    only on the mount: %s" % " ".join(only[:20]))
-                for line in why(os.path.join(args.results, name + ".mount")):
-                    print("    " + line)
-            if wrong:
-                findings.append(name)
-                for line in wrong[:6]:
-                    print("CAPTURE: %s: %s" % (name, line[:400]))
-                if wrong[6:]:
-                    print("CAPTURE: %s: and %d more" % (name, len(wrong) - 6))
-            sys.stdout.flush()
+        with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+            waiting = [pool.submit(run.file, name) for name in files]
+            try:
+                for f in waiting:
+                    print(f.result(), end="", flush=True)
+            except BaseException:
+                run.stop.set()
+                for f in waiting:
+                    f.cancel()
+                raise
     finally:
-        last = mount.stop() if mount else []
         if os.environ.get("TEST_KEEP"):
             print("kept:", scratch)
         else:
-            if mount and os.path.exists(mount.log):
-                shutil.copy(mount.log, os.path.join(args.results, "fazt.log"))
             shutil.rmtree(scratch, ignore_errors=True)
         with open(os.path.join(args.results, "results.json"), "w") as f:
-            json.dump(rows, f, indent=1)
-    for line in last:
-        print("AT THE END: " + line)
-    if not mount:
-        print("SQLite's tests natively: %d files, %d pass, %d do not" % (len(files), len(same), len(native_bad)))
+            json.dump(run.rows, f, indent=1)
+    n = collections.Counter(row["verdict"] for row in run.rows.values())
+    if args.native_only:
+        print("SQLite's tests natively: %d files, %d pass, %d do not" % (len(files), n[SAME], n[NATIVE]))
         return 0
+    found = sum(1 for row in run.rows.values() if row["findings"])
     print("SQLite's tests: %d files, %d the same on the mount, %d differ, %d fail natively, %d flaky natively; capture: %d "
           "databases compared, %d files with findings%s" %
-          (len(files), len(same), len(differ), len(native_bad), len(flaky), checked, len(findings),
-           "; the worker was killed %d times (seed %d)" % (kills, args.seed) if args.kill_worker else ""))
-    return 1 if differ or findings or last else 0
+          (len(files), n[SAME], n[DIFFERS], n[NATIVE], n[FLAKY], sum(row["databases"] for row in run.rows.values()), found,
+           "; the worker was killed %d times (seed %d)" % (sum(row["kills"] for row in run.rows.values()), args.seed)
+           if args.kill_worker else ""))
+    return 1 if n[DIFFERS] or found else 0
 
 
 if __name__ == "__main__":
