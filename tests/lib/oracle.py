@@ -33,7 +33,7 @@ class Application:
     def __init__(self, path, journal="WAL", seed=1, **pragmas):
         self.path, self.name, self.rnd = path, os.path.basename(path), random.Random(seed)
         self.hash, self.before_ms, self.after_ms, self.n = {}, {}, {}, 0
-        self.con = sqlite3.connect(path, isolation_level=None, timeout=30)
+        self.open()
         for k, v in pragmas.items():
             self.con.execute("PRAGMA %s=%s" % (k, v))
         self.con.execute("PRAGMA journal_mode=%s" % journal)
@@ -57,6 +57,9 @@ class Application:
     def rows(self, count, size=None):
         for _ in range(count):
             self.row(size)
+
+    def open(self):
+        self.con = sqlite3.connect(self.path, isolation_level=None, timeout=30)
 
     def close(self):
         self.con.close()
