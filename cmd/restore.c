@@ -186,7 +186,7 @@ static int restore_it(struct restoring *r, const char *source, struct fz_err *er
 		rc = fetch(&s, r, err);
 	}
 	if (rc == 0)
-		print_result(r, s.label, output);
+		print_result(r, s.is_log && !r->result.from_log ? s.store_label : s.label, output);
 	cmd_source_close(&s);
 	return rc;
 }

@@ -61,16 +61,43 @@ static int read_snapshot(struct cmd_source *s, struct fz_err *err)
 	return rc;
 }
 
-static int open_target(struct cmd_source *s, const struct cmd_target *t, struct fz_err *err)
+static int target_source(struct cmd_source *s, const struct cmd_target *t, struct replica_source **out, char *label,
+                         size_t cap, struct fz_err *err)
 {
 	struct fz_store *store = NULL;
 	int rc = cmd_target_open(t, s->database, false, &store, err);
 
 	if (rc < 0)
 		return rc;
-	snprintf(s->label, sizeof(s->label), "%s", fz_store_url(store));
+	snprintf(label, cap, "%s", fz_store_url(store));
+	rc = replica_source_store(out, store, s->ids.n ? &s->ids : NULL, err);
+	if (rc < 0)
+		fz_store_close(store);
+	return rc;
+}
+
+static int open_target(struct cmd_source *s, const struct cmd_target *t, struct fz_err *err)
+{
 	s->is_log = false;
-	return replica_source_store(&s->source, store, s->ids.n ? &s->ids : NULL, err);
+	return target_source(s, t, &s->source, s->label, sizeof(s->label), err);
+}
+
+/* The log and, behind it, the first target that can be opened. */
+static int open_log(struct cmd_source *s, struct fz_err *err)
+{
+	struct replica_source *store = NULL;
+	struct fz_err why = {0};
+	int rc = replica_source_log(&s->source, s->statefd, s->database, err);
+
+	while (rc == 0 && !store && s->next_target < s->conf.n_targets)
+		if (target_source(s, &s->conf.targets[s->next_target++], &store, s->store_label, sizeof(s->store_label),
+		                  &why) < 0)
+			fz_debug("%s: the log has to do without", why.text);
+	if (store)
+		rc = replica_source_join(s->source, store, &s->source, err);
+	if (rc < 0)
+		replica_source_close(store);
+	return rc;
 }
 
 static int open_url(struct cmd_source *s, const char *url, struct fz_err *err)
@@ -144,22 +171,39 @@ int cmd_source_open(struct cmd_source *s, const char *arg, const char *identity,
 		    snprintf(s->label, sizeof(s->label), "the log of %s", s->live) >= (int)sizeof(s->label))
 			rc = fz_fail(err, FZ_EUSAGE, "the path is too long");
 	}
-	if (rc == 0 && s->is_log) {
-		rc = replica_source_log(&s->source, s->statefd, s->database, err);
-		if (rc < 0 && cmd_source_next(s, err))
-			rc = 0;
-	}
+	if (rc == 0 && s->is_log)
+		rc = open_log(s, err);
 	if (rc < 0)
 		cmd_source_close(s);
 	return rc;
+}
+
+/* Would another place do better? */
+static bool elsewhere(int code)
+{
+	switch (code) {
+	case -FZ_ENOTFOUND:
+	case -FZ_ENOCOMMIT:
+	case -FZ_EGAP:
+	case -FZ_ENET:
+	case -FZ_ETIMEOUT:
+	case -FZ_EAUTH:
+	case -FZ_ESTORE:
+	case -FZ_ENOKEY:
+		return true;
+	default:
+		return false;
+	}
 }
 
 bool cmd_source_next(struct cmd_source *s, const struct fz_err *err)
 {
 	struct fz_err why = {0};
 
-	if (!*s->live || (err->code != -FZ_ENOTFOUND && err->code != -FZ_ENOCOMMIT && err->code != -FZ_EGAP))
+	if (!*s->live || !elsewhere(err->code))
 		return false;
+	if (s->next_target < s->conf.n_targets)
+		fz_debug("%s: on to the next target", err->text);
 	while (s->next_target < s->conf.n_targets) {
 		replica_source_close(s->source);
 		s->source = NULL;

@@ -1,7 +1,8 @@
 /* source_arg.h - the SOURCE argument of log, restore and verify: where a database's history can be read.
  *   URL       dir:/backup/app.db, s3://bucket/prefix/app.db?...: the last path elements are the database's path
  *   NAME/DB   a [target NAME] of the configuration
- *   DIR/DB    a database below a mount, or below a directory that was mounted: its own log first, then the targets */
+ *   DIR/DB    a database below a mount, or below a directory that was mounted: its own log answers what it reaches, and
+ *             the first target the rest; the other targets follow where that one does not have it or cannot be read */
 #ifndef FZ_CMD_SOURCE_ARG_H
 #define FZ_CMD_SOURCE_ARG_H
 
@@ -14,9 +15,10 @@ struct replica_source;
 struct cmd_source {
 	struct replica_source *source; /* the one at hand */
 	char label[PATH_MAX + 16];     /* what it is, for messages */
+	char store_label[PATH_MAX];    /* DIR/DB: the target that answers what the log does not reach; "" = none */
 	char database[512];            /* path below the mount, or last element of the URL */
 	char live[PATH_MAX];           /* DIR/DB: the database's file; "" otherwise */
-	bool is_log;                   /* the source is a local log */
+	bool is_log;                   /* the source is a local log, or one joined with a target */
 	struct cmd_conf conf;
 	struct ltx_age_identities ids;
 	int statefd;
@@ -25,8 +27,8 @@ struct cmd_source {
 /* identity: -i or NULL; config: --config or NULL. Opens the first place. -FZ_ENOTFOUND, -FZ_EUSAGE, -FZ_EKEYFILE. */
 int cmd_source_open(struct cmd_source *s, const char *arg, const char *identity, const char *config,
                     struct fz_err *err) FZ_MUST_CHECK;
-/* The place at hand does not have it (err->code is -FZ_ENOTFOUND, -FZ_ENOCOMMIT or -FZ_EGAP): goes on to the next one.
- * False when there is none, or when the error is another one. */
+/* The place at hand does not have it or cannot be read (err->code tells): goes on to the next one. False when there is
+ * none, or when the error is of another kind. */
 bool cmd_source_next(struct cmd_source *s, const struct fz_err *err);
 void cmd_source_close(struct cmd_source *s);
 

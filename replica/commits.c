@@ -1,5 +1,6 @@
 #include "replica/source.h"
 
+#include "base/log.h"
 #include "ltx/log.h"
 #include "replica/origin.h"
 #include "replica/pages.h"
@@ -204,8 +205,12 @@ int replica_commits_open(struct replica_commits **out, struct replica_source *s,
 		rc = replica_logs_open(&c->logs, s, err);
 	if (s->store && (rc == 0 || rc == -FZ_ENOTFOUND)) {
 		rc = replica_catalog_load(&c->catalog, s->store, err);
-		if (rc == -FZ_ENOTFOUND && c->logs.n)
-			rc = 0; /* nothing shipped yet */
+		if (rc < 0 && c->logs.n) {
+			if (rc != -FZ_ENOTFOUND) /* else: nothing shipped yet */
+				fz_warn("%s: only the local log is listed", err->text);
+			replica_catalog_fini(&c->catalog);
+			rc = 0;
+		}
 	}
 	if (rc < 0)
 		replica_commits_close(c);

@@ -208,10 +208,17 @@ int replica_restore(struct replica_source *s, const struct replica_restore_conf 
 	}
 	if (s->state_fd >= 0) {
 		rc = from_log(s, conf, &im, &meter, result, err);
+		result->from_log = rc == 0;
 		if (rc < 0 && s->store && rc != -ECANCELED) {
-			fz_debug("not from the local log: %s", err->text);
+			struct fz_err why = *err;
+
+			fz_debug("not from the local log: %s", why.text);
 			memset(result, 0, sizeof(*result));
 			rc = from_store(s, conf, &im, &meter, result, err);
+			if (rc == -FZ_ENOTFOUND) { /* nothing was shipped: what the log says is the answer */
+				*err = why;
+				rc = why.code;
+			}
 		}
 	} else {
 		rc = from_store(s, conf, &im, &meter, result, err);

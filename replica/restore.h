@@ -29,6 +29,7 @@ struct replica_restore_result {
 	int64_t distance_ms;          /* asked moment - commit time; 0 unless REPLICA_AT */
 	uint32_t page_size, pages;
 	uint64_t objects, fetched_bytes, elapsed_ms;
+	bool from_log; /* of a joined source: the local log had it, no store was asked */
 };
 /* -FZ_ENOTFOUND no such database; -FZ_ENOCOMMIT nothing that old; -FZ_EGAP; -FZ_ECHECKSUM; -FZ_ENOKEY; -FZ_EEXISTS. On
  * failure the output does not exist or is what it was. */
@@ -41,7 +42,8 @@ struct replica_verify_result {
 	struct replica_commit first, last;
 };
 /* Every object of the source is read and checked: chain of checksums from the first restorable commit to the last. full:
- * also restores the last commit into a temporary file beside tmp_dir and runs SQLite's integrity_check. */
+ * also restores the last commit into a temporary file beside tmp_dir and runs SQLite's integrity_check. Of a joined
+ * source the log is verified, or the store when the log does not know the database. */
 int replica_verify(struct replica_source *s, bool full, const char *tmp_dir, struct replica_verify_result *result,
                    struct fz_err *err) FZ_MUST_CHECK;
 

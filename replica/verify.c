@@ -499,13 +499,19 @@ int replica_verify(struct replica_source *s, bool full, const char *tmp_dir, str
                    struct fz_err *err)
 {
 	struct verify v = {.source = s, .result = result, .sums.fd = -1};
+	bool store;
 	int rc;
 
 	if (!tmp_dir)
 		tmp_dir = getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
 	memset(result, 0, sizeof(*result));
 	rc = sums_open(&v.sums, tmp_dir, err);
-	if (rc == 0 && s->store) {
+	store = rc == 0 && s->store && s->state_fd < 0;
+	if (rc == 0 && s->state_fd >= 0) {
+		rc = check_logs(&v, err);
+		store = rc == -FZ_ENOTFOUND && s->store;
+	}
+	if (store) {
 		/* an object that is gone since the listing was repacked or expired: look at the present state */
 		for (int i = 0; i < TRIES; i++) {
 			rc = check_store(&v, err);
@@ -516,14 +522,12 @@ int replica_verify(struct replica_source *s, bool full, const char *tmp_dir, str
 			fz_err_prefix(err, "is listed but cannot be read");
 			err->code = rc = -FZ_EVERIFY;
 		}
-	} else if (rc == 0) {
-		rc = check_logs(&v, err);
 	}
 	sums_close(&v.sums);
 	free(v.facts);
 	if (rc == 0 && full && !result->structure_only)
 		rc = restore_and_check(s, tmp_dir, err);
-	if (rc < 0 && s->store)
+	if (rc < 0 && store)
 		fz_err_prefix(err, "%s", fz_store_url(s->store));
 	return rc;
 }

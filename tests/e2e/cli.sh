@@ -253,6 +253,24 @@ is "$(wc -l <"$W/out")" $((txid + 1))
 run 0 restore "$W/app/a.db" -o "$W/r"
 is "$(sql "$W/r")" 1,2
 
+echo "-- DIR/DATABASE: its log as far as it reaches, the target for the rest"
+mv "$W/store" "$W/gone"
+run 0 restore "$W/app/a.db" --at "$third" -o "$W/r" --force
+out "from the log of $W/app/a.db"
+is "$(sql "$W/r")" 1,2,3
+run 0 log "$W/app/a.db"
+is "$(wc -l <"$W/out")" $((txid + 1))
+mv "$W/gone" "$W/store"
+mv "$W/app/.fazt/db" "$W/gone"
+run 0 restore "$W/app/a.db" -i "$W/key" --at "$third" -o "$W/r" --force
+out "from dir:$W/store"
+is "$(sql "$W/r")" 1,2,3
+run 0 log -i "$W/key" "$W/app/a.db"
+is "$(wc -l <"$W/out")" $((txid + 1))
+run 1 restore "$W/app/a.db" -o "$W/r" --force
+err "FZ-1201"
+mv "$W/gone" "$W/app/.fazt/db"
+
 echo "-- a key is made when there is none, told, and works"
 mkdir "$W/new"
 run 0 mount --target "dir:$W/new-store" "$W/new"

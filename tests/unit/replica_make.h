@@ -244,6 +244,16 @@ static inline void hist_damage(struct hist *h, const char *key, long at)
 	close(fd);
 }
 
+/* The whole store is gone, or back. */
+static inline void hist_hide(struct hist *h, bool gone)
+{
+	char from[96], to[96];
+
+	snprintf(from, sizeof(from), "%s/app.db", h->dir);
+	snprintf(to, sizeof(to), "%s/away", h->dir);
+	assert_int_equal(rename(gone ? from : to, gone ? to : from), 0);
+}
+
 static inline void hist_remove(struct hist *h, const char *key)
 {
 	struct fz_err err = {0};

@@ -224,6 +224,29 @@ static void test_log(void **state)
 	restored(&h, both, REPLICA_AT, h.c[30].time_ms, 0, 30, false);
 	restored(&h, both, REPLICA_TXID, 0, 60, 60, true);
 	restored(&h, both, REPLICA_LATEST, 0, 0, 100, true);
+	assert_int_equal(replica_verify(both, false, "/tmp", &v, &err), 0);
+	assert_int_equal(v.last.txid, 100); /* the log, not the store */
+	{
+		struct replica_restore_conf conf = {.when = REPLICA_TXID, .txid = 101, .verify_only = true};
+
+		assert_int_equal(replica_restore(both, &conf, &r, &err), -FZ_ENOCOMMIT);
+		conf.txid = 30;
+		assert_int_equal(replica_restore(both, &conf, &r, &err), 0);
+		assert_false(r.from_log);
+		/* the store goes away: the log does what it can */
+		hist_hide(&h, true);
+		conf.txid = 60;
+		assert_int_equal(replica_restore(both, &conf, &r, &err), 0);
+		assert_true(r.from_log);
+		conf.txid = 30;
+		assert_int_equal(replica_restore(both, &conf, &r, &err), -FZ_ENOCOMMIT);
+	}
+	want[0] = 0;
+	snprintf(want, sizeof(want), "1-50 ");
+	for (int i = 51; i <= 100; i++)
+		snprintf(want + strlen(want), 16, "%d-%d ", i, i);
+	list(&h, both, true, want);
+	hist_hide(&h, false);
 	replica_source_close(both);
 	close(fd);
 	hist_fini(&h);
