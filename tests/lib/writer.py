@@ -33,6 +33,13 @@ def main():
     def note(kind, n, nonce, digest="-", at=0):
         os.write(acks, ("%s %d %d %s %d\n" % (kind, n, nonce, digest, at)).encode())
 
+    if os.path.exists(path):  # what a killed process left, before this one commits anything
+        con = sqlite3.connect(path, isolation_level=None, timeout=30)
+        if con.execute("SELECT count(*) FROM sqlite_master WHERE name = 'meta'").fetchone()[0]:
+            n, nonce = con.execute("SELECT n, nonce FROM meta").fetchone()
+            con.close()
+            note("S", n, nonce, serialize_hash(path) if conf["hashes"] else "-")
+        con.close()
     con = sqlite3.connect(path, isolation_level=None, timeout=30)
     con.execute("PRAGMA page_size=%d" % conf["page_size"])
     con.execute("PRAGMA auto_vacuum=%d" % conf["auto_vacuum"])
@@ -55,7 +62,7 @@ def main():
     con.execute("INSERT OR IGNORE INTO meta VALUES (1, 0, 0)")
     con.execute("COMMIT")
     n, nonce = con.execute("SELECT n, nonce FROM meta").fetchone()
-    note("S", n, nonce, digest())
+    note("V", n, nonce, digest())
     reader = None
     for _ in range(conf["commits"]):
         time.sleep(conf.get("pause", 0))
