@@ -36,12 +36,21 @@ struct replica_restore_result {
 int replica_restore(struct replica_source *s, const struct replica_restore_conf *conf,
                     struct replica_restore_result *result, struct fz_err *err) FZ_MUST_CHECK;
 
+/* TXIDs between the two cannot be restored: no object holds them, and the chain goes on with a later snapshot (before). */
+struct replica_gap {
+	char lineage[17];
+	uint64_t after, before; /* after: the last one that can be restored; 0 = none */
+};
+#define REPLICA_GAPS_MAX 64
 struct replica_verify_result {
 	uint64_t objects, commits, bytes;
 	bool structure_only; /* no identity: names, sizes, claims and gaps only */
 	struct replica_commit first, last;
+	uint64_t n_gaps;
+	struct replica_gap gaps[REPLICA_GAPS_MAX]; /* the first of them */
 };
-/* Every object of the source is read and checked: chain of checksums from the first restorable commit to the last. full:
+/* Every object of the source is read and checked: chain of checksums from the first restorable commit to the last. A gap
+ * that a later snapshot healed is counted, and no error; -FZ_EGAP: the newest state cannot be reached. full:
  * also restores the last commit into a temporary file beside tmp_dir and runs SQLite's integrity_check. Of a joined
  * source the log is verified, or the store when the log does not know the database. */
 int replica_verify(struct replica_source *s, bool full, const char *tmp_dir, struct replica_verify_result *result,

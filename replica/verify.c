@@ -319,9 +319,24 @@ static int collect_facts(struct verify *v, const struct replica_catalog *c, cons
 	return 0;
 }
 
+static void note_gap(struct verify *v, const struct replica_lineage *l, uint64_t before)
+{
+	struct replica_verify_result *r = v->result;
+
+	if (r->n_gaps < REPLICA_GAPS_MAX) {
+		struct replica_gap *g = &r->gaps[r->n_gaps];
+
+		memcpy(g->lineage, l->id, sizeof(g->lineage));
+		g->after = v->cur;
+		g->before = before;
+	}
+	r->n_gaps++;
+}
+
 static int check_lineage(struct verify *v, struct replica_catalog *c, const struct replica_lineage *l,
                          struct fz_err *err)
 {
+	const uint64_t newest = replica_plan_newest(c, l);
 	struct replica_object *o;
 	bool gap, *seen = NULL;
 	int rc;
@@ -337,11 +352,8 @@ static int check_lineage(struct verify *v, struct replica_catalog *c, const stru
 	while (rc == 0 && (o = replica_plan_next(c, l, v->cur, &gap))) {
 		uint64_t before = v->cur;
 
-		if (gap) {
-			rc = fz_fail(err, FZ_EGAP, "lineage %s: TXID %llu is in no object; the next one known is %llu",
-			             l->id, (unsigned long long)v->cur + 1, (unsigned long long)o->usable_max);
-			break;
-		}
+		if (gap)
+			note_gap(v, l, o->usable_max);
 		seen[o - &c->objects[l->first]] = true;
 		if (v->result->structure_only) {
 			struct ltx_header h = {.min_txid = o->name.min_txid > v->cur ? o->name.min_txid : v->cur + 1,
@@ -372,9 +384,13 @@ static int check_lineage(struct verify *v, struct replica_catalog *c, const stru
 			rc = check_object(v, o, false, err);
 		}
 	}
-	if (rc == 0 && v->cur < replica_plan_newest(c, l) && v->cur)
-		rc = fz_fail(err, FZ_EGAP, "lineage %s: TXID %llu is in no object, newer ones are", l->id,
-		             (unsigned long long)v->cur + 1);
+	if (rc == 0 && v->cur < newest && l == &c->lineages[c->n_lineages - 1])
+		rc = fz_fail(
+		        err, FZ_EGAP,
+		        "lineage %s: TXID %llu is in no object, and the newest, %llu, cannot be restored without it",
+		        l->id, (unsigned long long)v->cur + 1, (unsigned long long)newest);
+	else if (rc == 0 && v->cur < newest) /* an earlier life of the database */
+		note_gap(v, l, newest + 1);
 	free(seen);
 	return rc;
 }

@@ -55,10 +55,39 @@ static void test_whole(void **state)
 			assert_int_equal(r.objects, 5);
 			assert_int_equal(r.last.txid, 60);
 		}
+		assert_int_equal(r.n_gaps, 0);
+		/* a hole that a later snapshot covers: told, and what is around it verified */
 		hist_remove(&h, key[1]);
-		assert_int_equal(verify(&h, !encrypt, false, &r, &err), -FZ_EGAP);
-		assert_non_null(strstr(err.text, "TXID 11 "));
+		for (int ids = !encrypt; ids < 2; ids++) {
+			if (verify(&h, ids, ids, &r, &err) < 0)
+				fail_msg("%s", err.text);
+			assert_int_equal(r.structure_only, !ids);
+			assert_int_equal(r.n_gaps, 1);
+			assert_string_equal(r.gaps[0].lineage, HIST_LIN);
+			assert_int_equal(r.gaps[0].after, 10);
+			assert_int_equal(r.gaps[0].before, 45);
+			assert_int_equal(r.objects, 4);
+			assert_int_equal(r.last.txid, 60);
+			if (ids)
+				assert_int_equal(r.commits, 1 + 1 + 15);
+		}
+		hist_damage(&h, key[4], -30); /* the snapshot that covers it */
+		assert_true(verify(&h, true, false, &r, &err) < 0);
 		assert_int_equal(fz_err_exit(err.code), 4);
+		hist_damage(&h, key[4], -30);
+		hist_damage(&h, key[2], 200); /* what lies within it, and what comes after */
+		assert_true(verify(&h, true, false, &r, &err) < 0);
+		hist_damage(&h, key[2], 200);
+		/* without it the newest state is out of reach */
+		hist_remove(&h, key[4]);
+		for (int ids = !encrypt; ids < 2; ids++) {
+			assert_int_equal(verify(&h, ids, false, &r, &err), -FZ_EGAP);
+			assert_non_null(strstr(err.text, "TXID 11 "));
+			assert_int_equal(fz_err_exit(err.code), 4);
+		}
+		/* nor is anything within reach without a start */
+		hist_remove(&h, key[0]);
+		assert_int_equal(verify(&h, true, false, &r, &err), -FZ_EGAP);
 		hist_fini(&h);
 	}
 }
