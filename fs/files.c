@@ -76,6 +76,17 @@ enum fs_role fs_capture_file_role(const struct fs_file *f)
 	return f->role;
 }
 
+/* True when something of it is in a log. */
+static bool has_history(struct fs_db *db)
+{
+	bool yes;
+
+	pthread_mutex_lock(&db->mu);
+	yes = db->log && db->sums && fs_sums_head(db->sums)->txid > 0;
+	pthread_mutex_unlock(&db->mu);
+	return yes;
+}
+
 /* The first handle of a database file. */
 static void open_database(struct fs_db *db, struct fs_file *f, enum kind kind, bool wal, bool created)
 {
@@ -154,8 +165,12 @@ int fs_capture_file_open(struct fs_capture *c, const char *path, int fd, bool cr
 	if (f->role == FS_ROLE_DB) {
 		kind = kind_of(c, path, fd, &wal);
 		db = fs_registry_get(c, path, kind != KIND_OTHER);
-		if (db && kind == KIND_OTHER)
+		if (db && kind == KIND_OTHER && has_history(db)) {
 			kind = KIND_OPAQUE; /* a known database whose header is gone */
+		} else if (kind == KIND_OTHER) {
+			fs_registry_put(db); /* it was empty once, and became something else */
+			db = NULL;
+		}
 	} else {
 		db = fs_registry_get(c, base, false);
 		if (!db && kind_at(c, base, &wal) >= KIND_SQLITE)
@@ -203,6 +218,12 @@ fail:
 	return fz_fail(err, -ENOMEM, "no memory");
 }
 
+/* A file that was empty when it was opened is no database so far, and none of its companions is open. */
+static bool is_nothing(const struct fs_db *db)
+{
+	return db->state == FS_DB_CANDIDATE && !db->open_db && !db->open_shm && db->wal.fd < 0 && db->rb.fd < 0;
+}
+
 static void close_database(struct fs_db *db)
 {
 	struct fz_err err = {0};
@@ -227,6 +248,7 @@ void fs_capture_file_close(struct fs_file *f)
 	struct fz_err err = {0};
 	struct fs_capture *c;
 	struct fs_db *db;
+	bool forget;
 
 	if (!f)
 		return;
@@ -266,7 +288,10 @@ void fs_capture_file_close(struct fs_file *f)
 		default:
 			break;
 		}
+		forget = is_nothing(db);
 		pthread_mutex_unlock(&db->mu);
+		if (forget)
+			fs_registry_forget(db);
 		fs_registry_put(db);
 	}
 	free(f->path);
