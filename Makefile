@@ -1,6 +1,7 @@
 # fazt: one non-recursive Makefile.
 #   make            build/fazt                      make check      every test (SAN=address,undefined | SAN=thread)
 #   make lint       format, headers, include order  make fuzz       fuzz every decoder (FUZZ_SECONDS each)
+#   make sqlite-tests   SQLite's own TCL tests on a mount, beside native
 #   make bench      speed beside native             make torture    hours of randomized kills (TORTURE_SECONDS)
 #   make install DESTDIR= PREFIX=/usr/local
 # B= names the build directory, so that several builds can live side by side.
@@ -116,6 +117,10 @@ bench: $(B)/fazt helpers
 torture: $(B)/fazt helpers
 	B=$(abspath $(B)) PYTHON=$(PYTHON) scripts/torture.sh
 
+# SQLite's own tests on a mount: SQLITE_TESTS="--no-passthrough --jobs 2" passes options
+sqlite-tests: $(B)/fazt
+	B=$(abspath $(B)) PYTHON=$(PYTHON) scripts/sqlite-tcl.sh $(SQLITE_TESTS)
+
 lint:
 	scripts/lint.sh $(DIRS)
 
@@ -128,6 +133,6 @@ install: $(B)/fazt
 clean:
 	rm -rf build build-*
 
-.PHONY: all unit helpers check fuzz fuzz-replay bench torture lint install clean
+.PHONY: all unit helpers check fuzz fuzz-replay bench torture sqlite-tests lint install clean
 .SECONDARY:
 -include $(OBJ:.o=.d) $(UNIT:%=%.d)

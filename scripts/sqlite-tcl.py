@@ -446,7 +446,7 @@ def main():
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
             waiting = [pool.submit(run.file, name) for name in files]
             try:
-                for f in waiting:
+                for f in concurrent.futures.as_completed(waiting):
                     print(f.result(), end="", flush=True)
             except BaseException:
                 run.stop.set()
