@@ -237,12 +237,26 @@ static int answer_verify(struct cmd_serving *w, const cJSON *request, cJSON *ans
 
 static int answer_umount(struct cmd_serving *w, const cJSON *request, cJSON *answer, struct fz_err *err)
 {
-	int rc = answer_sync(w, request, err);
+	bool force = cJSON_IsTrue(cJSON_GetObjectItem(request, "force"));
+	int rc = fs_capture_sync(w->capture, NULL, err);
 
+	if (rc < 0 && force) {
+		fz_log_err("unmounted by force: the next mount captures the difference", err);
+		rc = 0;
+	} else if (rc < 0) {
+		fz_err_prefix(err,
+		              "what was committed last is not in the local log, so %s stays mounted (`fazt umount "
+		              "--force` leaves it to the next mount, which captures the difference)",
+		              w->dir);
+	} else if (cJSON_IsTrue(cJSON_GetObjectItem(request, "wait"))) {
+		rc = sync_targets(w, (int64_t)number_of(request, "timeout_ms", -1), err);
+	}
 	cJSON_AddNumberToObject(answer, "pid", getpid());
 	cJSON_AddNumberToObject(answer, "supervisor_pid", w->info.supervisor_pid);
-	if (rc == 0)
+	if (rc == 0) {
+		atomic_store(&w->forced, force);
 		rc = fs_session_request_umount(w->session, err);
+	}
 	return rc;
 }
 

@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -28,17 +28,18 @@ static void wait_process(int pid, int timeout_ms)
 	fz_close(&p.fd);
 }
 
-/* True when the kernel has given the connection up: nobody holds /dev/fuse any more. A child asks, since the question
- * hangs while somebody holds it and does not answer. */
+/* True when the kernel has given the connection up: nobody holds /dev/fuse any more. Attributes are cached and would be
+ * answered all the same, statvfs() never is. A child asks, since the question hangs while somebody holds /dev/fuse and
+ * does not answer. */
 static bool is_dead(const char *dir)
 {
-	struct stat st;
+	struct statvfs st;
 	pid_t pid = fork();
 	struct pollfd p = {.events = POLLIN};
 	int status = 0;
 
 	if (pid == 0)
-		_exit(stat(dir, &st) < 0 && (errno == ENOTCONN || errno == ECONNABORTED) ? 0 : 1);
+		_exit(statvfs(dir, &st) < 0 && (errno == ENOTCONN || errno == ECONNABORTED) ? 0 : 1);
 	if (pid < 0)
 		return false;
 	p.fd = (int)syscall(SYS_pidfd_open, pid, 0);
@@ -69,7 +70,7 @@ static int remove_dead(const struct cmd_where *w, struct fz_err *err)
 	return 0;
 }
 
-static int unmount(const char *dir, bool wait, int64_t timeout_ms, struct fz_err *err)
+static int unmount(const char *dir, bool wait, bool force, int64_t timeout_ms, struct fz_err *err)
 {
 	cJSON *request = cmd_request("umount"), *answer = NULL;
 	struct fz_err why = {0};
@@ -77,6 +78,7 @@ static int unmount(const char *dir, bool wait, int64_t timeout_ms, struct fz_err
 	int rc;
 
 	cJSON_AddBoolToObject(request, "wait", wait);
+	cJSON_AddBoolToObject(request, "force", force);
 	cJSON_AddNumberToObject(request, "timeout_ms", (double)timeout_ms);
 	rc = cmd_ask(dir, request, timeout_ms < 0 ? -1 : timeout_ms + 30000, &w, &answer, err);
 	if (rc == -FZ_ENOTMOUNTED && w.fazt)
@@ -109,21 +111,26 @@ static int unmount(const char *dir, bool wait, int64_t timeout_ms, struct fz_err
 int cmd_umount(int argc, char **argv)
 {
 	const char *timeout = NULL;
-	bool wait = false;
+	bool wait = false, force = false;
 	const struct cmd_opt opts[] = {
 	        {"wait", 'w', NULL, "first wait until every target holds every commit", &wait, NULL, NULL},
 	        {"timeout",  0, "S", "with --wait: give up after S seconds, and stay mounted", NULL, &timeout, NULL},
-	        {0},
+	        {"force", 0, NULL, "unmount even when the local log cannot take what was committed last", &force, NULL,
+	         NULL},
+	        {0 },
 	};
-	const struct cmd_spec spec = {"umount",
-	                              "[--wait] [--timeout S] DIR",
-	                              "Stops serving DIR: everything captured is in the local log first. Refuses while "
-	                              "a program has a file of DIR\n"
-	                              "open, and names it. Also removes a mount whose processes were killed.",
-	                              "fazt umount --wait /var/lib/app\n",
-	                              1,
-	                              1,
-	                              opts};
+	const struct cmd_spec spec = {
+	        "umount",
+	        "[--wait] [--timeout S] [--force] DIR",
+	        "Stops serving DIR: everything captured is in the local log first. Refuses while "
+	        "a program has a file of DIR\n"
+	        "open, and names it. Also removes a mount whose processes were killed. With --force the "
+	        "next mount compares the\n"
+	        "databases with their logs, and captures the difference as one transaction.",
+	        "fazt umount --wait /var/lib/app\n",
+	        1,
+	        1,
+	        opts};
 	struct fz_err err = {0};
 	int64_t ms = -1;
 	char **args;
@@ -134,6 +141,6 @@ int cmd_umount(int argc, char **argv)
 	if (rc == 0)
 		rc = cmd_timeout(timeout, -1, &ms, &err);
 	if (rc == 0)
-		rc = unmount(args[0], wait, ms, &err);
+		rc = unmount(args[0], wait, force, ms, &err);
 	return rc < 0 ? cmd_report(spec.name, &err) : CMD_EXIT_OK;
 }

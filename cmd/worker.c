@@ -3,8 +3,9 @@
  * START    handshake, drop privileges, logs, agent, capture (all that was committed meanwhile is in the logs before a
  *          request is served), shipping, control socket, serve. An error before serving ends the process: the supervisor
  *          tells `fazt mount`.
- * STOP     SIGTERM or the end of the mount: serving ends, capture takes what is visible and syncs, what is new is shipped
- *          within a grace, control socket, logs. */
+ * STOP     SIGTERM or the end of the mount: serving ends, control socket, capture takes what is visible and syncs, what is
+ *          new is shipped within a grace, logs. SIGUSR2 (an upgrade: the next worker waits to go on): the same without
+ *          waiting for targets. */
 #include "cmd/worker.h"
 
 #include "base/clock.h"
@@ -13,6 +14,7 @@
 #include "cmd/cmd.h"
 #include "cmd/harden.h"
 #include "fs/agent.h"
+#include "fs/super_client.h"
 #include "fs/supervisor.h"
 #include "ltx/log.h"
 
@@ -27,9 +29,12 @@
 #define STOP_GRACE_MS 5000
 
 static struct fs_session *on_term; /* a signal handler has no argument */
+static atomic_bool hand_over;      /* nobody waits for targets */
 
 static void handle_term(int sig)
 {
+	if (sig == SIGUSR2)
+		atomic_store(&hand_over, true);
 	fs_session_stop(on_term);
 }
 
@@ -39,9 +44,19 @@ static void catch_signals(struct fs_session *s)
 
 	on_term = s;
 	sigaction(SIGTERM, &term, NULL);
+	sigaction(SIGUSR2, &term, NULL);
 	sigaction(SIGINT, &ignore, NULL); /* Ctrl-C on a foreground mount is the supervisor's to handle */
 	sigaction(SIGHUP, &ignore, NULL);
 	sigaction(SIGPIPE, &ignore, NULL);
+}
+
+/* Before the session goes: a second signal must not find it. */
+static void ignore_signals(void)
+{
+	struct sigaction ignore = {.sa_handler = SIG_IGN};
+
+	sigaction(SIGTERM, &ignore, NULL);
+	sigaction(SIGUSR2, &ignore, NULL);
 }
 
 static int read_conf(struct cmd_serving *w, struct fz_err *err)
@@ -139,6 +154,7 @@ static void serving(void *arg)
 static int stop(struct cmd_serving *w)
 {
 	int64_t grace = w->conf.stop_grace_ms ? w->conf.stop_grace_ms : STOP_GRACE_MS;
+	bool wait = !atomic_load(&hand_over) && !atomic_load(&w->forced);
 	struct fz_err why = {0};
 	int rc = 0;
 
@@ -147,11 +163,11 @@ static int stop(struct cmd_serving *w)
 		rc = why.code;
 	}
 	w->capture = NULL; /* the control threads are stopped first, see cmd_worker() */
-	if (w->ship && rc == 0 && primary_ship_sync(w->ship, grace, &why) < 0)
+	if (w->ship && rc == 0 && wait && primary_ship_sync(w->ship, grace, &why) < 0)
 		fz_warn("not every target holds everything: %s; the local log does, and the next mount goes on",
 		        why.text);
 	if (w->ship)
-		primary_ship_stop(w->ship, 1000);
+		primary_ship_stop(w->ship, 0);
 	cmd_targets_fini(&w->targets);
 	fs_agent_close(w->agent);
 	if (w->logs)
@@ -178,12 +194,17 @@ int cmd_worker(int argc, char **argv)
 	w.state_path[n > 0 ? n : 0] = 0;
 	cmd_conf_init(&w.conf);
 	rc = start(&w, &err);
+	if (rc < 0) {
+		fs_super_init(FS_FD_SUPER);
+		fs_super_failed(&err); /* `fazt mount` prints it */
+	}
 	if (rc == 0)
 		rc = fs_session_run(w.session, w.capture, serving, &w, &err);
 	if (rc < 0)
 		fz_log_err("worker", &err);
+	ignore_signals();
 	cmd_control_stop(w.control); /* nobody asks what is being taken apart */
-	if (stop(&w) < 0)
+	if (stop(&w) < 0 && !atomic_load(&w.forced))
 		rc = -FZ_EINTERNAL;
 	cmd_conf_fini(&w.conf);
 	fz_info("worker has stopped");

@@ -7,6 +7,8 @@
 #include "cmd/wire.h"
 #include "fs/session.h"
 
+#include <stdatomic.h>
+
 struct fs_agent;
 struct ltx_logset;
 
@@ -25,6 +27,7 @@ struct cmd_serving {
 	struct fs_capture *capture;
 	struct primary_ship *ship; /* NULL without targets */
 	struct cmd_control *control;
+	atomic_bool forced; /* `fazt umount --force`: the end counts as clean even when the logs are not complete */
 };
 /* cmd/answer.c: the handler's function. */
 int cmd_answer(struct cmd_control_handler *h, const struct cJSON *request, struct cJSON *answer, int *pass_fd,

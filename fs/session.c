@@ -643,7 +643,7 @@ int fs_session_run(struct fs_session *s, struct fs_capture *capture, void (*read
 	if (rc < 0)
 		goto out;
 	for (int i = 0; i < BASE_THREADS; i++)
-		if (!spawn(s)) {
+		if (!spawn(s) && !atomic_load(&s->stop)) {
 			rc = fz_fail(err, -EAGAIN, "cannot start serving threads");
 			goto out;
 		}

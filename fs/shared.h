@@ -131,7 +131,7 @@ void fs_shared_unmap(struct fs_shared *sh);
 /* ---- messages on FS_FD_SUPER, SEQPACKET; worker -> supervisor, answered by FS_MSG_REPLY where noted ---- */
 enum fs_msg_type {
 	FS_MSG_READY = 1,     /* requests are being answered */
-	FS_MSG_FAILED,        /* text: why this worker cannot start */
+	FS_MSG_FAILED,        /* code and text: why this worker cannot start */
 	FS_MSG_LOCK,          /* text: path of a database below the root; answered */
 	FS_MSG_SWEEP,         /* drop locks of databases that were deleted */
 	FS_MSG_UMOUNT,        /* answered: 0 = accepted, -FZ_EBUSY + who */

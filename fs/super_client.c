@@ -45,7 +45,7 @@ static int send_locked(size_t bytes, int fd)
 	return 0;
 }
 
-static int put_locked(enum fs_msg_type type, const char *text, int fd)
+static int put_locked(enum fs_msg_type type, int code, const char *text, int fd)
 {
 	size_t n = text ? strlen(text) : 0;
 
@@ -53,7 +53,7 @@ static int put_locked(enum fs_msg_type type, const char *text, int fd)
 		return -ENOTCONN;
 	m.type = type;
 	m.id = ++next_id;
-	m.code = 0;
+	m.code = code;
 	if (n >= sizeof(m.text))
 		return -ENAMETOOLONG;
 	m.len = (uint32_t)n;
@@ -62,10 +62,10 @@ static int put_locked(enum fs_msg_type type, const char *text, int fd)
 	return send_locked(FS_MSG_HEAD + n, fd);
 }
 
-static void tell(enum fs_msg_type type, const char *text)
+static void tell(enum fs_msg_type type, int code, const char *text)
 {
 	pthread_mutex_lock(&mu);
-	(void)put_locked(type, text, -1); /* without a supervisor nobody needs to know */
+	(void)put_locked(type, code, text, -1); /* without a supervisor nobody needs to know */
 	pthread_mutex_unlock(&mu);
 }
 
@@ -74,7 +74,7 @@ static int ask_locked(enum fs_msg_type type, const char *text, int fd)
 {
 	ssize_t n;
 
-	if (put_locked(type, text, fd) < 0)
+	if (put_locked(type, 0, text, fd) < 0)
 		return -FZ_ENOTMOUNTED;
 	do {
 		n = recv(sock, &m, sizeof(m), 0);
@@ -116,7 +116,7 @@ void fs_super_backing_close(int32_t id)
 	char text[16];
 
 	snprintf(text, sizeof(text), "%d", id);
-	tell(FS_MSG_BACKING_CLOSE, text);
+	tell(FS_MSG_BACKING_CLOSE, 0, text);
 }
 
 int fs_super_lock_database(const char *path, struct fz_err *err)
@@ -125,15 +125,15 @@ int fs_super_lock_database(const char *path, struct fz_err *err)
 }
 void fs_super_sweep(void)
 {
-	tell(FS_MSG_SWEEP, NULL);
+	tell(FS_MSG_SWEEP, 0, NULL);
 }
 void fs_super_ready(void)
 {
-	tell(FS_MSG_READY, NULL);
+	tell(FS_MSG_READY, 0, NULL);
 }
 void fs_super_failed(const struct fz_err *why)
 {
-	tell(FS_MSG_FAILED, why->text);
+	tell(FS_MSG_FAILED, why->code, why->text);
 }
 int fs_super_umount(struct fz_err *err)
 {

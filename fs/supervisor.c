@@ -459,7 +459,7 @@ static void on_message(struct super *s)
 		on_ready(s);
 		break;
 	case FS_MSG_FAILED:
-		fz_fail(&s->why, FZ_EINTERNAL, "%s", m->text);
+		fz_fail(&s->why, m->code >= 0 ? FZ_EINTERNAL : m->code <= -1000 ? -m->code : m->code, "%s", m->text);
 		break;
 	case FS_MSG_LOCK:
 		rc = lock_database(s, m->text, &err);
@@ -507,7 +507,9 @@ static bool on_worker_end(struct super *s, int status, int *rc, struct fz_err *e
 	if (s->leaving && leave_now(s, status))
 		return true;
 	if (!s->ever_ready && !WIFSIGNALED(status)) {
-		*rc = s->why.code ? fz_fail(err, FZ_EINTERNAL, "%s", s->why.text)
+		if (s->why.code)
+			*err = s->why;
+		*rc = s->why.code ? s->why.code
 		                  : fz_fail(err, FZ_EINTERNAL, "the worker ended with status %d before it served",
 		                            WEXITSTATUS(status));
 		return true;
@@ -565,7 +567,7 @@ static bool on_signal(struct super *s, int *rc, struct fz_err *err)
 			try_leave(s);
 		} else if (si.ssi_signo == SIGUSR2 && s->worker > 0 && !s->leaving) {
 			fz_info("upgrade: the worker finishes, the next one is %s", s->conf->worker_argv[0]);
-			kill(s->worker, SIGTERM);
+			kill(s->worker, SIGUSR2);
 		}
 	}
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
