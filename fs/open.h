@@ -13,7 +13,9 @@ struct fs_open {
 	struct fs_open *next; /* in its shard; tab.mu */
 	unsigned users;       /* tab.mu */
 	pthread_mutex_t mu;
-	bool live; /* mu to change; whoever holds a user of an open node may read the fields below */
+	/* Set under mu and tab.mu once the fields below are, cleared under both only while its one user closes it. So
+	 * whoever got a user and then sees it set may read them without a lock until put(): a stat, a read, a write. */
+	atomic_bool live;
 	bool writable;
 	enum fs_mode mode;
 	int fd;
