@@ -60,7 +60,9 @@ struct merge {
 
 static int check_cancel(const struct merge *m, struct fz_err *err)
 {
-	return m->cancel && *m->cancel ? fz_fail(err, -ECANCELED, "merge was cancelled") : 0;
+	return m->cancel && __atomic_load_n(m->cancel, __ATOMIC_RELAXED)
+	               ? fz_fail(err, -ECANCELED, "merge was cancelled")
+	               : 0;
 }
 
 static int prefix(const struct merge *m, uint64_t i, int rc, struct fz_err *err)
