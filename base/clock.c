@@ -151,7 +151,7 @@ int fz_parse_time(const char *text, int64_t now_ms, int64_t *out_ms, struct fz_e
 				return bad_time(err, text);
 			if (*p == ':')
 				p++;
-			if (*p && digits(&p, 2, &om))
+			if ((*p && digits(&p, 2, &om)) || oh > 23 || om > 59)
 				return bad_time(err, text);
 			offset = sign * (oh * 3600 + om * 60);
 			have_zone = 1;
