@@ -2,7 +2,8 @@
  *
  * WHICH PAGES  Written through: every write of the database is told and marks its blocks before it is carried out; marks
  *              are compared with the checksum table, so that what was written and rolled back is no change.
- *              Passed through (the file was empty or in WAL mode when it was opened): all pages are compared.
+ *              Passed through (the file was empty or in WAL mode when it was opened): the journal tells them, see
+ *              journal_pages.c; without one (MEMORY, OFF) all pages are compared.
  * WHEN         A transaction is committed when its journal is unlinked, truncated or zeroed. It is in the log as prepared
  *              before that and committed after it: a death in between is decided by the journal, as SQLite does it.
  * (1) At a journal's end the database file holds the outcome, be it commit or rollback: the difference is the judge.
@@ -13,6 +14,7 @@
 #include "base/clock.h"
 #include "fs/baseline.h"
 #include "fs/capture_priv.h"
+#include "fs/journal_pages.h"
 #include "fs/sweep.h"
 
 #include <errno.h>
@@ -52,6 +54,7 @@ static int append(struct fs_db *db, bool prepared, struct fz_err *err)
 	struct fs_scratch *sc;
 	struct fs_db_head h;
 	struct fs_txn t;
+	bool all;
 	int rc;
 
 	rc = fs_db_read_head(db, &h, err);
@@ -61,13 +64,14 @@ static int append(struct fs_db *db, bool prepared, struct fz_err *err)
 		db->rb.whole = true; /* emptied; whatever comes next is compared in full */
 		return 0;
 	}
-	if (!db->rb.whole && !db->passthrough && fs_dirty_empty(db->dirty) && h.pages == head->commit)
+	all = db->rb.whole || h.page_size != head->page_size || (db->passthrough && !db->rb.listed);
+	if (!all && fs_dirty_empty(db->dirty) && h.pages == head->commit)
 		return 0;
 	sc = fs_scratch_get(db->c, err);
 	if (!sc)
 		return -ENOMEM;
 	sc->buf_n = 0;
-	if (db->rb.whole || db->passthrough || h.page_size != head->page_size)
+	if (all)
 		rc = list_all(&sc->pages, &h, err);
 	else
 		rc = list_dirty(db, &sc->pages, &h, err);
@@ -81,13 +85,15 @@ static int append(struct fs_db *db, bool prepared, struct fz_err *err)
 		rc = fs_txn_append(db, sc, &t, err);
 	}
 	fs_scratch_put(db->c, sc);
+	if (rc >= 0)
+		db->rb.counter = h.counter;
 	return rc;
 }
 
 static void clean(struct fs_db *db)
 {
 	fs_dirty_clear(db->dirty);
-	db->rb.loose = db->rb.touched = db->rb.hot = false;
+	db->rb.loose = db->rb.touched = db->rb.hot = db->rb.listed = false;
 	if (fs_sums_head(db->sums)->txid)
 		db->rb.whole = false;
 }
@@ -107,6 +113,25 @@ static int promote(struct fs_db *db, struct fz_err *err)
 	return 0;
 }
 
+int fs_rollback_list(struct fs_db *db, struct fz_err *err)
+{
+	int rc;
+
+	if (db->state != FS_DB_LIVE || fs_db_in_wal(db) || !db->passthrough)
+		return 0;
+	rc = fs_journal_pages_mark(db, err);
+	db->rb.listed = rc > 0 || (rc == 0 && db->rb.listed);
+	return rc < 0 ? rc : 0;
+}
+
+bool fs_rollback_moved(struct fs_db *db)
+{
+	struct fs_db_head h;
+
+	return db->rb.whole || fs_db_read_head(db, &h, NULL) < 0 || h.counter != db->rb.counter ||
+	       (db->sums && h.page_size != fs_sums_head(db->sums)->page_size);
+}
+
 int fs_rollback_stage(struct fs_db *db, struct fz_err *err)
 {
 	int rc = 0;
@@ -117,6 +142,8 @@ int fs_rollback_stage(struct fs_db *db, struct fz_err *err)
 		return 0;
 	if (db->rb.staged)
 		rc = fs_txn_drop(db, err);
+	if (rc == 0 && db->passthrough)
+		rc = fs_rollback_list(db, err);
 	if (rc == 0)
 		rc = append(db, true, err);
 	db->rb.touched = false;

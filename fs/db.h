@@ -47,6 +47,8 @@ struct fs_rollback {
 	bool staged;       /* the log holds it as prepared */
 	bool whole;        /* which pages changed is not known: compare all */
 	bool full;
+	bool listed;           /* passed through: its journal has told which pages changed */
+	uint32_t counter;      /* change counter of the last captured state */
 	bool touched;          /* written to since it was staged */
 	struct fs_pages pages; /* staged: their sums */
 	uint32_t page_size, commit;
@@ -90,6 +92,7 @@ struct fs_db_head {
 	uint32_t page_size; /* 0 = no SQLite header */
 	uint32_t pages;     /* by the header when it is valid for this change counter, else by size */
 	bool wal;           /* file format says WAL */
+	uint32_t counter;   /* SQLite's change counter */
 	uint64_t file_bytes;
 };
 

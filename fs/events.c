@@ -93,9 +93,11 @@ static void before_database(struct fs_db *db, const struct fs_event *ev)
 			db->rb.whole = db->rb.loose = true; /* written anew, by cp for example */
 		break;
 	case FS_EV_FSYNC:
-		if (!fs_db_in_wal(db) && !db->passthrough && db->state == FS_DB_LIVE && db->rb.fd >= 0 &&
-		    !journal_zeroed(db))
-			rc = fs_rollback_stage(db, &err);
+		if (fs_db_in_wal(db) || db->state != FS_DB_LIVE || db->rb.fd < 0 || journal_zeroed(db))
+			break;
+		/* passed through: what is written after this is not told, so it is staged at the journal's end only; but
+		 * PERSIST shows its end when the header is gone already */
+		rc = db->passthrough ? fs_rollback_list(db, &err) : fs_rollback_stage(db, &err);
 		break;
 	case FS_EV_UNLINK:
 	case FS_EV_RENAME:
@@ -109,6 +111,20 @@ static void before_database(struct fs_db *db, const struct fs_event *ev)
 		failed(db, &err);
 }
 
+/* Its last commit came while a worker was dying, or before it was known: a state of its own, before there is another. Who
+ * makes a journal has RESERVED and has written nothing yet; a WAL that is made holds nothing. */
+static void catch_up(struct fs_db *db)
+{
+	struct fz_err err = {0};
+	int rc;
+
+	if (db->state != FS_DB_LOST || fs_db_journal_hot(db))
+		return;
+	rc = fs_baseline_now(db, &err);
+	if (rc < 0 && rc != -EAGAIN && rc != -FZ_ENOTFOUND)
+		fs_db_note_error(db, &err);
+}
+
 static void before_wal(struct fs_db *db, const struct fs_event *ev)
 {
 	switch (ev->op) {
@@ -116,6 +132,9 @@ static void before_wal(struct fs_db *db, const struct fs_event *ev)
 	case FS_EV_UNLINK:
 	case FS_EV_RENAME:
 		barrier(db);
+		break;
+	case FS_EV_CREATE:
+		catch_up(db);
 		break;
 	default:
 		break;
@@ -133,6 +152,8 @@ static void before_journal(struct fs_db *db, const struct fs_event *ev)
 
 	if (ends_journal(ev) && fs_rollback_end_before(db, &err) < 0)
 		failed(db, &err);
+	if (ev->op == FS_EV_CREATE)
+		catch_up(db);
 }
 
 static void before_shm(struct fs_db *db, const struct fs_event *ev)

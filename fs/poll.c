@@ -163,7 +163,7 @@ static bool look(struct fs_db *db, int64_t *commits)
 	int64_t n;
 
 	pthread_mutex_lock(&db->mu);
-	if (atomic_exchange(&db->hint_db, false) && !fs_db_in_wal(db) && db->passthrough)
+	if (atomic_exchange(&db->hint_db, false) && !fs_db_in_wal(db) && db->passthrough && fs_rollback_moved(db))
 		fs_rollback_note_loose(db);
 	atomic_store(&db->hint_wal, false);
 	n = fs_wal_pass(db, FS_WAL_LOOK, &err);

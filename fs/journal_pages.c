@@ -1,0 +1,146 @@
+/* journal_pages.c - pages changed in rollback mode, by the journal.
+ *
+ * pager.c journals the old content of each page before the first change, but not: pages beyond the old end, and pages that
+ * were leaves of the free list when the transaction began (sqlite3PagerGet with NOCONTENT). The old free list is read from
+ * the old pages: from the journal where it has them, else from the file, where they are unchanged then. */
+#include "fs/journal_pages.h"
+
+#include "base/cursor.h"
+#include "base/file.h"
+#include "fs/capture_priv.h"
+#include "ltx/journal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define MANY_LEAVES 1024u /* beyond: only those that are free no longer */
+
+/* The journal's records: page -> position of the old content. */
+struct records {
+	struct fs_pages list;
+	uint64_t *at;
+	size_t cap;
+};
+
+static int note_record(struct records *r, uint32_t pgno, uint64_t at, struct fz_err *err)
+{
+	if (r->list.n == r->cap) {
+		size_t cap = r->cap ? r->cap * 2 : 64;
+		uint64_t *p = realloc(r->at, cap * sizeof(*p));
+
+		if (!p)
+			return fz_fail(err, -ENOMEM, "no memory");
+		r->at = p;
+		r->cap = cap;
+	}
+	r->at[r->list.n] = at;
+	return fs_pages_add(&r->list, pgno, (uint32_t)r->list.n, err);
+}
+
+/* Old content of a page. */
+static int old_page(struct fs_db *db, const struct ltx_journal *j, const struct records *r, uint32_t pgno, uint8_t *out,
+                    struct fz_err *err)
+{
+	const struct fs_page *p = fs_pages_find(&r->list, pgno);
+
+	if (p)
+		return fz_src_read(j->src, r->at[p->frame], out, j->page_size, err);
+	return fs_db_read_page(db, j->page_size, pgno, 0, out, err);
+}
+
+/* Adds the leaves of a free list; old: by the old pages, else as the file stands. 1 = all, 0 = it makes no sense. */
+static int list_leaves(struct fs_db *db, const struct ltx_journal *j, const struct records *r, bool old, uint8_t *page,
+                       struct fs_pages *leaves, struct fz_err *err)
+{
+	uint32_t trunk, left, usable, n;
+	int rc = old ? old_page(db, j, r, 1, page, err) : fs_db_read_page(db, j->page_size, 1, 0, page, err);
+
+	if (rc < 0)
+		return rc;
+	trunk = fz_be32(page + 32);
+	left = fz_be32(page + 36);
+	usable = j->page_size - page[20];
+	while (trunk && left) {
+		rc = old ? old_page(db, j, r, trunk, page, err)
+		         : fs_db_read_page(db, j->page_size, trunk, 0, page, err);
+		if (rc < 0)
+			return rc;
+		n = fz_be32(page + 4);
+		if (n > usable / 4 - 2 || n + 1 > left)
+			return 0;
+		for (uint32_t i = 0; i < n; i++) {
+			rc = fs_pages_add(leaves, fz_be32(page + 8 + 4 * i), 1, err);
+			if (rc < 0)
+				return rc;
+		}
+		left -= n + 1;
+		trunk = fz_be32(page);
+	}
+	fs_pages_sort(leaves, UINT32_MAX, 0);
+	return left == 0;
+}
+
+static int mark(struct fs_db *db, uint32_t page_size, uint32_t pgno, struct fz_err *err)
+{
+	return pgno ? fs_dirty_mark(db->dirty, (uint64_t)(pgno - 1) * page_size, page_size, err) : 0;
+}
+
+static int mark_leaves(struct fs_db *db, const struct ltx_journal *j, const struct records *r, uint8_t *page,
+                       struct fz_err *err)
+{
+	struct fs_pages old, now;
+	int rc;
+
+	fs_pages_init(&old, r->list.dirfd);
+	fs_pages_init(&now, r->list.dirfd);
+	rc = list_leaves(db, j, r, true, page, &old, err);
+	if (rc > 0 && old.n > MANY_LEAVES)
+		rc = list_leaves(db, j, r, false, page, &now, err);
+	for (size_t i = 0; rc > 0 && i < old.n; i++)
+		if (!fs_pages_find(&now, old.e[i].pgno) && mark(db, j->page_size, old.e[i].pgno, err) < 0)
+			rc = -ENOSPC;
+	fs_pages_fini(&old);
+	fs_pages_fini(&now);
+	return rc;
+}
+
+int fs_journal_pages_mark(struct fs_db *db, struct fz_err *err)
+{
+	struct records r = {.at = NULL};
+	struct fz_src *src = NULL;
+	struct ltx_journal j = {0};
+	uint8_t *page = NULL;
+	const uint8_t *data;
+	struct stat st;
+	uint32_t pgno;
+	int rc;
+
+	if (db->rb.fd < 0 || !db->dirty || fstat(db->rb.fd, &st) < 0)
+		return 0;
+	fs_pages_init(&r.list, db->c->conf.statefd);
+	rc = fz_src_fd(&src, db->rb.fd, 0, (uint64_t)st.st_size, false, err);
+	if (rc == 0 && ltx_journal_open(&j, src, fs_sums_head(db->sums)->page_size, NULL) < 0)
+		goto out; /* no header: it tells nothing */
+	if (rc < 0 || j.commit != fs_sums_head(db->sums)->commit || j.page_size != fs_sums_head(db->sums)->page_size)
+		goto out;
+	while ((rc = ltx_journal_next(&j, &pgno, &data, err)) > 0) {
+		rc = note_record(&r, pgno, j.off_bytes - 4 - j.page_size, err);
+		if (rc == 0)
+			rc = mark(db, j.page_size, pgno, err);
+		if (rc < 0)
+			goto out;
+	}
+	fs_pages_order(&r.list);
+	page = malloc(j.page_size);
+	if (rc == 0 && page && fs_pages_find(&r.list, 1))
+		rc = mark_leaves(db, &j, &r, page, err); /* page 1 changes in every transaction: without it, no proof */
+out:
+	free(page);
+	ltx_journal_close(&j);
+	fs_pages_fini(&r.list);
+	free(r.at);
+	fz_src_close(src);
+	return rc;
+}
