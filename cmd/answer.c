@@ -103,11 +103,11 @@ static void answer_status(struct cmd_serving *w, cJSON *answer)
 	cJSON_AddNumberToObject(answer, "worker_pid", getpid());
 	cJSON_AddNumberToObject(answer, "restarts", w->info.restarts);
 	cJSON_AddStringToObject(answer, "worker_started", fz_format_time(when, w->started_ms));
-	cJSON_AddNumberToObject(answer, "supervisor_pid", w->info.supervisor_pid);
 	cJSON_AddBoolToObject(answer, "passthrough", w->info.passthrough);
 	cJSON_AddBoolToObject(answer, "resend", w->info.resend);
 	requests = cJSON_AddObjectToObject(answer, "requests");
 	(void)fs_session_status(w->session, requests);
+	cJSON_AddNumberToObject(answer, "supervisor_pid", number_of(requests, "supervisor_pid", w->info.supervisor_pid));
 	databases = cJSON_AddArrayToObject(answer, "databases");
 	(void)fs_capture_status(w->capture, databases);
 	targets = cJSON_AddArrayToObject(answer, "targets");
@@ -121,6 +121,8 @@ static void answer_status(struct cmd_serving *w, cJSON *answer)
 	cJSON_ArrayForEach (item, databases) {
 		judge_database(item, problems, notes);
 	}
+	if (number_of(answer, "supervisor_pid", 0) <= 0)
+		say(problems, "the supervisor is gone: nobody replaces this worker should it die; fazt umount and mount again");
 	if (!w->ship)
 		say(notes, "no target: commits are kept in the local log only");
 	if (!w->info.passthrough)

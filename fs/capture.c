@@ -7,6 +7,7 @@
 #include "fs/capture_journal.h"
 #include "fs/capture_priv.h"
 #include "fs/capture_wal.h"
+#include "fs/discover.h"
 #include "fs/keeper.h"
 #include "fs/recover.h"
 #include "fs/scrub.h"
@@ -106,6 +107,7 @@ static void destroy(struct fs_capture *c)
 	fz_close(&c->inotify_fd);
 	fz_close(&c->event_fd);
 	pthread_mutex_destroy(&c->mu);
+	pthread_mutex_destroy(&c->discover_mu);
 	free_list(c->databases);
 	free_list(c->exclude);
 	free(c);
@@ -139,6 +141,7 @@ int fs_capture_open(struct fs_capture **out, const struct fs_capture_conf *conf,
 	if (!c->conf.scrub_bytes_per_s)
 		c->conf.scrub_bytes_per_s = 8u << 20;
 	pthread_mutex_init(&c->mu, NULL);
+	pthread_mutex_init(&c->discover_mu, NULL);
 	if (copy_list(&c->databases, conf->databases, conf->n_databases) < 0 ||
 	    copy_list(&c->exclude, conf->exclude, conf->n_exclude) < 0) {
 		fz_fail(err, -ENOMEM, "no memory");
@@ -192,6 +195,7 @@ int fs_capture_sync(struct fs_capture *c, const char *name, struct fz_err *err)
 	struct fs_db *db;
 	int rc = 0;
 
+	fs_discover(c);
 	for (size_t i = 0; (db = fs_registry_at(c, i)); i++) {
 		if (!name || !strcmp(name, db->name)) {
 			int r;

@@ -39,6 +39,8 @@ struct fs_capture {
 	_Atomic uint64_t last_open_ns; /* of a file */
 	struct fz_worker capture, keeper;
 	bool capture_started, keeper_started;
+	pthread_mutex_t discover_mu; /* outermost; guards discovered */
+	bool discovered;
 };
 
 /* ---- registry.c ---- */

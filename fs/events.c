@@ -93,11 +93,9 @@ static void before_database(struct fs_db *db, const struct fs_event *ev)
 			db->rb.whole = db->rb.loose = true; /* written anew, by cp for example */
 		break;
 	case FS_EV_FSYNC:
-		if (fs_db_in_wal(db) || db->state != FS_DB_LIVE || db->rb.fd < 0 || journal_zeroed(db))
-			break;
-		/* passed through: what is written after this is not told, so it is staged at the journal's end only; but
-		 * PERSIST shows its end when the header is gone already */
-		rc = db->passthrough ? fs_rollback_list(db, &err) : fs_rollback_stage(db, &err);
+		if (!fs_db_in_wal(db) && !db->passthrough && db->state == FS_DB_LIVE && db->rb.fd >= 0 &&
+		    !journal_zeroed(db))
+			rc = fs_rollback_stage(db, &err);
 		break;
 	case FS_EV_UNLINK:
 	case FS_EV_RENAME:

@@ -237,7 +237,7 @@ static void close_database(struct fs_db *db)
 		if (fs_wal_pass(db, FS_WAL_LOOK, &err) < 0)
 			rc = -1;
 	} else if (!fs_db_journal_hot(db) &&
-	           (db->rb.loose || db->state != FS_DB_LIVE || (db->passthrough && fs_rollback_moved(db)))) {
+	           (db->rb.loose || db->passthrough || db->state == FS_DB_LOST || db->state == FS_DB_CANDIDATE)) {
 		rc = fs_rollback_capture(db, &err); /* no handle: nobody is inside a transaction */
 	}
 	if (rc < 0)

@@ -9,6 +9,7 @@
 #include "fs/capture_journal.h"
 #include "fs/capture_priv.h"
 #include "fs/capture_wal.h"
+#include "fs/discover.h"
 #include "fs/scrub.h"
 #include "fs/sweep.h"
 
@@ -126,6 +127,7 @@ void fs_keeper_run(void *arg)
 			wait_ms = 100;
 			continue;
 		}
+		fs_discover(c);
 		if (day)
 			day_ns = fz_mono_ns();
 		for (size_t i = 0; !fz_worker_stopping(&c->keeper) && (db = fs_registry_at(c, i)); i++) {

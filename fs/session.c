@@ -724,6 +724,7 @@ int fs_session_status(struct fs_session *s, cJSON *object)
 	fs_table_lock(&s->tab);
 	nodes = s->tab.used;
 	fs_table_unlock(&s->tab);
+	cJSON_AddNumberToObject(object, "supervisor_pid", (double)s->sh->supervisor_pid); /* 0: it is gone */
 	cJSON_AddNumberToObject(object, "threads", (double)threads);
 	cJSON_AddNumberToObject(object, "threads_started", (double)atomic_load(&s->n_threads));
 	cJSON_AddNumberToObject(object, "nodes", (double)nodes);
