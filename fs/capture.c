@@ -87,6 +87,7 @@ static void destroy(struct fs_capture *c)
 	struct fs_file *f;
 	struct fs_db *db;
 
+	fs_syncer_fini(&c->syncer);
 	/* a worker that hands over ends with files open: their handles live on in the kernel */
 	while ((f = c->files)) {
 		c->files = f->next;
@@ -141,6 +142,7 @@ int fs_capture_open(struct fs_capture **out, const struct fs_capture_conf *conf,
 	if (!c->conf.scrub_bytes_per_s)
 		c->conf.scrub_bytes_per_s = 8u << 20;
 	pthread_mutex_init(&c->mu, NULL);
+	fs_syncer_init(&c->syncer);
 	pthread_mutex_init(&c->discover_mu, NULL);
 	if (copy_list(&c->databases, conf->databases, conf->n_databases) < 0 ||
 	    copy_list(&c->exclude, conf->exclude, conf->n_exclude) < 0) {

@@ -4,6 +4,7 @@
 
 #include "base/worker.h"
 #include "fs/db.h"
+#include "fs/syncer.h"
 #include "fs/txn.h"
 
 #define FS_SMALL_BYTES (16u << 20) /* up to here a database is compared at once, where it is needed */
@@ -37,6 +38,7 @@ struct fs_capture {
 	volatile bool cancel;          /* for what takes minutes in the keeper */
 	atomic_bool settled;           /* resume: the session has opened all files again */
 	_Atomic uint64_t last_open_ns; /* of a file */
+	struct fs_syncer syncer;
 	struct fz_worker capture, keeper;
 	bool capture_started, keeper_started;
 	pthread_mutex_t discover_mu; /* outermost; guards discovered */

@@ -72,9 +72,10 @@ static void failed(struct fs_db *db, const struct fz_err *err)
 		fs_db_lose(db, "a transaction could not be kept");
 }
 
-static void before_database(struct fs_db *db, const struct fs_event *ev)
+static void before_database(struct fs_db *db, struct fs_event *ev)
 {
 	struct fz_err err = {0};
+	struct ltx_log *log;
 	int rc = 0;
 
 	switch (ev->op) {
@@ -93,9 +94,13 @@ static void before_database(struct fs_db *db, const struct fs_event *ev)
 			db->rb.whole = db->rb.loose = true; /* written anew, by cp for example */
 		break;
 	case FS_EV_FSYNC:
-		if (!fs_db_in_wal(db) && !db->passthrough && db->state == FS_DB_LIVE && db->rb.fd >= 0 &&
-		    !journal_zeroed(db))
-			rc = fs_rollback_stage(db, &err);
+		if (fs_db_in_wal(db) || db->state != FS_DB_LIVE || db->rb.fd < 0 || journal_zeroed(db))
+			break;
+		/* passed through: what is written after this is not told, so it is staged at the journal's end only; but
+		 * PERSIST shows its end when the header is gone already */
+		rc = db->passthrough ? fs_rollback_list(db, &err) : fs_rollback_stage(db, &err);
+		if (rc == 0 && db->rb.staged && ltx_logset_get(db->c->conf.logs, db->name, false, &log, &err) == 0)
+			ev->priv = fs_syncer_begin(&db->c->syncer, log); /* beside the application's own fsync */
 		break;
 	case FS_EV_UNLINK:
 	case FS_EV_RENAME:
@@ -160,7 +165,7 @@ static void before_shm(struct fs_db *db, const struct fs_event *ev)
 		barrier(db);
 }
 
-static void dispatch_before(struct fs_db *db, enum fs_role role, const struct fs_event *ev)
+static void dispatch_before(struct fs_db *db, enum fs_role role, struct fs_event *ev)
 {
 	if (role == FS_ROLE_WAL && ev->op == FS_EV_WRITE)
 		return;
@@ -400,7 +405,11 @@ int fs_capture_before(struct fs_capture *c, struct fs_event *ev)
 void fs_capture_after(struct fs_capture *c, struct fs_event *ev, int rc)
 {
 	struct target t = target_of(c, ev);
+	struct fz_err err = {0};
 
+	if (ev->priv && fs_syncer_wait(&c->syncer, ev->priv, &err) < 0)
+		fz_log_err(t.db ? t.db->name : "log", &err);
+	ev->priv = NULL;
 	if (t.db)
 		dispatch_after(t.db, t.role, ev, rc);
 	if (rc == 0 && (ev->op == FS_EV_UNLINK || ev->op == FS_EV_RENAME))
