@@ -3,6 +3,7 @@
 
 #include <cjson/cJSON.h>
 #include <sched.h>
+#include <sys/socket.h>
 
 /* ---- every commit, over the table ---- */
 
@@ -615,6 +616,67 @@ static void scrubbed(void **state)
 	}
 }
 
+/* Nothing tells the end of a transaction: once it is quiet, the agent's SHARED lock makes the instant. */
+static void quiet(void **state)
+{
+	for (int again = 0; again < 2; again++)
+		for (size_t m = 3; m < 6; m++) {
+			struct history *h = new_history();
+			struct fz_err err = {0};
+			struct fs_agent *agent;
+			struct world w;
+			int sock[2];
+			sqlite3 *db;
+			pid_t pid;
+
+			make_dirs(&w);
+			assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sock), 0);
+			pid = fork();
+			if (!pid) {
+				close(sock[0]);
+				_exit(fs_agent_serve(sock[1], open(w.root, O_RDONLY | O_DIRECTORY), &err) < 0);
+			}
+			close(sock[1]);
+			ok(fs_agent_open(&agent, sock[0], &err), &err);
+			w.conf.agent = agent;
+			start(&w, true);
+			if (again) { /* it exists: written through */
+				db = open_db(&w, "a.db");
+				sql(db, "CREATE TABLE t(a)");
+				sqlite3_close(db);
+			}
+			db = open_db(&w, "a.db");
+			sql(db, "PRAGMA synchronous = OFF; PRAGMA journal_mode = %s; CREATE TABLE IF NOT EXISTS t(a)",
+			    modes[m]);
+			for (int i = 0; i < 30; i++) {
+				sql(db, "INSERT INTO t VALUES(randomblob(4000))");
+				if (i % 10 != 9)
+					continue;
+				h->n = 0;
+				note(h, db);
+				for (;;) {
+					struct ltx_log_info info = {0};
+					struct ltx_log *log;
+
+					if (ltx_logset_get(w.logs, "a.db", false, &log, &err) == 0) {
+						ltx_log_info(log, &info);
+						ltx_log_put(log);
+					}
+					if (info.tail_checksum == h->v[0].sum)
+						break;
+					sched_yield();
+				}
+			}
+			check_states(w.logs, "a.db", h, true);
+			sqlite3_close(db);
+			stop(&w);
+			fs_agent_close(agent);
+			assert_int_equal(waitpid(pid, NULL, 0), pid);
+			end_world(&w);
+			free_history(h);
+		}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -622,7 +684,7 @@ int main(void)
 	        cmocka_unit_test(short_lives),  cmocka_unit_test(exclusive), cmocka_unit_test(attached),
 	        cmocka_unit_test(shapes),       cmocka_unit_test(existing),  cmocka_unit_test(phantom),
 	        cmocka_unit_test(busy),         cmocka_unit_test(names),     cmocka_unit_test(large),
-	        cmocka_unit_test(scrubbed),
+	        cmocka_unit_test(scrubbed),     cmocka_unit_test(quiet),
 	};
 
 	fz_log_init("test", getenv("DBG") ? FZ_LOG_DEBUG : FZ_LOG_WARN);
