@@ -138,8 +138,6 @@ struct age_src {
 	pthread_mutex_t mu;
 	uint8_t *cache; /* mu: the chunk that was read in part last; small reads come one after the other */
 	uint64_t cached;
-	uint8_t *room; /* mu: for sealed chunks; NULL = none, or a thread has it */
-	size_t room_cap;
 };
 
 static size_t chunk_bytes(const struct age_src *s, uint64_t chunk)
@@ -197,43 +195,11 @@ static void to_cache(struct age_src *s, uint64_t chunk, const uint8_t *data)
 	pthread_mutex_unlock(&s->mu);
 }
 
-/* Memory for sealed chunks: the one kept from the call before when no other thread has it. */
-static uint8_t *take_room(struct age_src *s, size_t bytes, size_t *cap)
-{
-	uint8_t *room;
-
-	pthread_mutex_lock(&s->mu);
-	room = s->room;
-	*cap = s->room_cap;
-	s->room = NULL;
-	s->room_cap = 0;
-	pthread_mutex_unlock(&s->mu);
-	if (!room || *cap < bytes) {
-		free(room);
-		room = malloc(bytes);
-		*cap = bytes;
-	}
-	return room;
-}
-
-static void give_room(struct age_src *s, uint8_t *room, size_t cap)
-{
-	pthread_mutex_lock(&s->mu);
-	if (!s->room) {
-		s->room = room;
-		s->room_cap = cap;
-		room = NULL;
-	}
-	pthread_mutex_unlock(&s->mu);
-	free(room);
-}
-
 /* One request of the cipher brings all chunks of a range, up to RANGE_CHUNKS at a time. */
 static int age_read(struct fz_src *src, uint64_t off, void *data, size_t n, struct fz_err *err)
 {
 	struct age_src *s = (struct age_src *)src;
 	uint8_t *out = data, *room = NULL;
-	size_t cap = 0;
 	int rc = 0;
 
 	while (rc == 0 && n > 0) {
@@ -249,10 +215,10 @@ static int age_read(struct fz_src *src, uint64_t off, void *data, size_t n, stru
 			continue;
 		}
 		count = last - chunk < RANGE_CHUNKS ? (size_t)(last - chunk) + 1 : RANGE_CHUNKS;
+		if (!room)
+			room = malloc(count * SEALED);         /* later rounds need no more */
 		if (count > 1 && cached(s, chunk + count - 1)) /* as the file's last one is at first */
 			count--;
-		if (!room)
-			room = take_room(s, sealed_bytes(s, chunk, count), &cap);
 		rc = room ? fz_src_read(s->cipher, s->off + chunk * SEALED, room, sealed_bytes(s, chunk, count), err)
 		          : fz_fail_errno(err, ENOMEM, "decrypting");
 		for (size_t i = 0; rc == 0 && i < count; i++, chunk++) {
@@ -275,8 +241,7 @@ static int age_read(struct fz_src *src, uint64_t off, void *data, size_t n, stru
 			n -= take;
 		}
 	}
-	if (room)
-		give_room(s, room, cap);
+	free(room);
 	return rc;
 }
 
@@ -285,7 +250,6 @@ static void age_close(struct fz_src *src)
 	struct age_src *s = (struct age_src *)src;
 
 	free(s->cache);
-	free(s->room);
 	pthread_mutex_destroy(&s->mu);
 	sodium_memzero(s, sizeof(*s));
 	free(s);

@@ -436,6 +436,8 @@ static void a_range_is_one_read(void **state)
 	        {21 * chunk + 7, 1,              0, 0                 },
 	        {1,              1 << 20,        1, 17 * sealed       },
 	        {17 * chunk,     23 * chunk + 9, 2, 23 * sealed + 5016}, /* more than is fetched at once */
+	        {16 * chunk + 3, 1,              1, sealed            },
+	        {0,              40 * chunk,     3, 39 * sealed       }, /* the one that is known cuts the first read short */
 	};
 	size_t n = 40 * 65536 + 5000;
 	struct ltx_age_identity id;
