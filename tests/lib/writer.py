@@ -100,6 +100,7 @@ def main():
             con.execute("ROLLBACK")
             n -= 1
             nonce = con.execute("SELECT nonce FROM meta").fetchone()[0]
+            note("V", n, nonce, digest())  # free pages that had been written before keep what was written
             continue
         note("T", n, nonce)
         con.execute("COMMIT")
