@@ -125,7 +125,7 @@ int fs_db_read_head(struct fs_db *db, struct fs_db_head *h, struct fz_err *err)
 	if (!h->page_size)
 		return 0;
 	h->counter = fz_be32(b + 24);
-	h->pages = (uint32_t)(h->file_bytes / h->page_size);
+	h->pages = (uint32_t)((h->file_bytes + h->page_size - 1) / h->page_size); /* as SQLite rounds */
 	/* The file is cut only after the journal's end: the header knows the size of the commit (fileformat2.html, 1.3.7).
 	 * It is never larger than the file: a header that says so is damaged, and SQLite refuses it. */
 	if (!memcmp(b + 24, b + 92, 4) && fz_be32(b + 28) &&
