@@ -21,8 +21,9 @@ struct fs_file {
 	struct fs_db *db; /* counted; NULL for FS_ROLE_OTHER */
 	enum fs_role role;
 	enum fs_mode mode;
-	int fd; /* borrowed */
-	int wd; /* inotify, -1 = none */
+	int fd;    /* borrowed */
+	int wd;    /* inotify, -1 = none */
+	bool gone; /* a -shm without passthrough: unlinked, and open only because the agent looked at it (db->mu) */
 	char *path;
 };
 struct fs_capture {

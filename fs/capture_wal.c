@@ -141,33 +141,38 @@ static int load_header(struct fs_db *db, struct fz_err *err)
 	return 1;
 }
 
-/* The wal-index header; false while there is no valid one. */
-static bool read_index(struct fs_db *db, bool barrier, struct ltx_walindex *x)
+/* The wal-index header: 1, or 0 while there is no valid one. */
+static int read_index(struct fs_db *db, bool barrier, struct ltx_walindex *x, struct fz_err *err)
 {
 	uint8_t b[LTX_WALINDEX_SIZE], one[LTX_WALINDEX_SIZE];
+	int rc;
 
 	for (int i = 0; i < (barrier ? HEADER_TRIES : 3); i++) {
-		if (db->c->conf.passthrough || !db->c->conf.agent) {
+		if (db->c->conf.passthrough || !db->c->conf.agent || db->shm_closed) {
 			if (fz_pread(db->shm_fd, b, sizeof(b), 0) != sizeof(b))
-				return false; /* truncated: recovery follows */
-		} else if (fs_agent_shm(db->c->conf.agent, db->name, b, NULL) < 0) {
-			return false;
+				return 0; /* truncated: recovery follows */
+		} else {
+			rc = fs_agent_shm(db->c->conf.agent, db->name, b, err);
+			if (rc < 0 && (rc == -FZ_ENOTFOUND || !barrier))
+				return 0;
+			if (rc < 0)
+				return rc;
 		}
 		if (ltx_walindex_get(x, b))
-			return true;
+			return 1;
 		if (!b[12] && !b[48 + 12])
-			return false; /* not initialised */
+			return 0; /* not initialised */
 		if (barrier)
 			nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
 	}
 	if (!barrier)
-		return false;
+		return 0;
 	/* Its writer sleeps between the two copies. Copy 0 alone is the last commit or the next one; while it is half
 	 * written, copy 1 is the next one, whole. */
 	memcpy(one, b, sizeof(one));
 	memcpy(one + 48, b, 48);
 	if (ltx_walindex_get(x, one))
-		return true;
+		return 1;
 	memcpy(one, b + 48, 48);
 	memcpy(one + 48, b + 48, 48);
 	return ltx_walindex_get(x, one);
@@ -233,13 +238,15 @@ static int scan_frames(struct fs_db *db, bool barrier, uint32_t *mx, struct fz_e
 int fs_wal_visible(struct fs_db *db, bool barrier, uint32_t *mx, struct fz_err *err)
 {
 	struct ltx_walindex x;
+	int rc;
 
 	*mx = db->wal.frame;
 	if (!db->open_shm)
 		return db->wal.had_shm ? 0 : scan_frames(db, barrier, mx, err);
 	db->wal.had_shm = true;
-	if (!read_index(db, barrier, &x))
-		return -EAGAIN;
+	rc = read_index(db, barrier, &x, err);
+	if (rc <= 0)
+		return rc < 0 ? rc : -EAGAIN;
 	if (x.salt[0] != db->wal.h.salt[0] || x.salt[1] != db->wal.h.salt[1] || x.page_size != db->wal.h.page_size)
 		return 0; /* the next generation: its WAL header is not written yet, so it holds no commit */
 	db->wal.seen = *mx = x.mx_frame;

@@ -74,6 +74,7 @@ struct fs_db {
 	unsigned open_db, open_shm; /* files that are open */
 	int fd;                     /* own; -1 = none */
 	int shm_fd;                 /* borrowed from its struct fs_file */
+	bool shm_closed;            /* its last handle is being closed: the backing file holds what was mapped */
 	struct ltx_log *log;        /* NULL while CANDIDATE */
 	struct fs_sums *sums;
 	struct fs_dirty *dirty;

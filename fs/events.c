@@ -167,8 +167,8 @@ static void before_shm(struct fs_db *db, const struct fs_event *ev)
 
 static void dispatch_before(struct fs_db *db, enum fs_role role, struct fs_event *ev)
 {
-	if (role == FS_ROLE_WAL && ev->op == FS_EV_WRITE)
-		return;
+	if ((role == FS_ROLE_WAL || role == FS_ROLE_SHM) && ev->op == FS_EV_WRITE)
+		return; /* of a -shm: the kernel writes mapped pages back, perhaps because the agent, asked under mu, opens it */
 	/* an FSYNC of the WAL costs the application nothing but the fsync: no waiting for a capture under way */
 	if (role == FS_ROLE_WAL && ev->op == FS_EV_FSYNC) {
 		atomic_fetch_add(&db->wal_syncing, 1); /* in doubt until it has succeeded */
@@ -242,8 +242,25 @@ static void after_journal(struct fs_db *db, const struct fs_event *ev, int rc)
 		failed(db, &err);
 }
 
+/* The agent may still hold it for a moment; whoever opens the database next makes another. */
+static void forget_shm(struct fs_db *db)
+{
+	struct fs_capture *c = db->c;
+
+	pthread_mutex_lock(&c->mu);
+	for (struct fs_file *f = c->files; f; f = f->next)
+		if (f->db == db && f->role == FS_ROLE_SHM && !f->gone) {
+			f->gone = true;
+			db->open_shm--;
+		}
+	pthread_mutex_unlock(&c->mu);
+	db->shm_fd = -1;
+}
+
 static void after_shm(struct fs_db *db, const struct fs_event *ev, int rc)
 {
+	if (rc == 0 && ev->op == FS_EV_UNLINK && !db->c->conf.passthrough)
+		forget_shm(db);
 	if (rc < 0 || ev->op != FS_EV_TRUNCATE || ev->size_bytes >= 4096 || !db->sums)
 		return;
 	db->wal.recheck = true; /* recovery follows: does it keep what is captured? */
@@ -258,6 +275,8 @@ static void dispatch_after(struct fs_db *db, enum fs_role role, const struct fs_
 		fs_poll_kick(db); /* the header follows */
 		return;
 	}
+	if (role == FS_ROLE_SHM && ev->op == FS_EV_WRITE)
+		return;
 	pthread_mutex_lock(&db->mu);
 	if (db->state != FS_DB_ENDED) {
 		if (role == FS_ROLE_DB)

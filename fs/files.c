@@ -272,9 +272,13 @@ void fs_capture_file_close(struct fs_file *f)
 			close_database(db);
 			break;
 		case FS_ROLE_SHM:
+			if (f->gone)
+				break;
 			if (db->shm_fd == f->fd) {
+				db->shm_closed = true;
 				if (fs_wal_pass(db, FS_WAL_BARRIER, &err) < 0)
 					fs_db_note_error(db, &err);
+				db->shm_closed = false;
 				db->shm_fd = -1;
 			}
 			db->open_shm--;
