@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "cmd/keys.h"
+#include "fs/agent.h"
 #include "fs/capture.h"
 #include "ltx/log.h"
 #include "primary/ship.h"
@@ -107,7 +108,8 @@ static void answer_status(struct cmd_serving *w, cJSON *answer)
 	cJSON_AddBoolToObject(answer, "resend", w->info.resend);
 	requests = cJSON_AddObjectToObject(answer, "requests");
 	(void)fs_session_status(w->session, requests);
-	cJSON_AddNumberToObject(answer, "supervisor_pid", number_of(requests, "supervisor_pid", w->info.supervisor_pid));
+	cJSON_AddNumberToObject(answer, "supervisor_pid",
+	                        number_of(requests, "supervisor_pid", w->info.supervisor_pid));
 	databases = cJSON_AddArrayToObject(answer, "databases");
 	(void)fs_capture_status(w->capture, databases);
 	targets = cJSON_AddArrayToObject(answer, "targets");
@@ -122,7 +124,8 @@ static void answer_status(struct cmd_serving *w, cJSON *answer)
 		judge_database(item, problems, notes);
 	}
 	if (number_of(answer, "supervisor_pid", 0) <= 0)
-		say(problems, "the supervisor is gone: nobody replaces this worker should it die; fazt umount and mount again");
+		say(problems,
+		    "the supervisor is gone: nobody replaces this worker should it die; fazt umount and mount again");
 	if (!w->ship)
 		say(notes, "no target: commits are kept in the local log only");
 	if (!w->info.passthrough)
@@ -258,6 +261,12 @@ static int answer_umount(struct cmd_serving *w, const cJSON *request, cJSON *ans
 	if (rc == 0) {
 		atomic_store(&w->forced, force);
 		rc = fs_session_request_umount(w->session, err);
+		if (rc == -FZ_ENOTMOUNTED) { /* no supervisor: whoever asks does its part */
+			fs_agent_dismiss(w->agent);
+			cJSON_AddBoolToObject(answer, "orphan", true);
+			*err = (struct fz_err){0};
+			rc = 0;
+		}
 	}
 	return rc;
 }

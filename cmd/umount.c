@@ -2,11 +2,14 @@
 #include "cmd/ask.h"
 #include "cmd/cmd.h"
 
+#include "base/clock.h"
 #include "base/file.h"
+#include "fs/inuse.h"
 
 #include <cJSON.h>
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <sys/mount.h>
@@ -16,6 +19,8 @@
 #include <unistd.h>
 
 #define GONE_MS 60000 /* capture, the targets' grace and umount(2) take less */
+
+#define AGENT_MS 2000
 
 /* Waits for a process that is not our child to end. */
 static void wait_process(int pid, int timeout_ms)
@@ -70,6 +75,24 @@ static int remove_dead(const struct cmd_where *w, struct fz_err *err)
 	return 0;
 }
 
+/* What the supervisor would do: nobody may have a file open, the worker finishes its work and ends, and with it the
+ * connection; then the mount can go. */
+static int without_supervisor(const struct cmd_where *w, pid_t worker, struct fz_err *err)
+{
+	uint64_t end = fz_mono_ns() + AGENT_MS * UINT64_C(1000000);
+	char who[512];
+
+	while (fs_inuse_find(w->dir, &worker, 1, who, sizeof(who))) {
+		if (fz_mono_ns() >= end)
+			return fz_fail(err, FZ_EBUSY, "%s", who);
+		(void)!poll(NULL, 0, 20); /* the agent is just ending */
+	}
+	if (worker <= 1 || kill(worker, SIGTERM) < 0)
+		return fz_fail_errno(err, errno, "cannot stop the worker of %s", w->dir);
+	wait_process(worker, GONE_MS);
+	return remove_dead(w, err);
+}
+
 static int unmount(const char *dir, bool wait, bool force, int64_t timeout_ms, struct fz_err *err)
 {
 	cJSON *request = cmd_request("umount"), *answer = NULL;
@@ -95,7 +118,9 @@ static int unmount(const char *dir, bool wait, bool force, int64_t timeout_ms, s
 			        w.dir);
 		return rc;
 	}
-	if (rc == 0)
+	if (rc == 0 && cJSON_IsTrue(cJSON_GetObjectItem(answer, "orphan")))
+		rc = without_supervisor(&w, cJSON_GetObjectItem(answer, "pid")->valueint, err);
+	else if (rc == 0)
 		rc = cmd_where_wait_gone(&w, GONE_MS, &why);
 	if (rc < 0 && why.code)
 		*err = why;

@@ -14,6 +14,8 @@ struct fs_agent;
 /* Client over fd (owned). Thread-safe. */
 int fs_agent_open(struct fs_agent **out, int fd, struct fz_err *err) FZ_MUST_CHECK;
 void fs_agent_close(struct fs_agent *a);
+/* Ends the agent's process, so that it holds the mount no longer; calls fail from then on. */
+void fs_agent_dismiss(struct fs_agent *a);
 
 /* The first 136 bytes of a database's -shm (two header copies and the checkpoint info) as applications see them: for
  * mounts without passthrough, where mmap stores do not reach the backing file. -FZ_ENOTFOUND, -FZ_ETIMEOUT. */
