@@ -81,8 +81,9 @@ def captured(mount, name):
 def entries_of(mount, name, source=None):
     entries = mount.log(name, source=source)
     need(entries, "%s: no commit is restorable", name)
-    txids = [e["txid"] for e in entries]
-    need(txids == sorted(set(txids)), "%s: TXIDs do not ascend: %s", name, txids)
+    for lineage in {e["lineage"] for e in entries}:
+        txids = [e["txid"] for e in entries if e["lineage"] == lineage]
+        need(txids == sorted(set(txids)), "%s: TXIDs do not ascend: %s", name, txids)
     return entries
 
 
