@@ -6,6 +6,7 @@
 #include "fs/capture_journal.h"
 #include "fs/capture_priv.h"
 #include "fs/capture_wal.h"
+#include "ltx/journal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -120,6 +121,7 @@ static void open_database(struct fs_db *db, struct fs_file *f, enum kind kind, b
 static void open_companion(struct fs_db *db, struct fs_file *f)
 {
 	struct fz_err err = {0};
+	uint8_t b[8];
 
 	pthread_mutex_lock(&db->mu);
 	switch (f->role) {
@@ -133,6 +135,7 @@ static void open_companion(struct fs_db *db, struct fs_file *f)
 		break;
 	case FS_ROLE_JOURNAL:
 		db->rb.fd = f->fd;
+		db->rb.hot = fz_pread(f->fd, b, sizeof(b), 0) == sizeof(b) && ltx_journal_is_hot(b, sizeof(b));
 		if (!atomic_load(&db->c->settled))
 			db->rb.hot = true; /* a former worker knew: PERSIST may just have zeroed it */
 		break;
@@ -237,7 +240,7 @@ static void close_database(struct fs_db *db)
 		if (fs_wal_pass(db, FS_WAL_LOOK, &err) < 0)
 			rc = -1;
 	} else if (!fs_db_journal_hot(db) &&
-	           (db->rb.loose || db->passthrough || db->state == FS_DB_LOST || db->state == FS_DB_CANDIDATE)) {
+	           (db->rb.loose || db->state != FS_DB_LIVE || (db->passthrough && fs_rollback_moved(db)))) {
 		rc = fs_rollback_capture(db, &err); /* no handle: nobody is inside a transaction */
 	}
 	if (rc < 0)

@@ -29,7 +29,7 @@ struct vfs_node {
 	bool unlinked;
 };
 static struct {
-	struct fs_capture *c;
+	struct fs_capture *_Atomic c;
 	char root[256];
 	pthread_mutex_t mu;
 	struct vfs_node *nodes;
@@ -292,6 +292,21 @@ static void vfs_install(void)
 	for (size_t i = 0; i < sizeof(t) / sizeof(t[0]); i++)
 		if (v->xSetSystemCall(v, t[i].name, t[i].fn) != SQLITE_OK && strcmp(t[i].name, "pwrite64"))
 			abort();
+}
+
+/* A new worker under applications that live on: every node that the kernel has open is opened again, in its mode. */
+static inline void vfs_resume(struct fs_capture *c, const char *root)
+{
+	vfs.c = c;
+	snprintf(vfs.root, sizeof(vfs.root), "%s", root);
+	for (struct vfs_node *n = vfs.nodes; n; n = n->next) {
+		struct fz_err err = {0};
+
+		if (fs_capture_file_open(c, n->path, n->fd, false, &n->mode, &n->file, &err) < 0) {
+			fprintf(stderr, "open %s: %s\n", n->path, err.text);
+			abort();
+		}
+	}
 }
 
 /* Starts and ends telling. */

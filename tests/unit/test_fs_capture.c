@@ -677,6 +677,56 @@ static void quiet(void **state)
 		}
 }
 
+/* The worker is replaced under a connection that lives on and commits meanwhile. */
+static void resumed(void **state)
+{
+	for (size_t m = 0; m < 4; m++)
+		for (int inside = 0; inside < 2; inside++) {
+			struct history *h = new_history();
+			struct fz_err err = {0};
+			struct world w;
+			sqlite3 *db;
+
+			make_world(&w, true);
+			db = open_db(&w, "a.db");
+			sql(db, "PRAGMA journal_mode = %s; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = 5",
+			    modes[m]);
+			note(h, db);
+			sql(db, "CREATE TABLE t(id INTEGER PRIMARY KEY, b)");
+			note(h, db);
+			for (int round = 0; round < 4; round++) {
+				for (int i = 0; i < 5; i++) {
+					sql(db, "INSERT INTO t(b) VALUES(randomblob(3000))");
+					note(h, db);
+				}
+				if (inside)
+					sql(db, "BEGIN; INSERT INTO t(b) SELECT randomblob(4000) FROM t");
+				vfs_attach(NULL, "");
+				ok(fs_capture_close(w.c, &err), &err);
+				if (!m &&
+				    !inside) { /* nothing but memory and the WAL is touched: no request waits for a worker */
+					sql(db, "INSERT INTO t(b) VALUES(randomblob(2000))");
+					note(h, db);
+				}
+				w.conf.resume = true;
+				ok(fs_capture_open(&w.c, &w.conf, &err), &err);
+				vfs_resume(w.c, w.root);
+				if (inside) {
+					sql(db, "INSERT INTO t(b) VALUES(randomblob(100)); COMMIT");
+					note(h, db);
+				}
+			}
+			sql(db, "UPDATE t SET b = 1");
+			note(h, db);
+			sync_all(&w);
+			check_log(w.logs, "a.db", h);
+			sqlite3_close(db);
+			check_log(w.logs, "a.db", h);
+			end_world(&w);
+			free_history(h);
+		}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -684,7 +734,7 @@ int main(void)
 	        cmocka_unit_test(short_lives),  cmocka_unit_test(exclusive), cmocka_unit_test(attached),
 	        cmocka_unit_test(shapes),       cmocka_unit_test(existing),  cmocka_unit_test(phantom),
 	        cmocka_unit_test(busy),         cmocka_unit_test(names),     cmocka_unit_test(large),
-	        cmocka_unit_test(scrubbed),     cmocka_unit_test(quiet),
+	        cmocka_unit_test(scrubbed),     cmocka_unit_test(quiet),     cmocka_unit_test(resumed),
 	};
 
 	fz_log_init("test", getenv("DBG") ? FZ_LOG_DEBUG : FZ_LOG_WARN);
