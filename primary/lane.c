@@ -3,8 +3,9 @@
  * SLEEP   The fast lane waits in the log set while nothing is unshipped, and for its interval while something is. The
  *         slow lane waits until a level is due; without one, until the fast lane has shipped something. So an idle
  *         worker has no timer.
- * ERRORS  of the store hold up the whole target: backoff from 1 s to 1 minute, slower when access was denied. Errors of
- *         one database hold up that one. Each change of state is logged once. Never is a thread given up. */
+ * ERRORS  of the store hold up the whole lane: backoff from 1 s to 1 minute, slower when access was denied. Errors of
+ *         one database hold up that one. Each lane has its own account of both: it is told once when trouble begins, and
+ *         that it is over once something of that lane was stored. Never is a thread given up. */
 #include "primary/target.h"
 
 #include "base/clock.h"
@@ -49,27 +50,38 @@ static void count_requests_locked(struct primary_target *t)
 	t->counted = st.requests;
 }
 
-void primary_target_ok(struct primary_target *t, struct primary_db *db)
+const struct primary_trouble *primary_trouble_worse(const struct primary_trouble v[static PRIMARY_LANES])
+{
+	const struct primary_trouble *a = &v[PRIMARY_FAST], *b = &v[PRIMARY_SLOW];
+
+	return b->state > a->state || (!a->err.code && b->err.code) ? b : a;
+}
+
+/* Returns whether there was any. */
+static bool end_trouble(struct primary_trouble *v)
+{
+	bool was = v->state != PRIMARY_OK;
+
+	*v = (struct primary_trouble){.state = PRIMARY_OK};
+	return was;
+}
+
+void primary_target_ok(struct primary_target *t, struct primary_db *db, enum primary_lane lane, bool stored)
 {
 	bool back, db_back;
 
 	pthread_mutex_lock(&t->mu);
 	count_requests_locked(t);
-	back = t->state != PRIMARY_OK;
-	db_back = db->err.code != 0 && !db->fenced;
-	t->state = PRIMARY_OK;
-	t->failures = 0;
-	t->retry_ns = 0;
-	t->err.code = 0;
-	t->last_success_ms = fz_now_ms();
-	db->failures = 0;
-	db->retry_ns = 0;
-	if (!db->fenced)
-		db->err.code = 0;
+	back = end_trouble(&t->trouble[lane]);
+	if (back && lane == PRIMARY_FAST) /* the other one need not wait to see for itself */
+		t->trouble[PRIMARY_SLOW].retry_ns = 0;
+	db_back = !db->fenced && end_trouble(&db->trouble[lane]);
+	if (stored)
+		t->last_success_ms = fz_now_ms();
 	pthread_mutex_unlock(&t->mu);
-	if (back)
+	if (back && stored)
 		fz_info("target %s works again", target_name(t));
-	else if (db_back)
+	else if (db_back && stored)
 		fz_info("%s: ships to %s again", db->name, target_name(t));
 	moved(t);
 }
@@ -87,11 +99,13 @@ static uint64_t backoff_ns(unsigned failures, int64_t base_ms, int64_t max_ms)
 	return fz_mono_ns() + (uint64_t)ms * MS_NS;
 }
 
-void primary_target_fail(struct primary_target *t, struct primary_db *db, bool asked, const struct fz_err *err)
+void primary_target_fail(struct primary_target *t, struct primary_db *db, enum primary_lane lane, bool asked,
+                         const struct fz_err *err)
 {
 	int64_t base = t->conf.ship_interval_ms < 1000 ? t->conf.ship_interval_ms : 1000;
-	bool denied = err->code == -FZ_EAUTH, tell = false, whole, fenced;
-	enum primary_state state = denied ? PRIMARY_FAILED : PRIMARY_RETRYING;
+	bool denied = err->code == -FZ_EAUTH, tell, whole, fenced;
+	struct primary_trouble *v;
+	enum primary_state state;
 
 	if (err->code == -ECANCELED)
 		return;
@@ -101,22 +115,16 @@ void primary_target_fail(struct primary_target *t, struct primary_db *db, bool a
 	count_requests_locked(t);
 	db->claim_ns = 0;
 	fenced = db->fenced;
-	if (fenced) {
-		tell = db->err.code != err->code;
-		db->err = *err;
-	} else if (whole) {
-		tell = t->state != state;
-		t->state = state;
-		t->err = *err;
-		t->failures++;
-		t->retry_ns = denied ? backoff_ns(t->failures, base * 30, DENIED_MAX_MS)
-		                     : backoff_ns(t->failures, base, BACKOFF_MAX_MS);
-	} else {
-		tell = db->err.code != err->code;
-		db->err = *err;
-		db->failures++;
-		db->retry_ns = backoff_ns(db->failures, base, BACKOFF_MAX_MS);
-	}
+	if (fenced) /* both lanes end; one place tells why */
+		lane = PRIMARY_FAST;
+	v = whole && !fenced ? &t->trouble[lane] : &db->trouble[lane];
+	state = whole && denied ? PRIMARY_FAILED : PRIMARY_RETRYING;
+	tell = fenced ? v->err.code != err->code : v->state != state;
+	v->state = state;
+	v->err = *err;
+	v->failures++;
+	v->retry_ns = whole && denied ? backoff_ns(v->failures, base * 30, DENIED_MAX_MS)
+	                              : backoff_ns(v->failures, base, BACKOFF_MAX_MS);
 	pthread_mutex_unlock(&t->mu);
 	if (tell) {
 		struct fz_err e = *err;
@@ -153,14 +161,15 @@ static struct primary_db *get_db(struct primary_target *t, const struct ltx_log_
 		return db;
 	if (primary_db_open(&db, t, info, &err) < 0) {
 		pthread_mutex_lock(&t->mu);
-		cap = t->err.code != err.code; /* told once */
-		t->err = err;
+		cap = t->open_err.code != err.code; /* told once */
+		t->open_err = err;
 		pthread_mutex_unlock(&t->mu);
 		if (cap)
 			fz_log_err("shipping", &err);
 		return NULL;
 	}
 	pthread_mutex_lock(&t->mu);
+	t->open_err.code = 0;
 	if (t->n_dbs == t->cap_dbs) {
 		cap = t->cap_dbs ? t->cap_dbs * 2 : 8;
 		p = realloc(t->dbs, cap * sizeof(*p));
@@ -283,7 +292,7 @@ static int64_t ship_due(struct primary_target *t, struct primary_db *db, struct 
 	interval = t->interval_ms;
 	if (force) {
 		db->want_txid = info->tail_txid;
-		db->retry_ns = 0;
+		db->trouble[PRIMARY_FAST].retry_ns = 0;
 	}
 	if (db->fenced || db->gap || txid >= info->tail_txid) {
 		db->since_ns = 0;
@@ -291,8 +300,8 @@ static int64_t ship_due(struct primary_target *t, struct primary_db *db, struct 
 		if (db->since_ns == 0)
 			db->since_ns = now;
 		due = db->want_txid > txid ? 0 : db->since_ns + (uint64_t)interval * MS_NS;
-		if (due < db->retry_ns)
-			due = db->retry_ns;
+		if (due < db->trouble[PRIMARY_FAST].retry_ns)
+			due = db->trouble[PRIMARY_FAST].retry_ns;
 		ms = due <= now ? 0 : (int64_t)((due - now + MS_NS - 1) / MS_NS);
 	}
 	pthread_mutex_unlock(&t->mu);
@@ -314,9 +323,9 @@ static void ship_all(struct primary_target *t, struct primary_db *db, struct ltx
 	do {
 		rc = primary_db_ship(t, db, log, &asked, &err);
 		if (rc < 0)
-			primary_target_fail(t, db, asked, &err);
+			primary_target_fail(t, db, PRIMARY_FAST, asked, &err);
 		else if (rc > 0)
-			primary_target_ok(t, db);
+			primary_target_ok(t, db, PRIMARY_FAST, true);
 		pthread_mutex_lock(&t->mu);
 		db->since_ns = 0;
 		if (rc > 0 && db->cur.txid >= tail)
@@ -334,6 +343,7 @@ static int64_t fast_pass(struct primary_target *t)
 	unsigned active = 0;
 	struct ltx_log *log;
 	uint64_t now = fz_mono_ns();
+	uint64_t *retry_ns = &t->trouble[PRIMARY_FAST].retry_ns;
 	bool force, work = false;
 
 	pthread_mutex_lock(&t->mu);
@@ -343,9 +353,9 @@ static int64_t fast_pass(struct primary_target *t)
 	for (size_t i = 0; i < t->n_dbs; i++)
 		t->dbs[i]->in_logs = false;
 	if (force) /* an explicit wish is tried at once */
-		t->retry_ns = 0;
-	if (t->retry_ns > now)
-		wait = (int64_t)((t->retry_ns - now) / MS_NS) + 1;
+		*retry_ns = t->trouble[PRIMARY_SLOW].retry_ns = 0;
+	if (*retry_ns > now)
+		wait = (int64_t)((*retry_ns - now) / MS_NS) + 1;
 	pthread_mutex_unlock(&t->mu);
 
 	for (size_t i = 0; (log = ltx_logset_at(t->ship->logs, i)); i++) {
@@ -360,7 +370,7 @@ static int64_t fast_pass(struct primary_target *t)
 		if (due >= 0)
 			active++;
 		pthread_mutex_lock(&t->mu);
-		held_up = t->stop || t->retry_ns > fz_mono_ns();
+		held_up = t->stop || *retry_ns > fz_mono_ns();
 		pthread_mutex_unlock(&t->mu);
 		if (due == 0 && !held_up) {
 			ship_all(t, db, log, info.tail_txid);
@@ -375,8 +385,8 @@ static int64_t fast_pass(struct primary_target *t)
 	pthread_mutex_lock(&t->mu);
 	t->interval_ms = primary_budget_interval_ms(&t->budget, t->conf.ship_interval_ms, active, fz_now_ms());
 	now = fz_mono_ns();
-	if (active && t->retry_ns > now) /* nothing is tried before */
-		wait = (int64_t)((t->retry_ns - now) / MS_NS) + 1;
+	if (active && *retry_ns > now) /* nothing is tried before */
+		wait = (int64_t)((*retry_ns - now) / MS_NS) + 1;
 	else if (!active)
 		wait = -1;
 	if (t->force)
@@ -416,10 +426,15 @@ void primary_lane_fast(void *arg)
 static int64_t held_up_ms(struct primary_target *t)
 {
 	int64_t ms = 0;
+	uint64_t now = fz_mono_ns(), retry_ns;
 
 	pthread_mutex_lock(&t->mu);
-	if (t->retry_ns > fz_mono_ns())
-		ms = (int64_t)((t->retry_ns - fz_mono_ns()) / MS_NS) + 1;
+	retry_ns = t->trouble[PRIMARY_SLOW].retry_ns;
+	/* what the fast lane found out about the store is known: it asks first */
+	if (t->trouble[PRIMARY_FAST].retry_ns > retry_ns)
+		retry_ns = t->trouble[PRIMARY_FAST].retry_ns;
+	if (retry_ns > now)
+		ms = (int64_t)((retry_ns - now) / MS_NS) + 1;
 	else if (t->stop)
 		ms = 1;
 	pthread_mutex_unlock(&t->mu);
@@ -449,7 +464,7 @@ static int64_t step(struct primary_target *t, struct primary_db *db, size_t hint
 	struct fz_err err = {.code = 0};
 	struct ltx_log *log;
 	int64_t wait, held_up;
-	bool asked = false;
+	bool asked = false, stored = false;
 	int rc;
 
 	if (!primary_maintain_due(t, db, fz_now_ms(), &wait))
@@ -460,15 +475,15 @@ static int64_t step(struct primary_target *t, struct primary_db *db, size_t hint
 	log = find_log(t->ship->logs, db->lineage, hint);
 	if (!log)
 		return -1;
-	rc = primary_maintain(t, db, log, &asked, &err);
+	rc = primary_maintain(t, db, log, &asked, &stored, &err);
 	ltx_log_put(log);
 	if (rc > 0) {
-		primary_target_ok(t, db);
+		primary_target_ok(t, db, PRIMARY_SLOW, stored);
 		nudge(t, true);
 		return 0;
 	}
 	if (rc < 0)
-		primary_target_fail(t, db, asked, &err);
+		primary_target_fail(t, db, PRIMARY_SLOW, asked, &err);
 	/* nothing came of it: whatever made it due is asked again, at the latest after the backoff */
 	return primary_maintain_due(t, db, fz_now_ms(), &wait) ? 100 : wait;
 }

@@ -66,9 +66,9 @@ bool primary_maintain_due(struct primary_target *t, struct primary_db *db, int64
 		due = false;
 		wait = judge_wait = budget;
 	}
-	if (due && db->retry_ns > fz_mono_ns()) {
+	if (due && db->trouble[PRIMARY_SLOW].retry_ns > fz_mono_ns()) {
 		due = false;
-		wait = (int64_t)((db->retry_ns - fz_mono_ns()) / 1000000) + 1;
+		wait = (int64_t)((db->trouble[PRIMARY_SLOW].retry_ns - fz_mono_ns()) / 1000000) + 1;
 		judge_wait = -1;
 	}
 	pthread_mutex_unlock(&t->mu);
@@ -366,7 +366,7 @@ static int judge(struct primary_target *t, struct primary_db *db, struct ltx_log
 	return rc == 0 ? 1 : rc;
 }
 
-int primary_maintain(struct primary_target *t, struct primary_db *db, struct ltx_log *log, bool *asked,
+int primary_maintain(struct primary_target *t, struct primary_db *db, struct ltx_log *log, bool *asked, bool *stored,
                      struct fz_err *err)
 {
 	struct primary_place at = {.dirfd = -1,
@@ -379,7 +379,7 @@ int primary_maintain(struct primary_target *t, struct primary_db *db, struct ltx
 	bool retain, stale;
 	int rc, level;
 
-	*asked = false;
+	*asked = *stored = false;
 	rc = primary_db_claim(t, db, log, asked, err);
 	if (rc < 0)
 		return rc;
@@ -404,12 +404,15 @@ int primary_maintain(struct primary_target *t, struct primary_db *db, struct ltx
 	name.encrypted = at.n_recipients > 0;
 	if (db->slow_spooled.max_txid) {
 		rc = put_spooled(t, db, log, &at, asked, err);
+		*stored = rc > 0;
 	} else if (retain && !c.levels.need_snapshot) {
 		rc = judge(t, db, log, asked, err);
+		*stored = rc > 0; /* nothing was put, but all that is there was seen */
 	} else if (level == LTX_L_SNAPSHOT) {
 		rc = snapshot(t, db, log, &at, &c, &name, err);
 		if (rc == 0)
 			rc = put_spooled(t, db, log, &at, asked, err);
+		*stored = rc > 0;
 	} else if (level > 0) {
 		rc = level <= LTX_L_PACK_HOUR ? concatenate(t, db, log, &at, &c, &name, err)
 		                              : merge(t, db, log, &at, &c, &name, err);
@@ -418,6 +421,7 @@ int primary_maintain(struct primary_target *t, struct primary_db *db, struct ltx
 			db->slow_spooled = name;
 			pthread_mutex_unlock(&t->mu);
 			rc = put_spooled(t, db, log, &at, asked, err);
+			*stored = rc > 0;
 		} else if (rc == 0) {
 			rc = 1; /* it moved on */
 		}

@@ -246,24 +246,28 @@ static int collect_goals(struct ltx_logset *set, struct goal **out, size_t *n, s
 /* 1 = the target holds it all, 0 = not yet, or what stands in the way for good. *err = the last error in any case. */
 static int reached(struct primary_target *t, const struct goal *g, size_t n, bool *unseen, struct fz_err *err)
 {
+	const struct primary_trouble *whole;
 	int rc = 1;
 
 	pthread_mutex_lock(&t->mu);
 	*unseen = t->force;
-	if (t->err.code)
-		*err = t->err;
+	whole = primary_trouble_worse(t->trouble);
+	if (t->open_err.code)
+		*err = t->open_err;
+	if (whole->err.code)
+		*err = whole->err;
 	for (size_t i = 0; i < n && rc >= 0; i++) {
 		const struct primary_db *db = primary_target_db_locked(t, g[i].lineage, i);
 
 		if (g[i].txid == 0 || (db && db->cur.held_txid >= g[i].txid))
 			continue;
 		rc = 0;
-		if (db && db->err.code)
-			*err = db->err;
+		if (db && primary_trouble_worse(db->trouble)->err.code)
+			*err = primary_trouble_worse(db->trouble)->err;
 		if (db && db->fenced)
-			rc = db->err.code;
-		else if (t->state == PRIMARY_FAILED && !t->force)
-			rc = t->err.code;
+			rc = db->trouble[PRIMARY_FAST].err.code;
+		else if (whole->state == PRIMARY_FAILED && !t->force)
+			rc = whole->err.code;
 	}
 	pthread_mutex_unlock(&t->mu);
 	return rc;
@@ -283,8 +287,9 @@ int primary_ship_sync(struct primary_ship *s, int64_t timeout_ms, struct fz_err 
 
 		pthread_mutex_lock(&t->mu);
 		t->force = true;
-		if (t->state == PRIMARY_FAILED) /* its next try decides */
-			t->state = PRIMARY_RETRYING;
+		for (int l = 0; l < PRIMARY_LANES; l++) /* its next try decides */
+			if (t->trouble[l].state == PRIMARY_FAILED)
+				t->trouble[l].state = PRIMARY_RETRYING;
 		pthread_mutex_unlock(&t->mu);
 	}
 	for (;;) {

@@ -64,6 +64,7 @@ static cJSON *show_target(struct primary_target *t)
 {
 	static const char *const states[] = {"ok", "retrying", "failed"};
 	cJSON *o = cJSON_CreateObject(), *dbs = cJSON_CreateArray();
+	const struct primary_trouble *whole;
 	struct fz_store_stats st;
 	struct ltx_log *log;
 	struct fz_err err;
@@ -73,8 +74,9 @@ static cJSON *show_target(struct primary_target *t)
 	bool fenced = false, retrying = false;
 
 	pthread_mutex_lock(&t->mu);
-	err = t->err;
-	state = states[t->state];
+	whole = primary_trouble_worse(t->trouble);
+	err = whole->err.code ? whole->err : t->open_err;
+	state = states[whole->state];
 	interval = t->interval_ms;
 	success = t->last_success_ms;
 	pthread_mutex_unlock(&t->mu);
@@ -92,7 +94,7 @@ static cJSON *show_target(struct primary_target *t)
 		if (db) {
 			v.held_txid = db->cur.held_txid;
 			v.fenced = db->fenced;
-			v.err = db->err;
+			v.err = primary_trouble_worse(db->trouble)->err;
 		}
 		pthread_mutex_unlock(&t->mu);
 		look_at_log(&v, log);

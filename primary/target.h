@@ -21,6 +21,18 @@
 #include "primary/spool.h"
 #include "store/store.h"
 
+enum primary_state { PRIMARY_OK, PRIMARY_RETRYING, PRIMARY_FAILED };
+enum primary_lane { PRIMARY_FAST, PRIMARY_SLOW, PRIMARY_LANES };
+
+/* What stands in the way of one lane. Each lane ends only its own: while packs go out and a snapshot finds no room, the
+ * one does not call the other's trouble over, tell it anew each second, and reset its backoff. */
+struct primary_trouble {
+	enum primary_state state;
+	struct fz_err err; /* code 0 = fine */
+	unsigned failures; /* one after the other */
+	uint64_t retry_ns; /* nothing is tried before */
+};
+
 struct primary_db {
 	char name[512];
 	char lineage[17];
@@ -31,14 +43,12 @@ struct primary_db {
 	struct primary_cursor cur;
 	uint64_t tail_txid, db_bytes; /* of the log, when it was last looked at */
 	bool ended;
-	bool gap;           /* the fast lane waits for a snapshot */
-	bool fenced, took;  /* took: take_over was used up */
-	uint64_t claim_ns;  /* when ownership was last seen; 0 = must be looked at */
-	uint64_t want_txid; /* to be shipped without waiting for the interval */
-	uint64_t since_ns;  /* unshipped commits were first seen; 0 = none */
-	uint64_t retry_ns;  /* backoff after an error of this database alone */
-	unsigned failures;
-	struct fz_err err; /* code 0 = fine */
+	bool gap;                                      /* the fast lane waits for a snapshot */
+	bool fenced, took;                             /* took: take_over was used up */
+	uint64_t claim_ns;                             /* when ownership was last seen; 0 = must be looked at */
+	uint64_t want_txid;                            /* to be shipped without waiting for the interval */
+	uint64_t since_ns;                             /* unshipped commits were first seen; 0 = none */
+	struct primary_trouble trouble[PRIMARY_LANES]; /* of this database alone */
 	bool slow_busy;
 	bool news;           /* something was put since the listing was last judged */
 	int64_t judge_at_ms; /* a follow-up of the last judgement; 0 = none */
@@ -62,8 +72,6 @@ struct primary_ship {
 	uint64_t moves;      /* under mu, as cond */
 };
 
-enum primary_state { PRIMARY_OK, PRIMARY_RETRYING, PRIMARY_FAILED };
-
 struct primary_target {
 	struct primary_ship *ship;
 	struct primary_target_conf conf; /* defaults filled in; strings and recipients are own copies */
@@ -84,10 +92,8 @@ struct primary_target {
 	bool nudged; /* the slow lane wants the fast one to look */
 	bool stop;   /* lanes end */
 	bool fast_done;
-	enum primary_state state;
-	uint64_t retry_ns; /* nobody asks the store before */
-	unsigned failures;
-	struct fz_err err;
+	struct primary_trouble trouble[PRIMARY_LANES]; /* of the whole store */
+	struct fz_err open_err;                        /* a database's cursor cannot be opened */
 	int64_t last_success_ms;
 	struct primary_budget budget;
 	uint64_t counted;    /* requests of the store that the budget has seen */
@@ -116,7 +122,7 @@ int primary_db_ship(struct primary_target *t, struct primary_db *db, struct ltx_
 int64_t primary_db_time(struct ltx_log *log, uint64_t txid);
 
 /* ---- maintain.c: one step of the slow lane: 1 = something was done, 0 = nothing due for *wait_ms (-1 = for ever) */
-int primary_maintain(struct primary_target *t, struct primary_db *db, struct ltx_log *log, bool *asked,
+int primary_maintain(struct primary_target *t, struct primary_db *db, struct ltx_log *log, bool *asked, bool *stored,
                      struct fz_err *err) FZ_MUST_CHECK;
 bool primary_maintain_due(struct primary_target *t, struct primary_db *db, int64_t now_ms, int64_t *wait_ms);
 
@@ -126,7 +132,11 @@ uint64_t primary_log_bytes(struct ltx_log *log, uint64_t txid, uint64_t tail, ui
 void primary_lane_fast(void *target);
 void primary_lane_slow(void *target);
 struct primary_db *primary_target_db_locked(struct primary_target *t, const char *lineage, size_t hint);
-void primary_target_ok(struct primary_target *t, struct primary_db *db);
-void primary_target_fail(struct primary_target *t, struct primary_db *db, bool asked, const struct fz_err *err);
+/* stored: something new lies in the store; otherwise the lane moved on without a word. */
+void primary_target_ok(struct primary_target *t, struct primary_db *db, enum primary_lane lane, bool stored);
+void primary_target_fail(struct primary_target *t, struct primary_db *db, enum primary_lane lane, bool asked,
+                         const struct fz_err *err);
+/* The worse of both lanes' troubles; under t->mu. */
+const struct primary_trouble *primary_trouble_worse(const struct primary_trouble v[static PRIMARY_LANES]);
 
 #endif

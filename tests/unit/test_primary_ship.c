@@ -2,6 +2,8 @@
  * what is told. The judge (primary_fix.h) decides whether a target is restorable. */
 #include "tests/unit/primary_fix.h"
 
+#include "base/log.h"
+
 #include <dirent.h>
 #include <sys/wait.h>
 
@@ -745,6 +747,85 @@ static void test_new_lineage(void **state)
 	judge_all(f, 1, 3);
 }
 
+/* How often the log file holds text. */
+static unsigned told(int fd, const char *text)
+{
+	static char all[1 << 20];
+	ssize_t n = pread(fd, all, sizeof(all) - 1, 0);
+	unsigned found = 0;
+
+	assert_in_range(n, 0, sizeof(all) - 2);
+	all[n] = 0;
+	for (const char *p = all; (p = strstr(p, text)); p++)
+		found++;
+	return found;
+}
+
+static bool slow_has_failed(struct fix *f)
+{
+	char state[32];
+
+	fix_status_text(f, "state", state, sizeof(state));
+	return strcmp(state, "retrying") == 0;
+}
+
+static bool slow_is_back(struct fix *f)
+{
+	char state[32];
+
+	fix_status_text(f, "state", state, sizeof(state));
+	return strcmp(state, "ok") == 0 && levels_done(f);
+}
+
+/* The store takes packs, but nothing of the levels: told once, however many packs go out meanwhile, and that it is over
+ * only when a level was stored. The log must not grow with the number of packs, nor the backoff start anew. */
+static void test_one_lane_in_trouble(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = levelled(f);
+	char path[200], level1[400];
+	struct ltx_log_info info;
+	int fd, log;
+
+	snprintf(path, sizeof(path), "%s/log", f->dir);
+	log = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	assert_true(log >= 0);
+	fz_log_set_fd(log);
+	ltx_log_info(f->log, &info);
+	fix_start(f, &c);
+	fix_commit(f);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	/* a file where the directories of the levels would be */
+	for (int l = LTX_L_PACK_MINUTE; l <= LTX_L_SNAPSHOT; l++) {
+		snprintf(level1, sizeof(level1), "%s/store/app.db/%s/%08x/%d", f->dir, info.lineage, info.epoch, l);
+		OK(fz_remove_tree(AT_FDCWD, level1, &f->err));
+		fd = open(level1, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+		assert_true(fd >= 0);
+		close(fd);
+	}
+	while (!slow_has_failed(f)) {
+		fix_commit(f);
+		OK(primary_ship_sync(f->ship, 30000, &f->err));
+	}
+	for (int i = 0; i < 60; i++) {
+		fix_commit(f);
+		OK(primary_ship_sync(f->ship, 30000, &f->err)); /* commits arrive all the same */
+	}
+	assert_int_equal(told(log, "shipping waits"), 1);
+	assert_int_equal(told(log, "again"), 0);
+	for (int l = LTX_L_PACK_MINUTE; l <= LTX_L_SNAPSHOT; l++) {
+		snprintf(level1, sizeof(level1), "%s/store/app.db/%s/%08x/%d", f->dir, info.lineage, info.epoch, l);
+		assert_int_equal(unlink(level1), 0);
+	}
+	fix_until(f, slow_is_back, "the levels");
+	assert_int_equal(told(log, "shipping waits"), 1);
+	assert_int_equal(told(log, "again"), 1);
+	judge_all(f, 1, f->db.txid);
+	fz_log_set_fd(2);
+	close(log);
+	unlink(path);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -771,6 +852,7 @@ int main(void)
 	        cmocka_unit_test_setup_teardown(test_stop_ships, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_ship_bytes, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_removed_log, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_one_lane_in_trouble, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_new_lineage, setup, teardown),
 	};
 
