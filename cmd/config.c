@@ -26,6 +26,7 @@ const struct cmd_key cmd_keys[] = {
         C("mount", databases, T_LINES),
         C("mount", exclude, T_LINES),
         C("mount", log_max, T_SIZE),
+        {"mount", "log_keep",   T_DURATION, offsetof(struct cmd_conf, log_keep_ms)  },
         C("mount", scrub_rate, T_SCRUB),
         C("mount", no_passthrough, T_BOOL),
         C("mount", no_resend, T_BOOL),

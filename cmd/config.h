@@ -51,6 +51,7 @@ struct cmd_conf {
 	char *state; /* absolute; NULL = DIR/.fazt */
 	struct cmd_list databases, exclude;
 	uint64_t log_max, scrub_rate; /* bytes, bytes per second; 0 = default; UINT64_MAX = no scrub */
+	int64_t log_keep_ms;          /* of single transactions in the local log, at least; 0 = 1 h */
 	bool no_passthrough, no_resend, private_mount, take_over;
 	char *log_level, *log_file; /* NULL = info, <state>/fazt.log */
 	int64_t stop_grace_ms;      /* how long a stop waits for the targets; 0 = 5 s */

@@ -134,6 +134,10 @@ static int start(struct cmd_serving *w, struct fz_err *err)
 	rc = start_ship(w, err);
 	if (rc < 0)
 		return fz_err_prefix(err, "starting the targets");
+	w->keep = (struct cmd_logkeep){.logs = w->logs, .ship = w->ship, .keep_ms = w->conf.log_keep_ms};
+	rc = cmd_logkeep_start(&w->keep, err);
+	if (rc < 0)
+		return rc;
 	if (!cmd_control_path(path, sizeof(path), w->dir, geteuid(), 0))
 		return fz_fail(err, FZ_EINTERNAL, "no place for the control socket");
 	rc = cmd_control_start(&w->control, path, &w->handler, err);
@@ -158,6 +162,7 @@ static int stop(struct cmd_serving *w)
 	struct fz_err why = {0};
 	int rc = 0;
 
+	cmd_logkeep_stop(&w->keep);
 	if (w->capture && fs_capture_close(w->capture, &why) < 0) {
 		fz_log_err("stopping capture", &why);
 		rc = why.code;

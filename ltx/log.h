@@ -98,6 +98,8 @@ void ltx_log_wake(struct ltx_log *log);
 /* Merges base + transactions up to txid (0 = tail; inside a merged range: up to the one before) into a new base, in the
  * calling thread: minutes for many GB; appends go on. Old segments are removed. */
 int ltx_log_fold(struct ltx_log *log, uint64_t txid, const volatile bool *cancel, struct fz_err *err) FZ_MUST_CHECK;
+/* What a fold up to txid frees: the bytes of the segments that end at or below it. */
+uint64_t ltx_log_bytes_upto(struct ltx_log *log, uint64_t txid);
 /* Merges the transactions of the closed segments within [first, last] into one LTX range each: detail is given up. */
 int ltx_log_squash(struct ltx_log *log, uint64_t first_txid, uint64_t last_txid, struct fz_err *err) FZ_MUST_CHECK;
 /* Writes the snapshot at txid (merge of base and log up to it; 0 = tail) into sink. */

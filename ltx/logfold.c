@@ -298,6 +298,17 @@ int ltx_log_fold(struct ltx_log *log, uint64_t txid, const volatile bool *cancel
 	return rc;
 }
 
+uint64_t ltx_log_bytes_upto(struct ltx_log *log, uint64_t txid)
+{
+	uint64_t sum = 0;
+
+	pthread_mutex_lock(&log->mu);
+	for (size_t i = 0; i < log->n_segs && log->segs[i].max <= txid; i++)
+		sum += log->segs[i].bytes;
+	pthread_mutex_unlock(&log->mu);
+	return sum;
+}
+
 /* ---- squash ------------------------------------------------------------------------------------------------------ */
 
 /* Replaces segment min by one that holds a single file. */

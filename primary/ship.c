@@ -358,3 +358,29 @@ uint64_t primary_ship_position(struct primary_ship *s, const char *lineage)
 	}
 	return least;
 }
+
+uint64_t primary_ship_settled(struct primary_ship *s, const char *lineage)
+{
+	uint64_t least = UINT64_MAX;
+
+	for (size_t i = 0; i < s->n; i++) {
+		struct primary_target *t = s->targets[i];
+		const struct primary_db *db;
+		uint64_t at = 0;
+
+		pthread_mutex_lock(&t->mu);
+		db = primary_target_db_locked(t, lineage, 0);
+		if (db && !db->gap && !db->cur.levels.need_snapshot) {
+			const struct primary_levels_state *l = &db->cur.levels;
+
+			at = db->cur.held_txid;
+			for (int k = LTX_L_PACK_MINUTE; k <= LTX_L_MINUTE; k++)
+				if (l->first_ms[k] >= 0 && l->from_txid[k] && l->from_txid[k] - 1 < at)
+					at = l->from_txid[k] - 1;
+		}
+		pthread_mutex_unlock(&t->mu);
+		if (at < least)
+			least = at;
+	}
+	return least;
+}

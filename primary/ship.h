@@ -47,6 +47,9 @@ int primary_ship_start(struct primary_ship **out, const struct primary_ship_conf
 int primary_ship_sync(struct primary_ship *s, int64_t timeout_ms, struct fz_err *err) FZ_MUST_CHECK;
 /* The TXID up to which every target holds the database of that lineage: what the log may prune. */
 uint64_t primary_ship_position(struct primary_ship *s, const char *lineage);
+/* The TXID up to which no target needs the log of that lineage: it holds that, and so do its levels that are made from the
+ * log (packs of a minute and an hour, merged minutes). */
+uint64_t primary_ship_settled(struct primary_ship *s, const char *lineage);
 /* Adds one object per target to the array: name, url, encrypted, state ("ok" | "retrying" | "fenced" | "failed"),
  * lag_seconds (age of the oldest commit it does not hold), lag_bytes, lag_txns, last_error, last_success_ms, requests,
  * bytes_out, conditional_put, ship_interval_ms (as stretched by requests_per_month), requests_per_month,
