@@ -131,8 +131,10 @@ static int flush_run(struct replica_image *im, struct run *r, struct fz_err *err
 	rc = fz_pwrite(im->fd, r->buf, n, (off_t)off);
 	if (rc < 0)
 		return fz_fail_errno(err, -rc, "writing page %u of the restored file", r->first);
-	/* start the disk now, so that the fsync at the end finds little left */
-	(void)sync_file_range(im->fd, (off_t)off, (off_t)n, SYNC_FILE_RANGE_WRITE);
+	/* start the disk now, so that the fsync at the end finds little left; single pages would be as many seeks, and
+	 * the kernel joins them by then */
+	if (n >= RUN_BYTES / 2)
+		(void)sync_file_range(im->fd, (off_t)off, (off_t)n, SYNC_FILE_RANGE_WRITE);
 	return 0;
 }
 

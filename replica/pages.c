@@ -117,7 +117,7 @@ void replica_pages_fini(struct replica_pages *p)
 }
 
 /* ---- packs ---- */
-#define PACK_WINDOW (TAIL_BYTES / LTX_PACK_ENTRY_SIZE)
+#define PACK_WINDOW (1024 * 1024 / LTX_PACK_ENTRY_SIZE) /* entries: one request for the index of most packs */
 
 static int check_crc(struct replica_packix *ix, uint64_t want, struct fz_err *err)
 {
@@ -166,13 +166,19 @@ int replica_packix_open(struct replica_packix *ix, struct fz_src *src, bool chec
 	if (bytes + LTX_PACK_TRAILER_SIZE <= tail) {
 		memmove(ix->window.data, end - LTX_PACK_TRAILER_SIZE - bytes, bytes);
 		ix->window.size = bytes;
-		ix->first = 0;
-		ix->have = ix->n;
-		if (ltx_crc64(0, ix->window.data, bytes) != crc)
-			return fz_fail(err, FZ_ECHECKSUM, "the pack's index does not match its checksum");
-		return 0;
+	} else if (ix->n <= PACK_WINDOW) {
+		fz_buf_reset(&ix->window);
+		rc = load(&ix->window, src, ix->entries_off, bytes, err);
+		if (rc < 0)
+			return rc;
+	} else {
+		return check ? check_crc(ix, crc, err) : 0;
 	}
-	return check ? check_crc(ix, crc, err) : 0;
+	ix->first = 0;
+	ix->have = ix->n;
+	if (ltx_crc64(0, ix->window.data, bytes) != crc)
+		return fz_fail(err, FZ_ECHECKSUM, "the pack's index does not match its checksum");
+	return 0;
 }
 
 int replica_packix_get(struct replica_packix *ix, uint64_t i, struct ltx_pack_entry *e, struct fz_err *err)

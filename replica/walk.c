@@ -8,7 +8,7 @@
 #include <string.h>
 
 #define SMALL_BYTES REPLICA_RANGE_BYTES /* up to here an object is fetched whole, and files are grouped */
-#define GAP_BYTES   (32 * 1024)         /* unwanted bytes between two frames that are read rather than skipped */
+#define GAP_BYTES   (256 * 1024)        /* unwanted bytes between two frames that are read: less than a request costs */
 #define RANGE_PAGES 4096                /* frames of one job */
 #define AHEAD       16                  /* units under way before their turn */
 
