@@ -290,6 +290,11 @@ static int64_t ship_due(struct primary_target *t, struct primary_db *db, struct 
 	db->ended = info->ended_ms != 0;
 	txid = db->cur.txid;
 	interval = t->interval_ms;
+	if (db->behind_txid != db->cur.held_txid || db->cur.held_txid >= info->tail_txid)
+		db->behind_ms = 0;
+	db->behind_txid = db->cur.held_txid;
+	if (db->behind_ms == 0 && db->cur.held_txid < info->tail_txid)
+		db->behind_ms = fz_now_ms();
 	if (force) {
 		db->want_txid = info->tail_txid;
 		db->trouble[PRIMARY_FAST].retry_ns = 0;

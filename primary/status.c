@@ -14,6 +14,7 @@ struct view {
 	char name[512], lineage[17];
 	uint32_t epoch;
 	uint64_t held_txid;
+	int64_t behind_ms; /* since when; 0 = unknown */
 	bool fenced;
 	struct fz_err err;
 	/* from the log */
@@ -43,6 +44,9 @@ static void look_at_log(struct view *v, struct ltx_log *log)
 	} else {
 		v->lag_bytes = info.log_bytes;
 	}
+	/* folded or merged: the time is that of its last commit, and grows as more is folded */
+	if (v->behind_ms && v->behind_ms < v->oldest_ms)
+		v->oldest_ms = v->behind_ms;
 }
 
 static cJSON *show_db(const struct view *v, int64_t now_ms)
@@ -93,6 +97,7 @@ static cJSON *show_target(struct primary_target *t)
 		db = primary_target_db_locked(t, info.lineage, i);
 		if (db) {
 			v.held_txid = db->cur.held_txid;
+			v.behind_ms = db->behind_ms;
 			v.fenced = db->fenced;
 			v.err = primary_trouble_worse(db->trouble)->err;
 		}

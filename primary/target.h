@@ -43,11 +43,14 @@ struct primary_db {
 	struct primary_cursor cur;
 	uint64_t tail_txid, db_bytes; /* of the log, when it was last looked at */
 	bool ended;
-	bool gap;                                      /* the fast lane waits for a snapshot */
-	bool fenced, took;                             /* took: take_over was used up */
-	uint64_t claim_ns;                             /* when ownership was last seen; 0 = must be looked at */
-	uint64_t want_txid;                            /* to be shipped without waiting for the interval */
-	uint64_t since_ns;                             /* unshipped commits were first seen; 0 = none */
+	bool gap;           /* the fast lane waits for a snapshot */
+	bool fenced, took;  /* took: take_over was used up */
+	uint64_t claim_ns;  /* when ownership was last seen; 0 = must be looked at */
+	uint64_t want_txid; /* to be shipped without waiting for the interval */
+	uint64_t since_ns;  /* unshipped commits were first seen; 0 = none */
+	uint64_t
+	        behind_txid; /* cur.held_txid as last seen, and since when something is missing above it (0 = nothing): */
+	int64_t behind_ms;   /* the lag where the log has merged the commits themselves */
 	struct primary_trouble trouble[PRIMARY_LANES]; /* of this database alone */
 	bool slow_busy;
 	bool news;           /* something was put since the listing was last judged */
