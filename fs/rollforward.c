@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define WINDOW_BYTES   (512u << 20)
+#define WINDOW_BYTES (512u << 20)
 
 static int open_rw(struct fs_db *db, int *fd, struct fz_err *err)
 {

@@ -12,10 +12,10 @@ struct fs_session;
 struct fs_capture;
 
 struct fs_session_info {
-	bool resumed;        /* not the first worker of this mount */
-	bool passthrough;    /* in effect (known after the handshake) */
-	bool resend;         /* the kernel re-sends what a dead worker had in flight */
-	uint32_t restarts;   /* workers before this one */
+	bool resumed;      /* not the first worker of this mount */
+	bool passthrough;  /* in effect (known after the handshake) */
+	bool resend;       /* the kernel re-sends what a dead worker had in flight */
+	uint32_t restarts; /* workers before this one */
 	int supervisor_pid;
 };
 /* Handshake over the descriptors of fs/supervisor.h: INIT (or its replay), nothing else is answered yet. Afterwards
@@ -25,7 +25,7 @@ void fs_session_info(const struct fs_session *s, struct fs_session_info *out);
 /* Serves until the mount is gone or fs_session_stop(). Re-opens the capture's files of resumed nodes, redoes the open
  * intent, asks for RESEND, then reads. ready is called once requests are being answered. */
 int fs_session_run(struct fs_session *s, struct fs_capture *capture, void (*ready)(void *arg), void *arg,
-		   struct fz_err *err) FZ_MUST_CHECK;
+                   struct fz_err *err) FZ_MUST_CHECK;
 /* Ends fs_session_run() soon; requests in flight are finished first. Async-signal-safe. */
 void fs_session_stop(struct fs_session *s);
 void fs_session_close(struct fs_session *s);

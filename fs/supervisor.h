@@ -14,9 +14,9 @@ struct fs_supervisor_conf {
 	const char *state_dir; /* absolute; NULL = DIR/.fazt. Made 0700 */
 	/* Started with exec as `argv[0] argv[1] ...`; the descriptors below are inherited under these numbers. */
 	const char *const *worker_argv;
-	const char *const *agent_argv; /* NULL = no agent */
+	const char *const *agent_argv;            /* NULL = no agent */
 	bool no_passthrough, no_resend, no_agent; /* force the fallbacks */
-	bool allow_other;                          /* true unless the user says otherwise */
+	bool allow_other;                         /* true unless the user says otherwise */
 	int ready_fd; /* gets one byte 'k' when the mount serves, or 'e' and the error's text when it cannot; -1 = none */
 };
 /* Descriptor numbers in worker and agent. */

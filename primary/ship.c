@@ -1,9 +1,10 @@
 /* ship.c - start and stop shipping, and wait until it is done. What the threads do: lane.c. */
-#include "primary/target.h"
+#include "primary/ship.h"
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "primary/target.h"
 
 #include <errno.h>
 #include <inttypes.h>
