@@ -134,8 +134,16 @@ int fs_journal_pages_mark(struct fs_db *db, struct fz_err *err)
 	}
 	fs_pages_order(&r.list);
 	page = malloc(j.page_size);
-	if (rc == 0 && page && fs_pages_find(&r.list, 1))
-		rc = mark_leaves(db, &j, &r, page, err); /* page 1 changes in every transaction: without it, no proof */
+	if (rc == 0 && page &&
+	    fs_pages_find(&r.list, 1)) { /* page 1 changes in every transaction: without it, no proof */
+		rc = old_page(db, &j, &r, 1, page, err);
+		/* Not the page 1 that was captured: a commit in between was not (the zeroing that ends one in PERSIST mode is not
+		 * told), and the journal of its pages has been overwritten. */
+		if (rc == 0 && ltx_page_checksum(1, page, j.page_size) != fs_sums_get(db->sums, 1))
+			db->rb.whole = true;
+		else if (rc == 0)
+			rc = mark_leaves(db, &j, &r, page, err);
+	}
 out:
 	free(page);
 	ltx_journal_close(&j);
