@@ -205,7 +205,7 @@ def check_cut(base, number, image, flushed, cut, seen, key_mount, rnd):
             for name, journal, sync in WORKLOADS:
                 path = os.path.join(mount.dir, name)
                 hashes, acked = read_acks(os.path.join(base, name + ".acks"))
-                durable = [a for a in acked if a[2] <= flushed]
+                durable = [a for a in acked if 0 < a[2] <= flushed]
                 what = "cut %d (flush at %d), %s %s/%s" % (number, flushed, name, journal, sync)
                 if not os.path.exists(path) or os.path.getsize(path) == 0:
                     need(not durable and not before.get(name), "%s: the database is gone", what)
