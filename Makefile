@@ -19,7 +19,7 @@ VERSION := $(shell cat VERSION 2>/dev/null || echo 0.0.0)
 
 # Archives, lowest first: each folder may include only those to its left (primary, replica, fs never one another).
 DIRS    := base ltx store fs primary replica cmd
-PKGS    := fuse3 sqlite3 libcurl liblz4 libsodium libisal expat inih libcjson
+PKGS    := fuse3 sqlite3 libcurl libcrypto liblz4 libsodium libisal expat inih libcjson
 
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-align=strict \
            -Wwrite-strings -Wvla -Wformat=2 -Wundef -Wno-unused-parameter
@@ -40,7 +40,7 @@ PKGCF   := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 # Only what a folder brings in is linked into its tests: an upward call is a link error.
 LIBS_base    := -pthread -lm
 LIBS_ltx     := $(shell pkg-config --libs liblz4 libsodium libisal 2>/dev/null) -pthread -lm
-LIBS_store   := $(shell pkg-config --libs libcurl expat 2>/dev/null) $(LIBS_ltx)
+LIBS_store   := $(shell pkg-config --libs libcurl libcrypto expat 2>/dev/null) $(LIBS_ltx)
 LIBS_fs      := $(shell pkg-config --libs fuse3 libcjson sqlite3 2>/dev/null) $(LIBS_ltx)
 LIBS_primary := $(shell pkg-config --libs libcjson 2>/dev/null) $(LIBS_store)
 LIBS_replica := $(shell pkg-config --libs sqlite3 libcjson 2>/dev/null) $(LIBS_store)

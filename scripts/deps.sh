@@ -5,8 +5,8 @@
 # ~/.cache/fazt-tools/bin, which scripts/run-tests.sh puts on the PATH.
 set -eu
 
-BUILD="gcc make pkg-config libc6-dev libfuse3-dev fuse3 libsqlite3-dev sqlite3 libcurl4-openssl-dev liblz4-dev libsodium-dev
- libisal-dev libexpat1-dev libinih-dev libcjson-dev"
+BUILD="gcc make pkg-config libc6-dev libfuse3-dev fuse3 libsqlite3-dev sqlite3 libcurl4-openssl-dev libssl-dev liblz4-dev
+ libsodium-dev libisal-dev libexpat1-dev libinih-dev libcjson-dev"
 TEST="libcmocka-dev python3 python3-venv age clang-format util-linux e2fsprogs procps ca-certificates"
 LTX=github.com/superfly/ltx/cmd/ltx@v0.5.3
 VERSITYGW=github.com/versity/versitygw/cmd/versitygw@v1.8.0

@@ -12,7 +12,7 @@ command -v "$CC" >/dev/null || { echo "fuzz.sh: there is no $CC: apt-get install
 make -s CC="$CC" B="$B" SANFLAGS="-fsanitize=fuzzer-no-link,address,undefined -fno-omit-frame-pointer" \
 	-j"$(nproc)" $(for d in base ltx store fs primary replica cmd; do echo "$B/lib$d.a"; done)
 flags="-std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DFZ_LIBFUZZER -I. -g -O1 $(pkg-config --cflags libcjson fuse3)"
-libs=$(pkg-config --libs fuse3 sqlite3 libcurl liblz4 libsodium libisal expat inih libcjson)
+libs=$(pkg-config --libs fuse3 sqlite3 libcurl libcrypto liblz4 libsodium libisal expat inih libcjson)
 bad=0
 for t in "$@"; do
 	mkdir -p "$B/fuzz" "$B/corpus/$t" "$B/found/$t"

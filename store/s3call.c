@@ -15,6 +15,7 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <openssl/evp.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,11 +72,12 @@ int store_s3_hash(struct fz_src *src, uint64_t off, uint64_t n, char sha256[stat
 {
 	enum { CHUNK_BYTES = 64 * 1024 };
 	uint8_t *buf = malloc(CHUNK_BYTES), hash[32], sum[STORE_MD5_BYTES];
-	crypto_hash_sha256_state sha;
+	EVP_MD_CTX *sha = EVP_MD_CTX_new(); /* uses the vector and SHA units that libsodium leaves idle */
 	struct store_md5 m;
-	int rc = buf ? 0 : fz_fail_errno(err, ENOMEM, "hashing");
+	int rc = buf && sha ? 0 : fz_fail_errno(err, ENOMEM, "hashing");
 
-	crypto_hash_sha256_init(&sha);
+	if (rc == 0 && EVP_DigestInit_ex(sha, EVP_sha256(), NULL) != 1)
+		rc = fz_fail(err, FZ_EINTERNAL, "libcrypto has no SHA-256");
 	store_md5_init(&m);
 	while (rc == 0 && n > 0) {
 		size_t part = n < CHUNK_BYTES ? (size_t)n : CHUNK_BYTES;
@@ -83,15 +85,20 @@ int store_s3_hash(struct fz_src *src, uint64_t off, uint64_t n, char sha256[stat
 		rc = fz_src_read(src, off, buf, part, err);
 		if (rc < 0)
 			break;
-		crypto_hash_sha256_update(&sha, buf, part);
+		if (EVP_DigestUpdate(sha, buf, part) != 1)
+			rc = fz_fail(err, FZ_EINTERNAL, "libcrypto cannot hash");
 		store_md5_add(&m, buf, part);
 		off += part;
 		n -= part;
 	}
-	crypto_hash_sha256_final(&sha, hash);
-	store_md5_final(&m, sum);
-	sodium_bin2hex(sha256, S3_HEX_SIZE, hash, sizeof(hash));
-	sodium_bin2hex(md5, S3_MD5_HEX_SIZE, sum, sizeof(sum));
+	if (rc == 0 && EVP_DigestFinal_ex(sha, hash, NULL) != 1)
+		rc = fz_fail(err, FZ_EINTERNAL, "libcrypto cannot hash");
+	if (rc == 0) {
+		store_md5_final(&m, sum);
+		sodium_bin2hex(sha256, S3_HEX_SIZE, hash, sizeof(hash));
+		sodium_bin2hex(md5, S3_MD5_HEX_SIZE, sum, sizeof(sum));
+	}
+	EVP_MD_CTX_free(sha);
 	free(buf);
 	return rc;
 }
