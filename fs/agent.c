@@ -17,10 +17,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #define SHM_BYTES  136
+#define KEEP_MS    100 /* a -shm that was asked for stays open this long */
 #define ANSWER_MS  500 /* beyond what was asked to wait */
 #define PENDING    0x40000000
 #define SHARED     (PENDING + 2)
@@ -142,18 +144,74 @@ struct held {
 	char path[];
 };
 
-static int read_shm(int mountfd, const char *path, uint8_t out[static SHM_BYTES])
+/* A -shm stays open for a while: opening and closing it each time costs the application the pages it has mapped (the
+ * kernel writes them back at a close). An open one costs no request, since its pages and attributes are cached. */
+struct shm {
+	struct shm *next;
+	int fd;
+	uint64_t ino, used_ns;
+	char path[];
+};
+
+static void close_shm(struct shm **at)
+{
+	struct shm *m = *at;
+
+	*at = m->next;
+	fz_close(&m->fd);
+	free(m);
+}
+
+/* Closes what was not asked for lately; returns how long to wait for the next, -1 = for ever. */
+static int close_unused(struct shm **list)
+{
+	uint64_t now = fz_mono_ns();
+
+	for (struct shm **at = list; *at;)
+		if (now - (*at)->used_ns >= KEEP_MS * 1000000ull)
+			close_shm(at);
+		else
+			at = &(*at)->next;
+	return *list ? KEEP_MS : -1;
+}
+
+static int read_shm(struct shm **list, int mountfd, const char *path, uint8_t out[static SHM_BYTES])
 {
 	char name[4200];
+	struct statx st;
+	struct shm **at, *m;
 	ssize_t n;
-	int fd;
 
 	snprintf(name, sizeof(name), "%s-shm", path);
-	fd = openat(mountfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0)
-		return errno == ENOENT ? -FZ_ENOTFOUND : -errno;
-	n = fz_pread(fd, out, SHM_BYTES, 0);
-	fz_close(&fd);
+	for (at = list; *at && strcmp((*at)->path, path) != 0; at = &(*at)->next)
+		;
+	if (statx(mountfd, name, AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC, STATX_INO, &st) < 0) {
+		n = errno == ENOENT ? -FZ_ENOTFOUND : -errno;
+		if (*at)
+			close_shm(at);
+		return (int)n;
+	}
+	if (*at && (*at)->ino != st.stx_ino) /* deleted and made anew */
+		close_shm(at);
+	if (!*at || strcmp((*at)->path, path) != 0) {
+		m = malloc(sizeof(*m) + strlen(path) + 1);
+		if (!m)
+			return -ENOMEM;
+		strcpy(m->path, path);
+		m->ino = st.stx_ino;
+		m->fd = openat(mountfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		if (m->fd < 0) {
+			n = errno == ENOENT ? -FZ_ENOTFOUND : -errno;
+			free(m);
+			return (int)n;
+		}
+		m->next = *list;
+		*list = m;
+	} else {
+		m = *at;
+	}
+	m->used_ns = fz_mono_ns();
+	n = fz_pread(m->fd, out, SHM_BYTES, 0);
 	if (n < 0)
 		return (int)n;
 	memset(out + n, 0, SHM_BYTES - (size_t)n);
@@ -224,13 +282,18 @@ static int take(struct held **list, int mountfd, const char *path, int wait_ms)
 int fs_agent_serve(int sock, int mountfd, struct fz_err *err)
 {
 	struct held *list = NULL;
+	struct shm *shms = NULL;
 	int rc = 0;
 
 	for (;;) {
 		struct request r;
 		struct answer ans = {0};
-		ssize_t n = recv(sock, &r, sizeof(r), 0);
+		struct pollfd p = {sock, POLLIN, 0};
+		ssize_t n;
 
+		if (shms && poll(&p, 1, close_unused(&shms)) == 0)
+			continue;
+		n = recv(sock, &r, sizeof(r), 0);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -241,7 +304,7 @@ int fs_agent_serve(int sock, int mountfd, struct fz_err *err)
 			continue;
 		ans.number = r.number;
 		if (r.op == OP_SHM)
-			ans.rc = read_shm(mountfd, r.path, ans.data);
+			ans.rc = read_shm(&shms, mountfd, r.path, ans.data);
 		else if (r.op == OP_LOCK)
 			ans.rc = take(&list, mountfd, r.path, r.wait_ms);
 		else if (r.op == OP_UNLOCK)
@@ -253,5 +316,7 @@ int fs_agent_serve(int sock, int mountfd, struct fz_err *err)
 	}
 	while (list)
 		drop(&list, NULL);
+	while (shms)
+		close_shm(&shms);
 	return rc;
 }
