@@ -107,7 +107,7 @@ int primary_db_open(struct primary_db **out, struct primary_target *t, const str
 		rc = fz_fail(err, FZ_EUSAGE, "the name %s is too long to be shipped", info->name);
 		goto out;
 	}
-	if (fz_buf_addf(&dir, "%s/%s.%s", t->dir, escaped, info->lineage) < 0) {
+	if (fz_buf_addf(&dir, "%s/%.200s.%s", t->dir, escaped, info->lineage) < 0) {
 		rc = fz_fail_errno(err, ENOMEM, "opening the cursor of %s", info->name);
 		goto out;
 	}
