@@ -11,6 +11,7 @@
 
 #include <cJSON.h>
 #include <errno.h>
+#include <poll.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
 #include <unistd.h>
 
 #define LAG_MAX_MS   60000
+#define MOMENT_MS    10000 /* sync --wait: for a moment in which no application writes */
 #define SYNC_STEP_MS 1000
 
 static const char *text_of(const cJSON *o, const char *key)
@@ -218,14 +220,44 @@ static int sync_targets(struct cmd_serving *w, int64_t timeout_ms, struct fz_err
 	return rc;
 }
 
+/* Until all that was committed before the call is in the logs. *timeout_ms (negative = none) becomes what is left of it. */
+static int wait_captured(struct cmd_serving *w, int64_t *timeout_ms, struct fz_err *err)
+{
+	uint64_t start = fz_mono_ns();
+
+	for (;;) {
+		int64_t gone_ms = (int64_t)((fz_mono_ns() - start) / 1000000);
+		int rc = fs_capture_sync(w->capture, NULL, err);
+		enum fs_pending p;
+		char name[512];
+
+		p = rc < 0 ? FS_PENDING_NOTHING : fs_capture_pending(w->capture, name, sizeof(name));
+		if (p == FS_PENDING_NOTHING) {
+			if (*timeout_ms >= 0)
+				*timeout_ms = *timeout_ms > gone_ms ? *timeout_ms - gone_ms : 0;
+			return rc;
+		}
+		if (p == FS_PENDING_MOMENT && gone_ms > MOMENT_MS)
+			return fz_fail(err, FZ_EBUSY,
+			               "%s: an application holds its lock, so its last commit cannot be captured",
+			               name);
+		if (*timeout_ms >= 0 && gone_ms >= *timeout_ms)
+			return fz_fail(err, FZ_ETIMEOUT, "%s: all pages are still being read", name);
+		if (cmd_control_stopping(w->control))
+			return fz_fail(err, ECANCELED, "the worker is stopping");
+		(void)!poll(NULL, 0, 10);
+	}
+}
+
 static int answer_sync(struct cmd_serving *w, const cJSON *request, struct fz_err *err)
 {
 	int64_t timeout = (int64_t)number_of(request, "timeout_ms", -1);
-	int rc = fs_capture_sync(w->capture, NULL, err);
+	int rc;
 
-	if (rc == 0 && cJSON_IsTrue(cJSON_GetObjectItem(request, "wait")))
-		rc = sync_targets(w, timeout, err);
-	return rc;
+	if (!cJSON_IsTrue(cJSON_GetObjectItem(request, "wait")))
+		return fs_capture_sync(w->capture, NULL, err);
+	rc = wait_captured(w, &timeout, err);
+	return rc < 0 ? rc : sync_targets(w, timeout, err);
 }
 
 static int answer_verify(struct cmd_serving *w, const cJSON *request, cJSON *answer, struct fz_err *err)
@@ -243,6 +275,7 @@ static int answer_verify(struct cmd_serving *w, const cJSON *request, cJSON *ans
 static int answer_umount(struct cmd_serving *w, const cJSON *request, cJSON *answer, struct fz_err *err)
 {
 	bool force = cJSON_IsTrue(cJSON_GetObjectItem(request, "force"));
+	int64_t timeout = (int64_t)number_of(request, "timeout_ms", -1);
 	int rc = fs_capture_sync(w->capture, NULL, err);
 
 	if (rc < 0 && force) {
@@ -254,7 +287,9 @@ static int answer_umount(struct cmd_serving *w, const cJSON *request, cJSON *ans
 		              "--force` leaves it to the next mount, which captures the difference)",
 		              w->dir);
 	} else if (cJSON_IsTrue(cJSON_GetObjectItem(request, "wait"))) {
-		rc = sync_targets(w, (int64_t)number_of(request, "timeout_ms", -1), err);
+		rc = wait_captured(w, &timeout, err);
+		if (rc == 0)
+			rc = sync_targets(w, timeout, err);
 	}
 	cJSON_AddNumberToObject(answer, "pid", getpid());
 	cJSON_AddNumberToObject(answer, "supervisor_pid", w->info.supervisor_pid);

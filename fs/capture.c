@@ -215,6 +215,39 @@ int fs_capture_sync(struct fs_capture *c, const char *name, struct fz_err *err)
 	return found ? rc : fz_fail(err, FZ_ENOTFOUND, "no database %s", name);
 }
 
+static enum fs_pending pending(struct fs_db *db)
+{
+	struct fs_db_head h;
+
+	if (db->state == FS_DB_ENDED || fs_db_read_head(db, &h, NULL) < 0 || (!h.page_size && !fs_db_in_wal(db)))
+		return FS_PENDING_NOTHING;
+	if (db->state == FS_DB_LOST)
+		return FS_PENDING_COMPARE;
+	if (!db->open_db || fs_db_in_wal(db) || fs_db_journal_hot(db))
+		return FS_PENDING_NOTHING;
+	if (db->passthrough && !db->rb.loose && fs_rollback_moved(db)) { /* the hint is still under way */
+		fs_rollback_note_loose(db);
+		fs_poll_later(db);
+	}
+	return db->rb.loose ? FS_PENDING_MOMENT : FS_PENDING_NOTHING;
+}
+
+enum fs_pending fs_capture_pending(struct fs_capture *c, char *name, size_t cap)
+{
+	enum fs_pending p = FS_PENDING_NOTHING;
+	struct fs_db *db;
+
+	for (size_t i = 0; p == FS_PENDING_NOTHING && (db = fs_registry_at(c, i)); i++) {
+		pthread_mutex_lock(&db->mu);
+		p = pending(db);
+		pthread_mutex_unlock(&db->mu);
+		if (p != FS_PENDING_NOTHING)
+			snprintf(name, cap, "%s", db->name);
+		fs_registry_put(db);
+	}
+	return p;
+}
+
 int fs_capture_close(struct fs_capture *c, struct fz_err *err)
 {
 	struct fs_db *db;

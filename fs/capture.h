@@ -87,6 +87,14 @@ void fs_capture_after(struct fs_capture *c, struct fs_event *ev, int rc);
 /* Captures everything that is visible now in one database (name) or all (NULL) and syncs the logs. */
 int fs_capture_sync(struct fs_capture *c, const char *name, struct fz_err *err) FZ_MUST_CHECK;
 
+/* Is something that was committed before fs_capture_sync() not in a log yet? */
+enum fs_pending {
+	FS_PENDING_NOTHING,
+	FS_PENDING_COMPARE, /* all pages of a database are being read: a first snapshot, a resync */
+	FS_PENDING_MOMENT,  /* a commit that made no request: captured when no application writes */
+};
+enum fs_pending fs_capture_pending(struct fs_capture *c, char *name, size_t cap);
+
 struct fs_scrub_result {
 	uint64_t databases, pages, differences; /* differences were captured as a new transaction and logged */
 	uint64_t busy;                          /* databases that could not be compared in time */

@@ -1,0 +1,60 @@
+#!/usr/bin/python3
+"""`fazt sync --wait` returns when the targets hold every commit made before the call: also of databases that nobody has opened
+yet, of one whose first snapshot takes a while, and of an application that stays open in a mode that makes no request at a
+commit. It waits neither for a transaction that is open nor for a lock that an idle application holds."""
+import os
+import sqlite3
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
+from faztlib import Mount, file_hash, main, need  # noqa: E402
+from witness import App, sound  # noqa: E402
+
+
+def latest(mount, name):
+    out = os.path.join(mount.base, "latest.db")
+    mount.restore(name, out)
+    return file_hash(out)
+
+
+def one(base, *flags):
+    n = len(flags)
+    mount = Mount(base, *flags, name="app%d" % n, store="store%d" % n)
+    before = os.path.join(mount.dir, "before.db")
+    con = sqlite3.connect(before)
+    con.execute("CREATE TABLE t(v)")
+    con.execute("INSERT INTO t VALUES (randomblob(40000000))")  # more than is compared at once
+    con.commit()
+    con.close()
+    with mount:
+        mount.start()
+        mount.sync()
+        need(latest(mount, "before.db") == file_hash(before), "sync --wait did not wait for the first snapshot")
+        with App(mount, "silent.db", "journal_mode=OFF", "synchronous=OFF") as a:
+            a.do("CREATE TABLE t(v)")
+            for i in range(8):
+                a.do("INSERT INTO t VALUES (?)", i)
+                mount.sync()
+                need(latest(mount, "silent.db") == a.states[-1][0], "sync --wait missed silent commit %d", i)
+        with App(mount, "open.db", "journal_mode=DELETE", "cache_size=5") as a:
+            a.do("CREATE TABLE t(v)")
+            a.do("BEGIN IMMEDIATE")
+            a.do("INSERT INTO t VALUES (randomblob(3000000))")
+            mount.sync(timeout=20)
+            need(latest(mount, "open.db") == a.states[-1][0], "an open transaction was shipped")
+            a.do("ROLLBACK")
+            a.do("PRAGMA locking_mode=EXCLUSIVE")
+            a.do("INSERT INTO t VALUES (1)")
+            mount.sync(timeout=20)
+            need(latest(mount, "open.db") == a.states[-1][0], "sync --wait missed a commit under an EXCLUSIVE lock")
+        sound(mount, "before.db", "silent.db", "open.db")
+        mount.umount()
+
+
+def run(base):
+    one(base)
+    one(base, "--no-passthrough")
+
+
+if __name__ == "__main__":
+    main("sync-wait", run)
