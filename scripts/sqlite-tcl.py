@@ -305,6 +305,11 @@ def why(log):
     return (picked or lines[-4:])[:8]
 
 
+def expected(name, line):
+    """walcrash*: the simulated crash loses writes of the WAL, but not the wal-index, which no power cut would leave."""
+    return name.startswith("walcrash") and "-wal ends before frame" in line
+
+
 def remove(path):
     """Removes a directory through the mount. Some tests take away permissions; root does not mind."""
     for _ in range(3):
@@ -367,7 +372,7 @@ class Run:
             shutil.rmtree(where, ignore_errors=True)
         with open(os.path.join(self.args.results, name + ".fazt.log"), errors="replace") as f:
             lines = f.read().splitlines()
-        found += [line for line in lines if " error: " in line]
+        found += [line for line in lines if " error: " in line and not expected(name, line)]
         row["warnings"] = sum(1 for line in lines if " warning: " in line)
         return res
 
