@@ -40,12 +40,13 @@ struct fs_wal {
 };
 /* A transaction in rollback mode. */
 struct fs_rollback {
-	int fd;            /* the journal, borrowed from its struct fs_file; -1 = none */
-	bool hot;          /* it held a header when last looked at */
-	bool loose;        /* written to without an event that ends a transaction */
-	uint64_t loose_ns; /* last such write */
-	bool staged;       /* the log holds it as prepared */
-	bool whole;        /* which pages changed is not known: compare all */
+	int fd;                 /* the journal, borrowed from its struct fs_file; -1 = none */
+	bool hot;               /* it held a header when last looked at */
+	unsigned journal_syncs; /* FSYNCs of the journal in this transaction: two at FULL */
+	bool loose;             /* written to without an event that ends a transaction */
+	uint64_t loose_ns;      /* last such write */
+	bool staged;            /* the log holds it as prepared */
+	bool whole;             /* which pages changed is not known: compare all */
 	bool full;
 	bool listed;           /* passed through: its journal has told which pages changed */
 	uint32_t counter;      /* change counter of the last captured state */

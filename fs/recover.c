@@ -287,6 +287,7 @@ int fs_recover_resume(struct fs_db *db, struct fz_err *err)
 	if (fs_sums_head(db->sums)->unsure || !fs_sums_head(db->sums)->txid)
 		fs_db_lose(db, "a compare did not finish");
 	db->rb.loose = !fs_dirty_empty(db->dirty);
+	db->rb.journal_syncs = 2; /* what the former worker saw of them is not known */
 	return 0;
 }
 

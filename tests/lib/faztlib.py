@@ -197,27 +197,39 @@ class Mount:
         return fazt_json("log", "--json", "-i", self.key, source or self.source(name), timeout=300)
 
 
-def file_hash(path):
-    """Hash of a database file's pages, with the bytes that say WAL or rollback (18, 19) left out."""
-    with open(path, "rb") as f:
-        data = bytearray(f.read())
-    if len(data) >= 20:
+def image_hash(image, skip_free=False):
+    """Hash of a database's bytes, with those that say WAL or rollback (18, 19) left out; with skip_free also the content of
+    free pages, which a rollback need not bring back (it is not journalled)."""
+    data = bytearray(image)
+    if len(data) >= 100:
         data[18:20] = b"\0\0"
+        size = int.from_bytes(data[16:18], "big")
+        size = 65536 if size == 1 else size
+        trunk = int.from_bytes(data[32:36], "big") if skip_free else 0
+        while trunk:
+            at = (trunk - 1) * size
+            for k in range(int.from_bytes(data[at + 4:at + 8], "big")):
+                leaf = int.from_bytes(data[at + 8 + 4 * k:at + 12 + 4 * k], "big")
+                data[(leaf - 1) * size:leaf * size] = bytes(size)
+            trunk = int.from_bytes(data[at:at + 4], "big")
     return hashlib.sha256(data).hexdigest()
 
 
-def serialize_hash(path):
+def file_hash(path):
+    """Hash of a database file's pages."""
+    with open(path, "rb") as f:
+        return image_hash(f.read())
+
+
+def serialize_hash(path, skip_free=False):
     """The same for what a fresh connection sees of a live database, as SQLite itself serializes it."""
     con = sqlite3.connect("file:%s?mode=ro" % path, uri=True, timeout=30)
     try:
         con.execute("BEGIN")
         con.execute("SELECT count(*) FROM sqlite_master").fetchall()
-        data = bytearray(con.serialize())
+        return image_hash(con.serialize(), skip_free)
     finally:
         con.close()
-    if len(data) >= 20:
-        data[18:20] = b"\0\0"
-    return hashlib.sha256(data).hexdigest()
 
 
 def integrity(path):

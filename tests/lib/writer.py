@@ -22,7 +22,7 @@ def main():
         conf = json.load(f)
     rnd = random.Random(conf["seed"])
     acks = os.open(conf["acks"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    path = conf["path"]
+    path, skip_free = conf["path"], conf.get("skip_free", False)
 
     def counter():
         if not conf.get("counter"):
@@ -38,7 +38,7 @@ def main():
         if con.execute("SELECT count(*) FROM sqlite_master WHERE name = 'meta'").fetchone()[0]:
             n, nonce = con.execute("SELECT n, nonce FROM meta").fetchone()
             con.close()
-            note("S", n, nonce, serialize_hash(path) if conf["hashes"] else "-")
+            note("S", n, nonce, serialize_hash(path, skip_free) if conf["hashes"] else "-")
         con.close()
     con = sqlite3.connect(path, isolation_level=None, timeout=30)
     con.execute("PRAGMA page_size=%d" % conf["page_size"])
@@ -53,7 +53,7 @@ def main():
     con.execute("PRAGMA wal_autocheckpoint=%d" % rnd.choice([4, 50, 1000]))
 
     def digest():
-        return serialize_hash(path) if conf["hashes"] and not conf["exclusive"] else "-"
+        return serialize_hash(path, skip_free) if conf["hashes"] and not conf["exclusive"] else "-"
 
     con.execute("BEGIN IMMEDIATE")
     con.execute("CREATE TABLE IF NOT EXISTS meta(id INTEGER PRIMARY KEY CHECK (id = 1), n INTEGER, nonce INTEGER)")
@@ -117,7 +117,7 @@ def main():
     if reader:
         reader.close()
     con.close()
-    note("V", n, nonce, serialize_hash(path) if conf["hashes"] else "-")
+    note("V", n, nonce, serialize_hash(path, skip_free) if conf["hashes"] else "-")
 
 
 main()
