@@ -110,7 +110,9 @@ def one(base, m, journal, writers):
         early = m.database(journal + ".db")["txid"]
         fazt("restore", path, "--txid", early, "-o", out, "--force")
         early_content = content(out)
-        early_rows = sqlite3.connect(out).execute("SELECT rows FROM meta").fetchone()[0]
+        c = sqlite3.connect(out)
+        early_rows = c.execute("SELECT rows FROM meta").fetchone()[0]
+        c.close()  # a connection keeps its lock until it is collected, and a restore refuses a file in use
         con.execute("BEGIN IMMEDIATE")
         con.execute("ALTER TABLE t ADD COLUMN extra TEXT DEFAULT 'x'")
         con.execute("CREATE TABLE later(x)")

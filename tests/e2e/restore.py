@@ -184,7 +184,6 @@ def own_log(app, m, out):
     r = fazt("restore", name, "--latest", "-o", out, "--force")
     need(same(app, out, "own log") == app.n, "not the last commit: %s", r.stdout)
     refused(3, "FZ-1203", "restore", os.path.join(m.dir, "none.db"), "-o", out + ".x")
-    os.rename(away, m.store)
 
 
 def terminal(base, m):
@@ -242,8 +241,8 @@ def steps(base, m, app, out):
     files(app, m, base, out)
     keys(app, m, base, out)
     damage(app, m, base, out)
-    own_log(app, m, out)
     terminal(base, m)
+    own_log(app, m, out)
 
 
 def scenario(base):
@@ -255,7 +254,7 @@ def scenario(base):
             steps(base, m, app, out)
         finally:
             app.close()
-        m.umount(wait=True)
+        m.umount()
 
 
 if __name__ == "__main__":
