@@ -179,3 +179,22 @@ until_true "the worker's end" eval "! kill -0 $w 2>/dev/null"
 mountpoint -q "$dir" && fail "the dead mount is still there"
 umount "$base/side"
 echo "outlived its supervisor"
+
+# why a worker cannot start reaches the one who mounts, and nothing stays mounted
+mv "$dir/.fazt/db" "$dir/.fazt/db.away"
+: >"$dir/.fazt/db"
+if "$FAZT" mount --encrypt none "$dir" >"$base/refused" 2>&1; then fail "mounted without its logs"; fi
+grep -q "opening the local logs" "$base/refused" || fail "does not say why: $(cat "$base/refused")"
+mountpoint -q "$dir" && fail "failed, and yet mounted"
+rm "$dir/.fazt/db"
+mv "$dir/.fazt/db.away" "$dir/.fazt/db"
+echo "told why it cannot start"
+
+# without root: said so
+install -m 755 "$FAZT" "$base/fazt"
+chmod 755 "$base"
+mkdir -m 777 "$base/theirs"
+if setpriv --reuid 65534 --regid 65534 --clear-groups "$base/fazt" mount --encrypt none "$base/theirs" >"$base/refused" 2>&1; then
+	fail "mounted without root"
+fi
+grep -q "must run as root" "$base/refused" || fail "without root: $(cat "$base/refused")"

@@ -11,6 +11,7 @@
 #include "ltx/log.h"
 
 #include "capture_vfs.h"
+#include "tests/unit/tmp.h"
 
 #include <setjmp.h>
 #include <signal.h>
@@ -25,7 +26,7 @@ struct view {
 	uint32_t pages;
 };
 struct world {
-	char dir[64], root[128], state[128];
+	char dir[160], root[180], state[180];
 	int rootfd, statefd;
 	struct ltx_logset *logs;
 	struct fs_capture *c;
@@ -75,8 +76,7 @@ static inline void stop(struct world *w)
 static inline void make_dirs(struct world *w)
 {
 	*w = (struct world){0};
-	strcpy(w->dir, "/tmp/fz-capture-XXXXXX");
-	assert_non_null(mkdtemp(w->dir));
+	assert_non_null(tmp_make(w->dir, sizeof(w->dir), "fz-capture"));
 	snprintf(w->root, sizeof(w->root), "%s/root", w->dir);
 	snprintf(w->state, sizeof(w->state), "%s/state", w->dir);
 	assert_int_equal(mkdir(w->root, 0700), 0);

@@ -10,6 +10,7 @@
 #include "ltx/log.h"
 #include "ltx/logpriv.h"
 #include "ltx/merge.h"
+#include "tests/unit/tmp.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -37,7 +38,7 @@
 
 /* A small database, and the log it is captured into. */
 struct fix {
-	char dir[64];
+	char dir[160];
 	int dirfd;
 	struct ltx_logset_conf conf;
 	struct ltx_log *log;
@@ -162,8 +163,7 @@ static inline int setup(void **state)
 {
 	struct fix *f = calloc(1, sizeof(*f));
 
-	snprintf(f->dir, sizeof(f->dir), "/tmp/fz-log-XXXXXX");
-	assert_non_null(mkdtemp(f->dir));
+	assert_non_null(tmp_make(f->dir, sizeof(f->dir), "fz-log"));
 	f->dirfd = open(f->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	OK(ltx_enc_open(&f->enc, &f->err));
 	OK(ltx_log_make(f->dirfd, "app.db", "0123456789abcdef", &f->err));

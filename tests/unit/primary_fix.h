@@ -12,6 +12,7 @@
 #include "primary/ship.h"
 #include "store/store.h"
 #include "tests/unit/ltx_make.h"
+#include "tests/unit/tmp.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
@@ -22,7 +23,7 @@
 #define FIX_COMMITS 4096
 
 struct fix {
-	char dir[64], url[96];
+	char dir[160], url[180];
 	int dirfd, statefd;
 	struct ltx_logset *set;
 	struct ltx_log *log;
@@ -73,8 +74,7 @@ static inline struct fix *fix_new(void)
 {
 	struct fix *f = calloc(1, sizeof(*f));
 
-	snprintf(f->dir, sizeof(f->dir), "/tmp/fz-primary-XXXXXX");
-	assert_non_null(mkdtemp(f->dir));
+	assert_non_null(tmp_make(f->dir, sizeof(f->dir), "fz-primary"));
 	f->dirfd = open(f->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	assert_int_equal(mkdirat(f->dirfd, "state", 0700), 0);
 	snprintf(f->url, sizeof(f->url), "dir:%s/store", f->dir);

@@ -1,6 +1,7 @@
 /* The node table: names, links, renames, forgetting, growth, and what a successor rebuilds from the cells. */
 #include "fs/node.h"
 #include "base/file.h"
+#include "tests/unit/tmp.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,9 +24,9 @@ static int setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 	struct fz_err err;
-	int root = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int root = open(tmp_top(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	assert_int_equal(fs_shared_create(&f->memfd, "/tmp", root, &err), 0);
+	assert_int_equal(fs_shared_create(&f->memfd, tmp_top(), root, &err), 0);
 	close(root);
 	assert_int_equal(fs_shared_map(&f->sh, f->memfd, &err), 0);
 	assert_int_equal(fs_table_init(&f->t, f->sh, f->memfd, &err), 0);

@@ -3,6 +3,7 @@
 #include "ltx/enc.h"
 #include "ltx/log.h"
 #include "ltx/logmeta.h"
+#include "tests/unit/tmp.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,7 +22,7 @@
 #include <unistd.h>
 
 struct fix {
-	char dir[64];
+	char dir[160];
 	int dirfd;
 	struct ltx_logset *set;
 	struct fz_err err;
@@ -38,8 +39,7 @@ static int setup(void **state)
 {
 	struct fix *f = calloc(1, sizeof(*f));
 
-	snprintf(f->dir, sizeof(f->dir), "/tmp/fz-logset-XXXXXX");
-	assert_non_null(mkdtemp(f->dir));
+	assert_non_null(tmp_make(f->dir, sizeof(f->dir), "fz-logset"));
 	f->dirfd = open(f->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	OK(ltx_logset_open(&f->set, f->dirfd, NULL, &f->err));
 	*state = f;

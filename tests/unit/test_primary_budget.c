@@ -1,6 +1,7 @@
 /* test_primary_budget.c - requests_per_month: never exceeded, intervals stretch, a restart refills nothing. */
 #include "base/file.h"
 #include "primary/budget.h"
+#include "tests/unit/tmp.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -81,12 +82,12 @@ static void test_debt_is_bounded(void **state)
 
 static void test_durable(void **state)
 {
-	char dir[] = "/tmp/fz-budget-XXXXXX";
+	char dir[160];
 	struct primary_budget b, c;
 	struct fz_err err;
 	int fd;
 
-	assert_non_null(mkdtemp(dir));
+	assert_non_null(tmp_make(dir, sizeof(dir), "fz-budget"));
 	fd = open(dir, O_RDONLY | O_DIRECTORY);
 	primary_budget_init(&c, 30000, T0);
 	assert_int_equal(primary_budget_load(&c, fd, "budget", &err), 0); /* none yet */

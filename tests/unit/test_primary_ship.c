@@ -413,7 +413,7 @@ static void test_fenced(void **state)
 	struct fix *f = *state, *g = fix_new();
 	struct primary_target_conf c = encrypted(f);
 	struct ltx_log_info info, other;
-	char text[400], saved[96];
+	char text[400], saved[180];
 	struct judge j;
 
 	fix_start(f, &c);
@@ -483,7 +483,7 @@ static void test_two_targets(void **state)
 	        .targets = c, .n_targets = 2, .statefd = f->statefd, .logs = f->set, .writer = "w"};
 	struct fz_store_conf sc = {.create = true};
 	struct ltx_log_info info;
-	char url[128];
+	char url[200];
 	cJSON *a;
 	int fd;
 
@@ -672,7 +672,7 @@ static bool no_cursor(struct fix *f)
 {
 	struct dirent *e;
 	bool none = true;
-	char path[128];
+	char path[180];
 	DIR *d;
 
 	fix_commit(f); /* the lane looks when something happens */
@@ -680,7 +680,7 @@ static bool no_cursor(struct fix *f)
 	d = opendir(path);
 	assert_non_null(d);
 	while ((e = readdir(d))) {
-		char sub[400];
+		char sub[460];
 		struct dirent *g;
 		DIR *dd;
 
