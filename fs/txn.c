@@ -277,7 +277,8 @@ int fs_txn_append(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *
 		db->merged += t.commits - 1;
 	}
 	db->grown_bytes += bytes;
-	if (db->grown_bytes > BOUND_STEP || db->grown_bytes > db->c->conf.log_max_bytes / 4) { /* the keeper looks at the log's limit */
+	if (db->grown_bytes > BOUND_STEP ||
+	    db->grown_bytes > db->c->conf.log_max_bytes / 4) { /* the keeper looks at the log's limit */
 		db->grown_bytes = 0;
 		fz_worker_kick(&db->c->keeper);
 	}
