@@ -121,6 +121,7 @@ static void open_database(struct fs_db *db, struct fs_file *f, enum kind kind, b
 static void open_companion(struct fs_db *db, struct fs_file *f)
 {
 	struct fz_err err = {0};
+	int rc;
 	uint8_t b[8];
 
 	pthread_mutex_lock(&db->mu);
@@ -138,6 +139,10 @@ static void open_companion(struct fs_db *db, struct fs_file *f)
 		db->rb.hot = fz_pread(f->fd, b, sizeof(b), 0) == sizeof(b) && ltx_journal_is_hot(b, sizeof(b));
 		if (!atomic_load(&db->c->settled))
 			db->rb.hot = true; /* a former worker knew: PERSIST may just have zeroed it */
+		/* made by a worker that died before it answered, and nothing is written yet: as events.c, catch_up() */
+		if (db->state == FS_DB_LOST && !fs_db_journal_hot(db) && (rc = fs_baseline_now(db, &err)) < 0 &&
+		    rc != -EAGAIN && rc != -FZ_ENOTFOUND)
+			fs_db_note_error(db, &err);
 		break;
 	default:
 		break;
@@ -178,7 +183,8 @@ int fs_capture_file_open(struct fs_capture *c, const char *path, int fd, bool cr
 		}
 	} else {
 		db = fs_registry_get(c, base, false);
-		if (!db && kind_at(c, base, &wal) >= KIND_SQLITE)
+		if (!db &&
+		    kind_at(c, base, &wal) != KIND_OTHER) /* a new worker may open a journal before its database */
 			db = fs_registry_get(c, base, true);
 	}
 	if (!db)

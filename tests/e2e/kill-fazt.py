@@ -69,6 +69,12 @@ def workers(base, *flags):
             work(a, 16)
             a.close()
             apps.append(a)
+        for i in range(8):  # a database is made while nobody knows it yet
+            mode, level = MODES[i % len(MODES)]
+            with App(mount, "%s-new%d.db" % (mode.lower(), i), "journal_mode=" + mode, "synchronous=" + level) as a:
+                a.do("CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)")
+                work(a, 3)
+            apps.append(a)
         killer.stop.set()
         killer.join(60)
         need(not killer.is_alive() and not killer.error, "the killer of workers: %s", killer.error)
