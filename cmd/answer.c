@@ -93,6 +93,23 @@ static void judge_database(const cJSON *d, cJSON *problems, cJSON *notes)
 		    number_of(d, "merged_txns", 0));
 }
 
+/* What the mount cost: requests served, fsyncs for applications and of the logs. */
+static void add_totals(cJSON *answer, const cJSON *requests, const cJSON *databases)
+{
+	double n = 0, fsyncs = number_of(requests, "fsyncs", 0);
+	cJSON *o = cJSON_AddObjectToObject(answer, "session");
+	const cJSON *item;
+
+	cJSON_ArrayForEach (item, cJSON_GetObjectItem(requests, "requests")) {
+		n += cJSON_GetNumberValue(item);
+	}
+	cJSON_ArrayForEach (item, databases) {
+		fsyncs += number_of(item, "log_syncs", 0);
+	}
+	cJSON_AddNumberToObject(o, "requests", n);
+	cJSON_AddNumberToObject(o, "fsyncs", fsyncs);
+}
+
 static void answer_status(struct cmd_serving *w, cJSON *answer)
 {
 	cJSON *databases, *targets, *problems, *notes, *item, *requests;
@@ -114,6 +131,7 @@ static void answer_status(struct cmd_serving *w, cJSON *answer)
 	                        number_of(requests, "supervisor_pid", w->info.supervisor_pid));
 	databases = cJSON_AddArrayToObject(answer, "databases");
 	(void)fs_capture_status(w->capture, databases);
+	add_totals(answer, requests, databases);
 	targets = cJSON_AddArrayToObject(answer, "targets");
 	if (w->ship)
 		(void)primary_ship_status(w->ship, targets);

@@ -339,6 +339,7 @@ static int add_status(struct fs_db *db, cJSON *array)
 	cJSON_AddNumberToObject(o, "scrub_percent", head->commit ? 100.0 * db->scrub_next / head->commit : 0);
 	cJSON_AddStringToObject(o, "last_error", db->last_error);
 	cJSON_AddNumberToObject(o, "log_bytes", (double)info.log_bytes);
+	cJSON_AddNumberToObject(o, "log_syncs", (double)info.syncs);
 	return cJSON_AddNumberToObject(o, "base_bytes", (double)info.base_bytes) ? 0 : -ENOMEM;
 }
 

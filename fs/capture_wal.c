@@ -282,6 +282,7 @@ static int append(struct fs_db *db, struct fs_scratch *sc, uint32_t to, const ui
 	                    .commits = commits,
 	                    .wal_from = db->wal.frame + 1,
 	                    .wal_to = to,
+	                    .time_ms = sc->time_ms,
 	                    .last_frame = last};
 	fs_pages_sort(&sc->pages, f.commit, ltx_lock_page(t.page_size));
 	rc = fs_txn_append(db, sc, &t, err);
@@ -378,6 +379,7 @@ static int64_t append_upto(struct fs_db *db, uint32_t mx, struct fz_err *err)
 
 	if (!sc)
 		return -ENOMEM;
+	sc->time_ms = fs_txn_wal_time(db);
 	while (db->wal.frame < mx && n >= 0) {
 		bool behind = (mx - db->wal.frame) * (uint64_t)frame_bytes(db) > BEHIND_BYTES;
 

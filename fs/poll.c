@@ -20,8 +20,10 @@
 #include <unistd.h>
 
 #define TICK_NS       200000u /* between looks while commits keep coming */
-#define FIRST_TICK_NS 30000u  /* after a wake-up: the header follows the frame within microseconds */
-#define IDLE_TICKS    25u     /* without a commit: then it sleeps */
+#define BUSY_TICK_NS  500000u /* ... many at a look: fewer looks leave more CPU to the application */
+#define BUSY_COMMITS  5
+#define FIRST_TICK_NS 30000u /* after a wake-up: the header follows the frame within microseconds */
+#define IDLE_TICKS    25u    /* without a commit: then it sleeps */
 #define QUIET_NS      20000000u
 #define LOCK_WAIT_MS  5
 #define RESUME_NS     50000000u
@@ -194,7 +196,9 @@ static int64_t round_of_looks(struct fs_capture *c)
 			pthread_mutex_lock(&c->mu);
 			db->idle = commits ? 0 : db->idle + 1;
 			if (db->idle < 4)
-				want = commits ? TICK_NS : FIRST_TICK_NS << db->idle;
+				want = commits >= BUSY_COMMITS ? BUSY_TICK_NS
+				       : commits               ? TICK_NS
+				                               : FIRST_TICK_NS << db->idle;
 			else if (db->idle < IDLE_TICKS)
 				want = TICK_NS;
 			else if (again &&

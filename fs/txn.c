@@ -194,15 +194,13 @@ static void apply_sums(struct fs_db *db, const struct fs_pages *pages, uint32_t 
 	head->txid = txid;
 }
 
-/* A WAL commit may be captured late (load, a worker that died), but its frames were written no later than the file's
- * mtime, which the kernel rounds down to a tick. Two commits captured together share the bound. */
-static int64_t commit_time_ms(const struct fs_db *db, const struct fs_txn *t)
+int64_t fs_txn_wal_time(const struct fs_db *db)
 {
 	int64_t now = fz_now_ms(), written;
 	struct timespec tick;
 	struct stat st;
 
-	if (!t->wal_from || fstat(db->wal.fd, &st) < 0 || clock_getres(CLOCK_REALTIME_COARSE, &tick) < 0)
+	if (fstat(db->wal.fd, &st) < 0 || clock_getres(CLOCK_REALTIME_COARSE, &tick) < 0)
 		return now;
 	written = (int64_t)st.st_mtim.tv_sec * 1000 + (st.st_mtim.tv_nsec + tick.tv_nsec) / 1000000;
 	return written < now ? written : now;
@@ -239,7 +237,7 @@ int fs_txn_append(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *
 		if (!sc->pages.n && t.commit == head->commit)
 			return 0;
 	}
-	h.time_ms = commit_time_ms(db, &t);
+	h.time_ms = t.time_ms ? t.time_ms : t.wal_from ? fs_txn_wal_time(db) : fz_now_ms();
 	if (h.time_ms < db->tail_ms)
 		h.time_ms = db->tail_ms;
 	if (t.wal_to) {

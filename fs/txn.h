@@ -13,6 +13,7 @@ struct fs_scratch {
 	uint8_t *buf;  /* FS_FRAME_BUFFER + one frame */
 	/* frames in buf: [buf_frame, buf_frame + buf_n), 0 = none */
 	uint32_t buf_frame, buf_n;
+	int64_t time_ms; /* of the commits in buf */
 };
 struct fs_scratch *fs_scratch_get(struct fs_capture *c, struct fz_err *err); /* NULL: err */
 void fs_scratch_put(struct fs_capture *c, struct fs_scratch *sc);
@@ -22,12 +23,17 @@ struct fs_txn {
 	uint32_t page_size, commit;
 	uint64_t commits;          /* TXIDs that it counts for, at least 1 */
 	uint32_t wal_from, wal_to; /* frames [from, to] of db->wal it comes from; 0 = not from the WAL */
+	int64_t time_ms;           /* of the commit; 0 = by wal_from, else now */
 	const uint8_t *last_frame; /* header of frame wal_to: the position moves together with the TXID */
 	bool only_changed; /* pages equal to the table are left out; nothing at all is appended when none is left */
 	bool full;         /* the list holds every page: the table counts for nothing (page size changed, table lost) */
 	bool check;        /* sums of pages from the database file are set and must be met again: else -EAGAIN */
 	bool prepared;
 };
+/* When the last commit in the WAL was written, at the latest. It may be captured late (load, a worker that died), but its
+ * frames were written no later than the file's mtime, which the kernel rounds down to a tick. Commits that are captured
+ * together share the bound. */
+int64_t fs_txn_wal_time(const struct fs_db *db);
 /* Appends pages (sc->pages, sorted) as the next transaction. Adds what the database grew by and the list lacks.
  * Requires db->mu. Returns 1 appended, 0 nothing had changed, or a negative code (the log has not moved). */
 int fs_txn_append(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *t, struct fz_err *err) FZ_MUST_CHECK;

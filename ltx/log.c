@@ -399,6 +399,7 @@ void ltx_log_info(struct ltx_log *log, struct ltx_log_info *out)
 	i.synced_txid = log->synced;
 	i.tail_checksum = log->tail_checksum;
 	i.merged_txns = log->merged_txns;
+	i.syncs = log->n_syncs;
 	for (size_t k = 0; k < log->n_segs; k++) {
 		i.log_bytes += log->segs[k].bytes + log->segs[k].n * LTX_PACK_ENTRY_SIZE;
 		if (!i.first_txid && log->segs[k].n && log->segs[k].max > i.base_txid)

@@ -40,6 +40,7 @@ struct ltx_log_info {
 	int64_t tail_time_ms;
 	uint64_t log_bytes, base_bytes; /* on disk */
 	int64_t created_ms, ended_ms;   /* ended: the database was deleted or renamed away; 0 = lives */
+	uint64_t syncs;                 /* fsyncs since it was opened */
 	uint64_t merged_txns;           /* commits whose detail was given up in this log since it was opened */
 };
 void ltx_log_info(struct ltx_log *log, struct ltx_log_info *out);
@@ -80,6 +81,10 @@ struct ltx_log_entry {
 /* The LTX file that holds txid (min <= txid <= max). -FZ_ENOTFOUND past the tail, -FZ_EGAP when pruned. A txid at or
  * below the base's gives the base entry. */
 int ltx_log_find(struct ltx_log *log, uint64_t txid, struct ltx_log_entry *out, struct fz_err *err) FZ_MUST_CHECK;
+/* That one and what follows it in the same segment, up to cap (LTX_LOG_RUN is enough). Returns their number, at least 1. */
+#define LTX_LOG_RUN 64
+int ltx_log_find_run(struct ltx_log *log, uint64_t txid, struct ltx_log_entry *out, size_t cap,
+                     struct fz_err *err) FZ_MUST_CHECK;
 /* The last entry with time_ms <= at_ms. -FZ_ENOCOMMIT. */
 int ltx_log_find_time(struct ltx_log *log, int64_t at_ms, struct ltx_log_entry *out, struct fz_err *err) FZ_MUST_CHECK;
 /* A source over one LTX file; stays valid when the segment is pruned meanwhile. Caller closes. -FZ_EGAP when the entry

@@ -75,7 +75,7 @@ struct ltx_log {
 	struct ltx_trailer prep_trailer;
 	struct ltx_pack_entry prep_entry;
 	uint64_t seq, synced_seq; /* changes made, changes that survive a power cut */
-	uint64_t synced;
+	uint64_t synced, n_syncs;
 	bool syncing, dir_dirty, head_dirty;
 	int sync_error; /* sticky: after a failed fsync the kernel forgets what was lost */
 	uint64_t wakes;

@@ -18,7 +18,27 @@ static int refresh_locked(struct ltx_log *log, struct fz_err *err)
 	return log->readonly ? ltx_log_refresh_locked(log, err) : 0;
 }
 
-static int find_once(struct ltx_log *log, uint64_t txid, struct ltx_log_entry *out, struct fz_err *err)
+/* out[0] is entry i of n: what follows it in the segment, with one read. Returns how many there are now. */
+static int read_on(struct ltx_segfile *f, uint64_t i, uint64_t n, struct ltx_log_entry *out, size_t cap)
+{
+	uint8_t raw[LTX_LOG_RUN * LTX_PACK_ENTRY_SIZE];
+	size_t want = cap < LTX_LOG_RUN ? cap : LTX_LOG_RUN, k;
+	ssize_t got;
+
+	if (f->idx_fd < 0)
+		return 1;
+	want = n - i < want ? (size_t)(n - i) : want;
+	got = fz_pread(f->idx_fd, raw, want * LTX_PACK_ENTRY_SIZE, (off_t)(i * LTX_PACK_ENTRY_SIZE));
+	for (k = 1; got > 0 && k < (size_t)got / LTX_PACK_ENTRY_SIZE; k++) {
+		out[k].seg = out[0].seg;
+		if (ltx_seg_entry_get(&out[k].e, raw + k * LTX_PACK_ENTRY_SIZE, NULL) < 0 ||
+		    out[k].e.min_txid != out[k - 1].e.max_txid + 1)
+			break;
+	}
+	return (int)k;
+}
+
+static int find_once(struct ltx_log *log, uint64_t txid, struct ltx_log_entry *out, size_t cap, struct fz_err *err)
 {
 	struct ltx_segfile *f = NULL;
 	uint64_t n = 0, min = 0, i;
@@ -38,7 +58,7 @@ static int find_once(struct ltx_log *log, uint64_t txid, struct ltx_log_entry *o
 	} else if (txid <= log->base.e.max_txid && txid > 0) {
 		*out = (struct ltx_log_entry){.e = log->base.e, .seg = 0};
 		pthread_mutex_unlock(&log->mu);
-		return 0;
+		return 1;
 	} else {
 		s = ltx_log_seg_locked(log, txid);
 		if (s) {
@@ -54,6 +74,8 @@ static int find_once(struct ltx_log *log, uint64_t txid, struct ltx_log_entry *o
 		return rc;
 	rc = ltx_segfile_find(f, n, min, txid, &out->e, &i, err);
 	out->seg = min;
+	if (rc == 0)
+		rc = cap > 1 ? read_on(f, i, n, out, cap) : 1;
 	ltx_segfile_put(f);
 	return rc;
 }
@@ -71,11 +93,18 @@ static bool look_again(struct ltx_log *log, int rc)
 	return again;
 }
 
+int ltx_log_find_run(struct ltx_log *log, uint64_t txid, struct ltx_log_entry *out, size_t cap, struct fz_err *err)
+{
+	int rc = find_once(log, txid, out, cap, err);
+
+	return rc < 0 && look_again(log, rc) ? find_once(log, txid, out, cap, err) : rc;
+}
+
 int ltx_log_find(struct ltx_log *log, uint64_t txid, struct ltx_log_entry *out, struct fz_err *err)
 {
-	int rc = find_once(log, txid, out, err);
+	int rc = ltx_log_find_run(log, txid, out, 1, err);
 
-	return rc < 0 && look_again(log, rc) ? find_once(log, txid, out, err) : rc;
+	return rc < 0 ? rc : 0;
 }
 
 /* The last of the first n entries with time_ms <= at_ms: 1, or 0 when the first is later already. */

@@ -34,6 +34,7 @@ static int sync_all_locked(struct ltx_log *log, struct fz_err *err)
 			rc = fz_fail_errno(err, errno, "syncing the log");
 		ltx_segfile_put(f);
 		pthread_mutex_lock(&log->mu);
+		log->n_syncs += closed ? 2 : 1;
 		i = SIZE_MAX; /* the list may have changed: look again, `done` keeps us going forward */
 	}
 	if (rc == 0 && dir) {
@@ -42,6 +43,7 @@ static int sync_all_locked(struct ltx_log *log, struct fz_err *err)
 		if (fsync(log->dirfd) < 0)
 			rc = fz_fail_errno(err, errno, "syncing the log's directory");
 		pthread_mutex_lock(&log->mu);
+		log->n_syncs++;
 	}
 	if (rc == 0 && head) {
 		log->head_dirty = false;
@@ -49,6 +51,7 @@ static int sync_all_locked(struct ltx_log *log, struct fz_err *err)
 		pthread_mutex_unlock(&log->mu);
 		rc = ltx_head_sync(&log->head, err);
 		pthread_mutex_lock(&log->mu);
+		log->n_syncs++;
 	}
 	return rc;
 }

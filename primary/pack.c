@@ -83,19 +83,25 @@ int primary_pack_build(struct ltx_log *log, uint64_t from_txid, const struct pri
 {
 	struct ltx_pack_writer w = {0};
 	struct primary_pack_result r = {.min_txid = from_txid, .max_txid = from_txid - 1};
-	struct ltx_log_entry e;
+	struct ltx_log_entry found[LTX_LOG_RUN], e;
 	struct run run = {.any = false};
 	uint8_t *buf = malloc(COPY_BYTES);
+	int n = 0, at = 0;
 	int rc = buf ? 0 : fz_fail_errno(err, ENOMEM, "packing");
 
 	while (rc == 0 && r.max_txid < limit->max_txid) {
-		rc = ltx_log_find(log, r.max_txid + 1, &e, err);
-		if (rc == -FZ_ENOTFOUND && r.entries > 0) {
+		if (at == n) {
+			at = 0;
+			n = rc = ltx_log_find_run(log, r.max_txid + 1, found, LTX_LOG_RUN, err);
+			if (rc == -FZ_ENOTFOUND && r.entries > 0) {
+				rc = 0;
+				break;
+			}
+			if (rc < 0)
+				break;
 			rc = 0;
-			break;
 		}
-		if (rc < 0)
-			break;
+		e = found[at++];
 		if (e.seg == 0 || e.e.min_txid != r.max_txid + 1) {
 			rc = fz_fail(err, FZ_EGAP, "the local log no longer holds transaction %llu by itself",
 			             (unsigned long long)r.max_txid + 1);

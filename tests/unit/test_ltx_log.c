@@ -234,7 +234,7 @@ static void fold_makes_a_base(void **state)
 static void merged_range_is_appended(void **state)
 {
 	struct fix *f = *state;
-	struct ltx_log_entry e;
+	struct ltx_log_entry e, run[64];
 	struct ltx_header h;
 	struct ltx_trailer t;
 	struct fz_sink *sink;
@@ -256,6 +256,14 @@ static void merged_range_is_appended(void **state)
 		OK(ltx_log_find(f->log, i, &e, &f->err));
 		assert_int_equal(e.e.min_txid, 3);
 	}
+	assert_int_equal(ltx_log_find_run(f->log, 2, run, 64, &f->err), 7); /* 2, 3 to 9, 10 ... 14 */
+	assert_int_equal(run[1].e.max_txid, 9);
+	assert_int_equal(run[6].e.min_txid, 14);
+	assert_int_equal(run[6].seg, run[0].seg);
+	assert_int_equal(ltx_log_find_run(f->log, 5, run, 2, &f->err), 2);
+	assert_int_equal(run[1].e.min_txid, 10);
+	assert_int_equal(ltx_log_find_run(f->log, 14, run, 64, &f->err), 1);
+	assert_int_equal(ltx_log_find_run(f->log, 15, run, 64, &f->err), -FZ_ENOTFOUND);
 	assert_int_equal(ltx_log_truncate(f->log, 5, &f->err), -FZ_EORDER);
 	check(f, f->log, 14);
 	OK(ltx_log_fold(f->log, 6, NULL, &f->err)); /* up to 2: 6 lies inside */
