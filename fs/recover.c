@@ -4,6 +4,7 @@
  *        dropped with it, or else committed; (3) -shm is removed: it survives a reboot, and lies; (4) a clean marker that
  *        matches: nothing is read; (5) a WAL that goes on where the log ends is captured from there; (6) else the TXID is
  *        searched at which the database stands: the tail, or an older one: rolled forward; (7) else all pages are compared.
+ * A WAL of which nothing was captured yet goes on from its first frame when it begins at the log's tail.
  * (5) and (6, tail) rest on evidence, not on every page: the scrub looks at all of them behind. */
 #include "fs/recover.h"
 
@@ -128,6 +129,46 @@ static bool wal_goes_on(struct fs_db *db, struct fz_err *err)
 	return on;
 }
 
+/* True when the WAL is another generation than the log's tail, and follows it: nothing of it was captured before the crash.
+ * (A generation begins only when all of the one before is in the log: capture_wal.c (2).) Evidence: each page that it names
+ * lies in the database file as the table knows it, or as a checkpoint has written it since. */
+static bool wal_begins_at_tail(struct fs_db *db, struct fz_err *err)
+{
+	struct fs_sums_head *head = fs_sums_head(db->sums);
+	uint32_t salt[2] = {head->pos_salt[0], head->pos_salt[1]}, pos = head->pos_frame, frame, commit;
+	struct fs_scratch *sc;
+	bool begins;
+
+	if (!fs_db_in_wal(db))
+		return false;
+	sc = fs_scratch_get(db->c, err);
+	if (!sc)
+		return false;
+	begins = fs_wal_view(db, &sc->index, &frame, &commit, err) == 0 && frame &&
+	         db->wal.h.page_size == head->page_size &&
+	         (!pos || db->wal.h.salt[0] != salt[0] || db->wal.h.salt[1] != salt[1]);
+	for (size_t i = 0; begins && i < sc->index.n; i++) {
+		const struct fs_page *p = &sc->index.e[i];
+		uint64_t now;
+
+		if (p->pgno > head->commit)
+			continue;
+		if (fs_db_read_page(db, head->page_size, p->pgno, 0, sc->page, err) < 0) {
+			begins = false;
+			break;
+		}
+		now = ltx_page_checksum(p->pgno, sc->page, head->page_size);
+		if (now == fs_sums_get(db->sums, p->pgno))
+			continue;
+		begins = fs_db_read_page(db, head->page_size, p->pgno, p->frame, sc->page, err) == 0 &&
+		         now == ltx_page_checksum(p->pgno, sc->page, head->page_size);
+	}
+	fs_scratch_put(db->c, sc);
+	if (begins)
+		fs_wal_set_position(db, 0);
+	return begins;
+}
+
 /* Steps 5 to 7. */
 static int bring_together(struct fs_db *db, bool was_clean, bool same_boot, struct fz_err *err)
 {
@@ -141,7 +182,7 @@ static int bring_together(struct fs_db *db, bool was_clean, bool same_boot, stru
 		return 0;
 	}
 	db->scrub_wanted = true;
-	if (wal_goes_on(db, err)) {
+	if (wal_goes_on(db, err) || (!was_clean && wal_begins_at_tail(db, err))) {
 		int64_t n;
 
 		db->state = FS_DB_LIVE;
