@@ -10,7 +10,8 @@
 #define HOUR_MS       INT64_C(3600000)
 #define ALONE_KEEP_MS (30 * 24 * HOUR_MS)
 #define WORTH_BYTES   (UINT64_C(64) << 20)
-#define LOOK_MS       (HOUR_MS / 6)
+#define LOOK_MS       (HOUR_MS / 60)
+#define CROWD         64
 
 /* What no target needs from the log any more. */
 static uint64_t settled(const struct cmd_logkeep *k, const struct ltx_log_info *info)
@@ -18,12 +19,14 @@ static uint64_t settled(const struct cmd_logkeep *k, const struct ltx_log_info *
 	return k->ship ? primary_ship_settled(k->ship, info->lineage) : 0;
 }
 
-static bool remove_ended(struct cmd_logkeep *k, struct ltx_log *log, const struct ltx_log_info *info, int64_t now_ms)
+/* keep_ms: how long an ended log that every target holds still waits. */
+static bool remove_ended(struct cmd_logkeep *k, struct ltx_log *log, const struct ltx_log_info *info, int64_t keep_ms,
+                         int64_t now_ms)
 {
 	struct fz_err err = {0};
 	int rc;
 
-	if (now_ms - info->ended_ms < (k->ship ? k->keep_ms : ALONE_KEEP_MS))
+	if (now_ms - info->ended_ms < (k->ship ? keep_ms : ALONE_KEEP_MS))
 		return false;
 	if (k->ship && settled(k, info) < info->tail_txid)
 		return false;
@@ -59,10 +62,24 @@ static bool fold_old(struct cmd_logkeep *k, struct ltx_log *log, const struct lt
 	return rc == 0;
 }
 
+static unsigned count_ended(struct cmd_logkeep *k)
+{
+	struct ltx_log_info info;
+	struct ltx_log *log;
+	unsigned n = 0;
+
+	for (size_t i = 0; (log = ltx_logset_at(k->logs, i)); i++) {
+		ltx_log_info(log, &info);
+		n += info.ended_ms != 0;
+		ltx_log_put(log);
+	}
+	return n;
+}
+
 unsigned cmd_logkeep_pass(struct cmd_logkeep *k, int64_t now_ms)
 {
+	unsigned done = 0, ended = count_ended(k), crowd = k->crowd ? k->crowd : CROWD;
 	struct ltx_log *log;
-	unsigned done = 0;
 
 	for (size_t i = 0; (log = ltx_logset_at(k->logs, i)) && !__atomic_load_n(&k->cancel, __ATOMIC_RELAXED);) {
 		struct ltx_log_info info;
@@ -70,15 +87,17 @@ unsigned cmd_logkeep_pass(struct cmd_logkeep *k, int64_t now_ms)
 
 		ltx_log_info(log, &info);
 		if (info.ended_ms)
-			removed = remove_ended(k, log, &info, now_ms);
+			removed = remove_ended(k, log, &info, ended > crowd ? 0 : k->keep_ms, now_ms);
 		else if (fold_old(k, log, &info, now_ms))
 			done++;
 		ltx_log_put(log);
 		log = NULL;
-		if (removed) /* the next one has its place */
+		if (removed) { /* the next one has its place */
 			done++;
-		else
+			ended--;
+		} else {
 			i++;
+		}
 	}
 	ltx_log_put(log);
 	return done;

@@ -5,8 +5,9 @@
  * for packs nor levels of any target, is folded into the base when that frees more than 64 MiB and more than the base has,
  * so that at most as much is written again as an application wrote. Without targets the log is all there is: nothing
  * is folded before log_max.
- * An ended log (its database was deleted or renamed) is removed log_keep after its end when every target holds it;
- * without targets 30 days after it. Its objects in the stores stay. */
+ * An ended log (its database was deleted or renamed) is removed log_keep after its end when every target holds it, and
+ * at once when it is one of more than 64 (an application that makes and deletes databases all the time); without targets 30
+ * days after it. Its objects in the stores stay. */
 #ifndef FZ_CMD_LOGKEEP_H
 #define FZ_CMD_LOGKEEP_H
 
@@ -20,6 +21,7 @@ struct cmd_logkeep {
 	struct primary_ship *ship; /* borrowed; NULL = no targets */
 	int64_t keep_ms;           /* 0 = 1 h */
 	uint64_t worth_bytes;      /* 0 = 64 MiB */
+	unsigned crowd;            /* ended logs that may wait for log_keep; 0 = 64 */
 	struct fz_worker worker;
 	volatile bool cancel; /* read and written atomically */
 };

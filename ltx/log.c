@@ -492,5 +492,7 @@ int ltx_log_set_epoch(struct ltx_log *log, uint32_t epoch, struct fz_err *err)
 
 int ltx_log_set_ended(struct ltx_log *log, int64_t ms, struct fz_err *err)
 {
+	if (!log->in_begin) /* nothing is appended any more */
+		fz_buf_fini(&log->sink.buf);
 	return change_meta(log, NULL, &ms, err);
 }
