@@ -250,6 +250,10 @@ static int mount_it(struct mounting *m, const char *dir, struct fz_err *err)
 	ssize_t n;
 	int rc;
 
+	if (geteuid() != 0)
+		return fz_fail_errno(
+		        err, EPERM,
+		        "fazt mount must run as root: it mounts, and serves files of every owner (try sudo)");
 	rc = cmd_conf_check(&m->conf, err);
 	if (rc == 0)
 		rc = cmd_where_find(&m->where, dir, err);
@@ -259,10 +263,6 @@ static int mount_it(struct mounting *m, const char *dir, struct fz_err *err)
 		return fz_fail(err, FZ_EMOUNTED, "fazt serves %s already", m->where.dir);
 	if (access("/dev/fuse", F_OK) < 0)
 		return fz_fail(err, FZ_ENOFUSE, "there is no /dev/fuse");
-	if (geteuid() != 0)
-		return fz_fail_errno(
-		        err, EPERM,
-		        "fazt mount must run as root: it mounts, and serves files of every owner (try sudo)");
 	n = readlink("/proc/self/exe", m->exe, sizeof(m->exe) - 1);
 	if (n < 0)
 		return fz_fail_errno(err, errno, "/proc/self/exe");

@@ -8,7 +8,7 @@
  *              before that and committed after it: a death in between is decided by the journal, as SQLite does it.
  * (1) At a journal's end the database file holds the outcome, be it commit or rollback: the difference is the judge.
  * (2) A staged transaction whose database is touched again (rolled back, or written on) is taken back and built anew.
- * Held by tests/unit/test_fs_capture.c: every_commit, hot_journal. */
+ * Held by tests/unit/test_fs_capture.c: every_commit, existing. */
 #include "fs/capture_journal.h"
 
 #include "base/clock.h"

@@ -51,7 +51,7 @@ until_true() { # WHAT COMMAND...
 worker() {
 	local p
 	for p in $(cat "/proc/$sup/task/$sup/children"); do
-		case $(tr '\0' ' ' <"/proc/$p/cmdline" 2>/dev/null) in *" worker "*) echo "$p" ;; esac
+		case $(cat "/proc/$p/cmdline" 2>/dev/null | tr '\0' ' ') in *" worker "*) echo "$p" ;; esac
 	done
 }
 

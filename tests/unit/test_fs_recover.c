@@ -336,7 +336,7 @@ static void fell_behind(void **state)
 	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
 	sql(db, "PRAGMA wal_autocheckpoint = 0");
 	for (int i = 0; i < 700; i++)
-		sql(db, "INSERT INTO t(b) VALUES(randomblob(5000))");
+		sql(db, "INSERT INTO t(b) VALUES(randomblob(100000))");
 	if (!fork()) /* its death leaves the WAL as it is; here the connection is only forgotten */
 		_exit(0);
 	wait(NULL);
