@@ -36,7 +36,8 @@ static int print_commit(const struct replica_commit *c, bool json, bool first, s
 	cJSON_AddNumberToObject(o, "pages", c->pages);
 	cJSON_AddNumberToObject(o, "bytes", (double)c->size_bytes);
 	cJSON_AddNumberToObject(o, "database_pages", c->commit);
-	cJSON_AddStringToObject(o, "checksum", checksum);
+	if (c->checksum) /* known without reading the transaction: of the last one of an object or of the log */
+		cJSON_AddStringToObject(o, "checksum", checksum);
 	cJSON_AddStringToObject(o, "lineage", c->lineage);
 	cJSON_AddNumberToObject(o, "epoch", c->epoch);
 	text = cJSON_PrintUnformatted(o);

@@ -309,6 +309,14 @@ static const char *capture_way(const struct fs_db *db)
 	return db->passthrough || db->rb.whole ? "compare" : "journal";
 }
 
+/* Closed, a database keeps its mode in its header. */
+static const char *journal_mode(struct fs_db *db)
+{
+	struct fs_db_head h;
+
+	return fs_db_in_wal(db) || (fs_db_read_head(db, &h, NULL) == 0 && h.wal) ? "wal" : "rollback";
+}
+
 static int add_status(struct fs_db *db, cJSON *array)
 {
 	const struct fs_sums_head *head = fs_sums_head(db->sums);
@@ -330,7 +338,7 @@ static int add_status(struct fs_db *db, cJSON *array)
 	cJSON_AddStringToObject(o, "lineage", info.lineage);
 	cJSON_AddNumberToObject(o, "page_size", info.page_size);
 	cJSON_AddNumberToObject(o, "pages", info.commit);
-	cJSON_AddStringToObject(o, "journal_mode", fs_db_in_wal(db) ? "wal" : "rollback");
+	cJSON_AddStringToObject(o, "journal_mode", journal_mode(db));
 	cJSON_AddStringToObject(o, "capture", capture_way(db));
 	cJSON_AddBoolToObject(o, "in_doubt", fs_wal_in_doubt(db) || db->rb.staged);
 	cJSON_AddNumberToObject(o, "merged_txns", (double)(info.merged_txns + db->merged));

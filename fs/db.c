@@ -16,6 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define NOTE_EVERY_NS UINT64_C(60000000000)
+
 struct fs_db *fs_db_new(struct fs_capture *c, const char *name)
 {
 	struct fs_db *db = calloc(1, sizeof(*db));
@@ -205,8 +207,15 @@ void fs_db_lose(struct fs_db *db, const char *why)
 
 void fs_db_note_error(struct fs_db *db, const struct fz_err *err)
 {
-	if (strcmp(db->last_error, err->text)) /* the same again and again is told once */
+	uint64_t now = fz_mono_ns();
+
+	/* the same again and again is told once; the same with other numbers once a minute */
+	if (!db->last_error[0] || db->last_error_code != err->code ||
+	    (strcmp(db->last_error, err->text) && now - db->last_error_ns > NOTE_EVERY_NS)) {
 		fz_log_err(db->name, err);
+		db->last_error_ns = now;
+	}
+	db->last_error_code = err->code;
 	snprintf(db->last_error, sizeof(db->last_error), "%s", err->text);
 }
 

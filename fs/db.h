@@ -88,6 +88,8 @@ struct fs_db {
 	bool scrub_wanted;      /* taken for LIVE on evidence: look at every page */
 	uint64_t merged, resyncs, scrub_found, scrub_next, scrub_done_txid;
 	char lost_why[160], last_error[400];
+	int last_error_code;
+	uint64_t last_error_ns; /* told at, fz_mono_ns() */
 };
 
 struct fs_db_head {
