@@ -36,7 +36,7 @@ static void wake(struct fs_db *db, unsigned idle)
 
 	pthread_mutex_lock(&c->mu);
 	was = db->active;
-	db->active = true;
+	db->active = db->woken = true;
 	if (!was || db->idle > idle)
 		db->idle = idle;
 	pthread_mutex_unlock(&c->mu);
@@ -190,6 +190,7 @@ static int64_t round_of_looks(struct fs_capture *c)
 
 		pthread_mutex_lock(&c->mu);
 		active = db->active;
+		db->woken = false;
 		pthread_mutex_unlock(&c->mu);
 		if (active) {
 			again = look(db, &commits);
@@ -200,6 +201,8 @@ static int64_t round_of_looks(struct fs_capture *c)
 				       : commits               ? TICK_NS
 				                               : FIRST_TICK_NS << db->idle;
 			else if (db->idle < IDLE_TICKS)
+				want = TICK_NS;
+			else if (db->woken) /* what woke it may have come after the look */
 				want = TICK_NS;
 			else if (again &&
 			         db->idle < IDLE_TICKS + 80) /* in doubt: ever more rarely, for a minute or so */
