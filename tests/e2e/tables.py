@@ -24,7 +24,6 @@ FIXED = [  # statements of one commit, the tables they write
     (["WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n WHERE i<300) "
       "INSERT INTO w SELECT 'key' || i, randomblob(100) FROM n"], {"w"}),
     (["INSERT INTO b VALUES (1, 'small')"], {"b"}),
-    # pages go from one table to another and the freelist is empty before and after: the owner is a new one all the same
     (["DELETE FROM a WHERE id = 2", "INSERT INTO b VALUES (2, zeroblob(60000))"], {"a", "b"}),
     (["UPDATE b SET v = randomblob(60000) WHERE id = 2"], {"b"}),
     (["DELETE FROM b WHERE id = 2"], {"b"}),  # frees pages
@@ -178,6 +177,46 @@ class App:
         need(told == len(self.images) - 1, "%s %s: %d of %d commits", self.name, what, told, len(self.images) - 1)
 
 
+def same_counts(app, what):
+    """The last commit moved pages, and page 1 tells nothing of it: size, freelist and schema cookie are what they were."""
+    old, new = app.images[-2:]
+    need(old.owner != new.owner and old.data[28:44] == new.data[28:44], "%s does not show what it is made for", what)
+
+
+def unseen_moves(m, mode):
+    a = App(m, "moves-%s.db" % mode.lower(), "journal_mode=" + mode)
+    a.commit(["CREATE TABLE x(id INTEGER PRIMARY KEY, v)"])
+    a.commit(["CREATE TABLE y(id INTEGER PRIMARY KEY, v)"])
+    a.commit(["INSERT INTO x VALUES (1, randomblob(100000))"], {"x"})
+    a.commit(["DELETE FROM x", "INSERT INTO y VALUES (1, randomblob(100000))"], {"x", "y"})
+    same_counts(a, "from x to y")
+
+    def last_byte(table, row):  # only the last overflow page changes
+        with a.con.blobopen(table, "v", row) as b:
+            b.seek(len(b) - 1)
+            old = b.read(1)
+            b.seek(len(b) - 1)
+            b.write(bytes([old[0] ^ 1]))
+        a.commit(["SELECT 1"], {table})
+    last_byte("y", 1)
+    a.commit(["INSERT INTO x VALUES (2, randomblob(200000))"], {"x"})
+    a.commit(["DELETE FROM x WHERE id = 2"], {"x"})
+    for i in range(3, 6):  # with a freelist: other pages of it each time
+        a.commit(["INSERT INTO x VALUES (%d, randomblob(50000))" % i], {"x"})
+    a.commit(["DELETE FROM x WHERE id = 4", "INSERT INTO x VALUES (6, randomblob(50000))"], {"x"})
+    same_counts(a, "within x, through the freelist")
+    last_byte("x", 6)
+    # the roots change places and the cookie does not tell
+    a.con.execute("PRAGMA writable_schema=ON")
+    a.commit(["UPDATE sqlite_schema SET rootpage = (SELECT sum(rootpage) FROM sqlite_schema WHERE name IN ('x', 'y')) - rootpage "
+              "WHERE name IN ('x', 'y')"], {"sqlite_schema"})
+    same_counts(a, "roots")
+    a.con.close()
+    a.con = sqlite3.connect(a.path, isolation_level=None)
+    a.commit(["INSERT INTO x VALUES (100, 1)"], {"x"})
+    return a
+
+
 def run(base):
     with Mount(base).start() as m:
         apps = []
@@ -190,7 +229,7 @@ def run(base):
                 a.commit(["VACUUM"], {"a", "b", "first", "s2", "sqlite_sequence", ODD, "sqlite_schema"})
                 need(a.images[-1].size == 1024, "the page size did not change")
                 a.commit(["INSERT INTO b VALUES (10, 'after')"], {"b"})
-            apps.append(a)
+            apps += [a, unseen_moves(m, mode)]
             for kind, size in (("NONE", 4096), ("FULL", 1024), ("INCREMENTAL", 512)):
                 a = App(m, "%s-%s.db" % (kind.lower(), mode.lower()), "page_size=%d" % size, "auto_vacuum=" + kind,
                         "journal_mode=" + mode)
