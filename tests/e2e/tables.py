@@ -140,6 +140,9 @@ class App:
         if tables is not None:
             self.known[len(self.images) - 1] = tables
 
+    def query(self, sql):
+        return self.con.execute(sql).fetchone()[0]
+
     def chance(self, rnd, count):
         """Random commits: several tables at once, overflow, deletes, tables and indexes that come and go."""
         for i in range(count):
@@ -191,21 +194,23 @@ def unseen_moves(m, mode):
     a.commit(["DELETE FROM x", "INSERT INTO y VALUES (1, randomblob(100000))"], {"x", "y"})
     same_counts(a, "from x to y")
 
-    def last_byte(table, row):  # only the last overflow page changes
-        with a.con.blobopen(table, "v", row) as b:
-            b.seek(len(b) - 1)
-            old = b.read(1)
-            b.seek(len(b) - 1)
-            b.write(bytes([old[0] ^ 1]))
-        a.commit(["SELECT 1"], {table})
-    last_byte("y", 1)
+    def each_page(table, row):
+        """One byte of each overflow page in turn: no other page changes."""
+        for at in range(a.query("SELECT length(v) FROM %s WHERE id=%d" % (table, row)) - 1, 4096, -4000):
+            with a.con.blobopen(table, "v", row) as blob:
+                blob.seek(at)
+                old = blob.read(1)
+                blob.seek(at)
+                blob.write(bytes([old[0] ^ 1]))
+            a.commit(["SELECT 1"], {table})
+    each_page("y", 1)
     a.commit(["INSERT INTO x VALUES (2, randomblob(200000))"], {"x"})
     a.commit(["DELETE FROM x WHERE id = 2"], {"x"})
     for i in range(3, 6):  # with a freelist: other pages of it each time
         a.commit(["INSERT INTO x VALUES (%d, randomblob(50000))" % i], {"x"})
     a.commit(["DELETE FROM x WHERE id = 4", "INSERT INTO x VALUES (6, randomblob(50000))"], {"x"})
     same_counts(a, "within x, through the freelist")
-    last_byte("x", 6)
+    each_page("x", 6)
     # the roots change places and the cookie does not tell
     a.con.execute("PRAGMA writable_schema=ON")
     a.commit(["UPDATE sqlite_schema SET rootpage = (SELECT sum(rootpage) FROM sqlite_schema WHERE name IN ('x', 'y')) - rootpage "
