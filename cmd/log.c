@@ -193,18 +193,18 @@ int cmd_log(int argc, char **argv)
 	        {"config",    'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &config, NULL},
 	        {0},
 	};
-	const struct cmd_spec spec = {
-	        "log",
-	        "[options] SOURCE",
-	        "Lists every commit that can be restored, oldest first: TXID, time, changed "
-	        "pages, bytes. SOURCE is a store URL\n"
-	        "with the database's path (dir:/backup/app.db), NAME/DATABASE with a target of "
-	        "the configuration, or DIR/DATABASE\n"
-	        "of a mount.",
-	        "fazt log /var/lib/app/app.db\nfazt log --json dir:/backup/app.db | jq '.[-1].txid'\n",
-	        1,
-	        1,
-	        opts};
+	const struct cmd_spec spec = {"log",
+	                              "[options] SOURCE",
+	                              "Lists every commit that can be restored, oldest first: TXID, time, changed "
+	                              "pages, bytes. SOURCE is a store URL\n"
+	                              "with the database's path (dir:/backup/app.db), NAME/DATABASE with a target of "
+	                              "the configuration, or DIR/DATABASE\n"
+	                              "of a mount.",
+	                              "fazt log /var/lib/app/app.db\nfazt log --tables dir:/backup/app.db -i "
+	                              "backup.key\nfazt log --json dir:/backup/app.db | jq '.[-1].txid'\n",
+	                              1,
+	                              1,
+	                              opts};
 	unsigned long long printed = 0;
 	struct fz_err err = {0};
 	struct cmd_source s;
