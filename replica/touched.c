@@ -10,11 +10,11 @@
 #include "base/buf.h"
 #include "base/file.h"
 #include "ltx/dec.h"
+#include "replica/owners.h"
 #include "replica/readdb.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,12 +22,7 @@
 
 #define HEADER_BYTES 100 /* of page 1: the file's, not a table's */
 #define HEADER_MOVES 28  /* size, first free page, number of free pages, schema cookie: 4 bytes each */
-#define SCHEMA       1   /* tree of sqlite_schema; 0 = no owner */
 
-struct tree {
-	char *name, *table;
-	bool touched;
-};
 struct replica_touched {
 	int fd;
 	struct ltx_dec *dec;
@@ -37,12 +32,7 @@ struct replica_touched {
 	char lineage[17];
 	uint32_t page_size, commit;
 	uint64_t txid, checksum;
-	/* its owners; trees[0] stands for none */
-	bool mapped;
-	uint32_t *map; /* page - 1 -> tree */
-	uint32_t n_map;
-	struct tree *trees;
-	size_t n_trees;
+	struct replica_owners owners; /* its, when mapped */
 	/* of the commit at hand */
 	uint32_t *changed;
 	size_t n_changed, cap_changed;
@@ -55,120 +45,6 @@ static int no_memory(struct fz_err *err)
 	return fz_fail_errno(err, ENOMEM, "telling tables");
 }
 
-static void unmap(struct replica_touched *t)
-{
-	for (size_t i = 0; i < t->n_trees; i++) {
-		free(t->trees[i].name);
-		free(t->trees[i].table);
-	}
-	free(t->trees);
-	free(t->map);
-	t->trees = NULL;
-	t->map = NULL;
-	t->n_trees = 0;
-	t->n_map = 0;
-	t->mapped = false;
-}
-
-/* ---- who owns what: SQLite's answer ---- */
-
-static int asked(sqlite3 *db, struct fz_err *err)
-{
-	return fz_fail(err, FZ_ECORRUPT, "SQLite cannot read it: %s", sqlite3_errmsg(db));
-}
-
-static int add_tree(struct replica_touched *t, const char *name, const char *table, struct fz_err *err)
-{
-	struct tree *v = reallocarray(t->trees, t->n_trees + 1, sizeof(*v));
-
-	if (!v)
-		return no_memory(err);
-	t->trees = v;
-	v[t->n_trees++] = (struct tree){strdup(name), strdup(table), false};
-	return v[t->n_trees - 1].name && v[t->n_trees - 1].table ? 0 : no_memory(err);
-}
-
-static int list_trees(struct replica_touched *t, sqlite3 *db, struct fz_err *err)
-{
-	sqlite3_stmt *st = NULL;
-	int step, rc = add_tree(t, "", "", err);
-
-	if (rc == 0)
-		rc = add_tree(t, "sqlite_schema", "sqlite_schema", err);
-	if (rc == 0 && sqlite3_prepare_v2(db, "SELECT name, tbl_name FROM sqlite_master WHERE rootpage > 0", -1, &st,
-	                                  NULL) != SQLITE_OK)
-		rc = asked(db, err);
-	while (rc == 0 && (step = sqlite3_step(st)) != SQLITE_DONE) {
-		const char *name = (const char *)sqlite3_column_text(st, 0);
-		const char *table = (const char *)sqlite3_column_text(st, 1);
-
-		rc = step == SQLITE_ROW && name && table ? add_tree(t, name, table, err) : asked(db, err);
-	}
-	sqlite3_finalize(st);
-	return rc;
-}
-
-static uint32_t tree_of(const struct replica_touched *t, const char *name, uint32_t last)
-{
-	if (!strcmp(t->trees[last].name, name))
-		return last;
-	if (!strcmp(name, "sqlite_master")) /* older SQLite's name of it */
-		return SCHEMA;
-	for (size_t i = 0; i < t->n_trees; i++)
-		if (!strcmp(t->trees[i].name, name))
-			return (uint32_t)i;
-	return 0;
-}
-
-/* Pages of one b-tree, or of all (name NULL), into the map. */
-static int walk(struct replica_touched *t, sqlite3 *db, const char *name, struct fz_err *err)
-{
-	const char *sql = name ? "SELECT name, pageno FROM dbstat WHERE name = ?1" : "SELECT name, pageno FROM dbstat";
-	sqlite3_stmt *st = NULL;
-	uint32_t last = 0;
-	int step, rc = 0;
-
-	if (sqlite3_prepare_v2(db, sql, -1, &st, NULL) != SQLITE_OK ||
-	    (name && sqlite3_bind_text(st, 1, name, -1, SQLITE_STATIC) != SQLITE_OK))
-		rc = asked(db, err);
-	while (rc == 0 && (step = sqlite3_step(st)) != SQLITE_DONE) {
-		const char *owner = (const char *)sqlite3_column_text(st, 0);
-		sqlite3_int64 pgno = sqlite3_column_int64(st, 1);
-
-		if (step != SQLITE_ROW || !owner || pgno < 1 || pgno > t->n_map)
-			rc = asked(db, err);
-		else
-			t->map[pgno - 1] = last = tree_of(t, owner, last);
-	}
-	sqlite3_finalize(st);
-	return rc;
-}
-
-/* all: from nothing; otherwise the trees that were touched, over a map that is right for the rest. */
-static int map_owners(struct replica_touched *t, bool all, struct fz_err *err)
-{
-	sqlite3 *db = NULL;
-	int rc = replica_readdb_open(&db, t->fd, err);
-
-	if (rc == 0 && all) {
-		unmap(t);
-		t->map = calloc(t->commit ? t->commit : 1, sizeof(*t->map));
-		t->n_map = t->commit;
-		rc = t->map ? list_trees(t, db, err) : no_memory(err);
-		if (rc == 0)
-			rc = walk(t, db, NULL, err);
-	}
-	for (uint32_t i = 0; rc == 0 && !all && i < t->n_map; i++)
-		if (t->trees[t->map[i]].touched)
-			t->map[i] = 0;
-	for (size_t i = 1; rc == 0 && !all && i < t->n_trees; i++)
-		if (t->trees[i].touched)
-			rc = walk(t, db, t->trees[i].name, err);
-	sqlite3_close(db);
-	t->mapped = rc == 0;
-	return rc;
-}
-
 /* ---- the names of one commit ---- */
 
 static int by_name(const void *a, const void *b)
@@ -178,19 +54,19 @@ static int by_name(const void *a, const void *b)
 
 static int take_names(struct replica_touched *t, struct fz_err *err)
 {
-	for (size_t i = 1; i < t->n_trees; i++) {
-		bool known = !t->trees[i].touched;
+	for (size_t i = 1; i < t->owners.n_trees; i++) {
+		bool known = !t->owners.trees[i].touched;
 		char **v;
 
 		for (size_t k = 0; !known && k < t->n_names; k++)
-			known = !strcmp(t->names[k], t->trees[i].table);
+			known = !strcmp(t->names[k], t->owners.trees[i].table);
 		if (known)
 			continue;
 		v = reallocarray(t->names, t->n_names + 1, sizeof(*v));
 		if (!v)
 			return no_memory(err);
 		t->names = v;
-		v[t->n_names] = strdup(t->trees[i].table);
+		v[t->n_names] = strdup(t->owners.trees[i].table);
 		if (!v[t->n_names])
 			return no_memory(err);
 		t->n_names++;
@@ -257,38 +133,15 @@ static int apply(struct replica_touched *t, struct step *s, struct fz_err *err)
 	return rc;
 }
 
-/* The owners of what changed, by the map as it is: the one before, or after. */
-static void touch(struct replica_touched *t)
-{
-	for (size_t i = 0; i < t->n_changed; i++)
-		t->trees[t->changed[i] <= t->n_map ? t->map[t->changed[i] - 1] : 0].touched = true;
-	for (uint32_t i = t->commit; i < t->n_map; i++) /* cut off */
-		t->trees[t->map[i]].touched = true;
-}
-
 /* Could pages have changed hands, in a way that only a new walk tells? */
 static void judge(const struct replica_touched *t, struct step *s)
 {
 	size_t n = 0;
 
-	for (size_t i = 1; i < t->n_trees; i++)
-		n += t->trees[i].touched;
-	s->moved = s->moved || t->trees[0].touched || n > 1 || t->commit != t->n_map;
-	s->remap = s->remap || t->trees[SCHEMA].touched;
-}
-
-/* The map gets the length of the database. */
-static int fit_map(struct replica_touched *t, struct fz_err *err)
-{
-	uint32_t *v = reallocarray(t->map, t->commit ? t->commit : 1, sizeof(*v));
-
-	if (!v)
-		return no_memory(err);
-	if (t->commit > t->n_map)
-		memset(v + t->n_map, 0, (size_t)(t->commit - t->n_map) * sizeof(*v));
-	t->map = v;
-	t->n_map = t->commit;
-	return 0;
+	for (size_t i = 1; i < t->owners.n_trees; i++)
+		n += t->owners.trees[i].touched;
+	s->moved = s->moved || t->owners.trees[REPLICA_OWNER_NONE].touched || n > 1 || t->commit != t->owners.n_map;
+	s->remap = s->remap || t->owners.trees[REPLICA_OWNER_SCHEMA].touched;
 }
 
 /* The image is the one after the file of t->dec, whose pages are all that it holds when fresh. */
@@ -340,31 +193,33 @@ static int follow(struct replica_touched *t, const char *lineage, struct fz_err 
 	bool resized = ltx_dec_header(t->dec)->page_size != t->page_size;
 	struct fz_err why = {0};
 	struct step s = {0};
-	int rc, map_rc = t->mapped ? 0 : map_owners(t, true, &why);
+	int rc, map_rc = t->owners.mapped ? 0 : replica_owners_read(&t->owners, t->fd, t->commit, &why);
 
 	if (map_rc == 0 && resized) /* every page is another one */
-		for (size_t i = 1; i < t->n_trees; i++)
-			t->trees[i].touched = true;
+		for (size_t i = 1; i < t->owners.n_trees; i++)
+			t->owners.trees[i].touched = true;
 	rc = bring(t, lineage, resized, &s, err);
 	if (rc == 0 && map_rc == 0) {
 		if (!resized)
-			touch(t);
+			replica_owners_touch(&t->owners, t->changed, t->n_changed, t->commit);
 		judge(t, &s);
 		s.remap = s.remap || resized;
 		map_rc = take_names(t, &why);
 	}
 	if (rc == 0 && map_rc == 0)
-		map_rc = fit_map(t, &why);
-	if (rc == 0 && map_rc == 0 && (s.remap || s.moved))
-		map_rc = map_owners(t, s.remap, &why);
+		map_rc = replica_owners_resize(&t->owners, t->commit, &why);
+	if (rc == 0 && map_rc == 0 && s.remap)
+		map_rc = replica_owners_read(&t->owners, t->fd, t->commit, &why);
+	else if (rc == 0 && map_rc == 0 && s.moved)
+		map_rc = replica_owners_renew(&t->owners, t->fd, &why);
 	if (rc == 0 && map_rc == 0) {
-		touch(t);
+		replica_owners_touch(&t->owners, t->changed, t->n_changed, t->commit);
 		map_rc = take_names(t, &why);
 	}
-	for (size_t i = 0; i < t->n_trees; i++)
-		t->trees[i].touched = false;
+	for (size_t i = 0; i < t->owners.n_trees; i++)
+		t->owners.trees[i].touched = false;
 	if (rc == 0 && map_rc < 0) {
-		unmap(t);
+		replica_owners_fini(&t->owners);
 		*err = why;
 		rc = map_rc;
 	}
@@ -375,7 +230,7 @@ static int start(struct replica_touched *t, const char *lineage, struct fz_err *
 {
 	struct step s = {0};
 
-	unmap(t);
+	replica_owners_fini(&t->owners);
 	return bring(t, lineage, true, &s, err);
 }
 
@@ -479,7 +334,7 @@ void replica_touched_close(struct replica_touched *t)
 {
 	if (!t)
 		return;
-	unmap(t);
+	replica_owners_fini(&t->owners);
 	for (size_t i = 0; i < t->n_names; i++)
 		free(t->names[i]);
 	free(t->names);
