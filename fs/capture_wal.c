@@ -12,7 +12,7 @@
  * (4) Frames up to the position change only when SQLite recovers the WAL after a crash and stops before them (frames with
  *     zero checksums). Recovery truncates the -shm: an event that sets `recheck`; then the last captured frame must still
  *     be the same, else all pages are compared.
- * Held by tests/unit/test_fs_capture.c: every_commit, restarts, phantom, busy. */
+ * Held by tests/unit/test_fs_capture.c: every_commit, restarts, phantom, busy, blank_frames. */
 #include "fs/capture_wal.h"
 
 #include "base/clock.h"
@@ -179,14 +179,24 @@ static int read_index(struct fs_db *db, bool barrier, struct ltx_walindex *x, st
 	return ltx_walindex_get(x, one);
 }
 
-/* Without -shm: the last frame that counts by checksums. */
+/* SQLite writes frames with neither salts nor checksums when a transaction that has spilled goes on, and forgets to fill
+ * them in after a ROLLBACK TO (wal.c, walRewriteChecksums). Its recovery ends there, its readers do not. */
+static bool is_blank(const uint8_t *frame)
+{
+	static const uint8_t none[16];
+
+	return !memcmp(frame + 8, none, sizeof(none)) && memcmp(frame, none, 4) != 0;
+}
+
+/* Without -shm: the last frame that counts by checksums. Blank frames count when an application has the database open and
+ * what follows them goes on from their (zero) checksum. */
 static int scan_frames(struct fs_db *db, bool barrier, uint32_t *mx, struct fz_err *err)
 {
 	struct fs_scratch *sc;
 	uint32_t at = db->wal.frame, sum[2] = {db->wal.sum[0], db->wal.sum[1]}, commit = 0, before = 0;
 	uint64_t start = fz_mono_ns();
-	uint32_t per = (uint32_t)(FS_FRAME_BUFFER / frame_bytes(db));
-	bool more = true;
+	uint32_t per = (uint32_t)(FS_FRAME_BUFFER / frame_bytes(db)), sure[3] = {0};
+	bool more = true, blank = false;
 
 	*mx = db->wal.frame;
 	if (!barrier && start < db->wal.next_scan_ns)
@@ -205,7 +215,14 @@ static int scan_frames(struct fs_db *db, bool barrier, uint32_t *mx, struct fz_e
 			const uint8_t *f = sc->buf + i * frame_bytes(db);
 			struct ltx_wal_frame fh;
 
-			if (!ltx_wal_frame_ok(&db->wal.h, f, sum)) {
+			if (ltx_wal_frame_ok(&db->wal.h, f, sum)) {
+				blank = false;
+			} else if (is_blank(f) && db->open_db) {
+				if (!blank)
+					memcpy(sure, (uint32_t[]){at, commit, before}, sizeof(sure));
+				blank = true;
+				sum[0] = sum[1] = 0;
+			} else {
 				more = false;
 				break;
 			}
@@ -218,6 +235,11 @@ static int scan_frames(struct fs_db *db, bool barrier, uint32_t *mx, struct fz_e
 		}
 	}
 	fs_scratch_put(db->c, sc);
+	if (blank) {
+		at = sure[0];
+		commit = sure[1];
+		before = sure[2];
+	}
 	db->wal.next_scan_ns = fz_mono_ns() + 4 * (fz_mono_ns() - start);
 	if (!commit)
 		return 0;

@@ -96,13 +96,13 @@ def mv(mount, base):
 
 def again(mount):
     """Deleted and made anew."""
-    with App(mount, "again.db", "journal_mode=WAL") as a:
-        a.do("CREATE TABLE t(v)")
-        a.do("INSERT INTO t VALUES ('old')")
+    with App(mount, "again.db") as a:
+        for statement in ("PRAGMA journal_mode=WAL", "CREATE TABLE t(v)", "INSERT INTO t VALUES ('old')"):
+            a.do(statement)
+            time.sleep(0.05)  # commits are told apart by time
     old = a.states
     mount.sync()
     lineage = mount.database("again.db")["lineage"]
-    time.sleep(0.05)  # the commits of the two lives differ in time
     os.unlink(a.path)
     time.sleep(0.05)
     with App(mount, "again.db", "journal_mode=DELETE") as b:
@@ -112,6 +112,7 @@ def again(mount):
     need(mount.database("again.db")["lineage"] != lineage, "the new database goes on in the old one's lineage")
     out = os.path.join(mount.base, "old.db")
     for digest, what, ms in old:
+        ms += 25
         mount.restore("again.db", out, "--at", "%s.%03dZ" % (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ms / 1000)), ms % 1000))
         need(file_hash(out) == digest, "--at in the old one's time, after '%s', gives another state", what)
     return b

@@ -117,7 +117,8 @@ def record(base, args, rnd):
                     with open(acks + ".json", "w") as f:
                         json.dump({"path": os.path.join(mount.dir, name), "acks": acks, "journal": journal, "sync": sync,
                                    "page_size": 4096, "cache": 50, "auto_vacuum": 0, "exclusive": False, "mmap": 0,
-                                   "commits": 100000, "vacuum": 0, "pause": 0.01, "hashes": True, "skip_free": True, "seed": rnd.getrandbits(32),
+                                   "commits": 100000, "vacuum": 0, "pause": 0.01, "hashes": True, "skip_free": True,
+                                   "savepoints": journal != "WAL", "seed": rnd.getrandbits(32),
                                    "counter": count}, f)
                     procs.append(subprocess.Popen(["/usr/bin/python3", os.path.join(LIB, "writer.py"), acks + ".json"],
                                                   stdin=subprocess.DEVNULL))

@@ -154,6 +154,9 @@ def one_round(base, number, seed):
         if "all" in kills and any(not d.killable for d in dbs):
             kills = ["worker"]
         for d in dbs:
+            # SQLite (3.40 at least) leaves frames without checksums in a WAL when a transaction that has spilled goes back to a
+            # savepoint: it then loses commits itself when it is killed (walRewriteChecksums, sqlite3WalSavepointUndo)
+            d.conf["savepoints"] = d.conf["journal"] != "WAL" or not {"app", "all"} & set(kills)
             d.launch()
         restarts = rnd.randrange(1, 4)
         while True:

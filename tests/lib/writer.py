@@ -1,7 +1,7 @@
 """An ordinary SQLite application, for the torture test: one writer, random work, every acknowledged commit noted.
 
 usage: writer.py CONFIG.json, with {path, acks, journal, sync, page_size, cache, auto_vacuum, exclusive, mmap, commits, seed,
-vacuum, hashes}. Each transaction moves meta.n on by one and draws a new meta.nonce. Lines of the file `acks`:
+vacuum, hashes, savepoints}. Each transaction moves meta.n on by one and draws a new meta.nonce. Lines of the file `acks`:
   T n nonce        about to commit it          C n nonce hash     SQLite said it is committed; hash of the whole database
   S n nonce hash   what a new process found    V n nonce hash     the same n after VACUUM, a new page size or journal mode
 With a counter file (of recfs) each line ends with its value when SQLite answered."""
@@ -90,7 +90,8 @@ def main():
                 con.execute("INSERT INTO t(k, v) VALUES (?, ?)", (rnd.getrandbits(30), rnd.randbytes(500)))
         else:
             con.execute("DELETE FROM t")
-        if rnd.random() < 0.15 and conf["journal"] != "OFF":  # without a journal a rollback is undefined
+        # without a journal a rollback is undefined
+        if rnd.random() < 0.15 and conf["journal"] != "OFF" and conf.get("savepoints", True):
             con.execute("SAVEPOINT s")
             for _ in range(rnd.choice([2, 60])):
                 con.execute("INSERT INTO t(k, v) VALUES (1, randomblob(900))")
