@@ -1,31 +1,118 @@
 #include "cmd/args.h"
 #include "cmd/cmd.h"
 
+#include "base/buf.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "cmd/source_arg.h"
 #include "replica/source.h"
+#include "replica/touched.h"
 
 #include <cJSON.h>
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
+/* What --tables adds to a commit. */
+struct tables {
+	bool asked, known;
+	const char *const *names;
+	size_t n;
+};
+
+/* Bytes of a whole UTF-8 character at p, 0 when there is none. */
+static size_t character(const unsigned char *p)
+{
+	size_t n = *p < 0x80                 ? 1
+	           : *p >= 0xc2 && *p < 0xe0 ? 2
+	           : *p >= 0xe0 && *p < 0xf0 ? 3
+	           : *p >= 0xf0 && *p < 0xf5 ? 4
+	                                     : 0;
+
+	for (size_t i = 1; i < n; i++)
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+	return n;
+}
+
+/* A table may have any name: what is no character becomes '?', and for the terminal control characters do too. Plain
+ * names stand as they are (quoted: within "", as SQL has it). */
+static int add_name(struct fz_buf *out, const char *name, bool terminal)
+{
+	const unsigned char *p = (const unsigned char *)name;
+	bool quoted = terminal &&
+	              (!*p || p[strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_$")]);
+	int rc = quoted ? fz_buf_add(out, "\"", 1) : 0;
+
+	while (rc == 0 && *p) {
+		size_t n = character(p);
+
+		if (!n || (terminal && (*p < 0x20 || *p == 0x7f || (*p == 0xc2 && p[1] < 0xa0))))
+			rc = fz_buf_add(out, "?", 1);
+		else
+			rc = fz_buf_add(out, p, n);
+		if (rc == 0 && quoted && *p == '"')
+			rc = fz_buf_add(out, "\"", 1);
+		p += n ? n : 1;
+	}
+	return rc == 0 && quoted ? fz_buf_add(out, "\"", 1) : rc;
+}
+
+static int print_tables(const struct tables *t, struct fz_err *err)
+{
+	struct fz_buf line = {0};
+	int rc = fz_buf_addf(&line, "  tables: %s", !t->known ? "-" : t->n ? "" : "(none)");
+
+	for (size_t i = 0; rc == 0 && t->known && i < t->n; i++) {
+		rc = i ? fz_buf_add(&line, ", ", 2) : 0;
+		if (rc == 0)
+			rc = add_name(&line, t->names[i], true);
+	}
+	if (rc == 0)
+		fputs(fz_buf_str(&line), stdout);
+	fz_buf_fini(&line);
+	return rc < 0 ? fz_fail_errno(err, ENOMEM, "listing") : 0;
+}
+
+static int json_tables(const struct tables *t, cJSON *o, struct fz_err *err)
+{
+	cJSON *list = t->known ? cJSON_AddArrayToObject(o, "tables") : NULL;
+	struct fz_buf name = {0};
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && list && i < t->n; i++) {
+		fz_buf_reset(&name);
+		rc = add_name(&name, t->names[i], false);
+		if (rc == 0)
+			cJSON_AddItemToArray(list, cJSON_CreateString(name.size ? fz_buf_str(&name) : ""));
+	}
+	fz_buf_fini(&name);
+	return rc < 0 ? fz_fail_errno(err, ENOMEM, "listing") : 0;
+}
+
 /* JSON: one array, one commit a line, so that both a parser and line tools can read it. */
-static int print_commit(const struct replica_commit *c, bool json, bool first, struct fz_err *err)
+static int print_commit(const struct replica_commit *c, const struct tables *t, bool json, bool first,
+                        struct fz_err *err)
 {
 	char when[FZ_TIME_SIZE], checksum[17];
 	cJSON *o;
 	char *text;
+	int rc = 0;
 
 	fz_format_time(when, c->time_ms);
 	if (!json) {
 		if (c->min_txid < c->txid) /* only the last of a merged range can be restored */
-			printf("%-10llu %s %8u pages %10llu bytes  (%llu..%llu merged)\n", (unsigned long long)c->txid,
+			printf("%-10llu %s %8u pages %10llu bytes  (%llu..%llu merged)", (unsigned long long)c->txid,
 			       when, c->pages, (unsigned long long)c->size_bytes, (unsigned long long)c->min_txid,
 			       (unsigned long long)c->txid);
 		else
-			printf("%-10llu %s %8u pages %10llu bytes\n", (unsigned long long)c->txid, when, c->pages,
+			printf("%-10llu %s %8u pages %10llu bytes", (unsigned long long)c->txid, when, c->pages,
 			       (unsigned long long)c->size_bytes);
-		return 0;
+		rc = t->asked ? print_tables(t, err) : 0;
+		printf("\n");
+		return rc;
 	}
 	o = cJSON_CreateObject();
 	snprintf(checksum, sizeof(checksum), "%016llx", (unsigned long long)c->checksum);
@@ -40,29 +127,54 @@ static int print_commit(const struct replica_commit *c, bool json, bool first, s
 		cJSON_AddStringToObject(o, "checksum", checksum);
 	cJSON_AddStringToObject(o, "lineage", c->lineage);
 	cJSON_AddNumberToObject(o, "epoch", c->epoch);
+	rc = t->asked ? json_tables(t, o, err) : 0;
 	text = cJSON_PrintUnformatted(o);
 	cJSON_Delete(o);
 	if (!text)
 		return fz_fail(err, FZ_EINTERNAL, "out of memory");
 	printf("%s%s", first ? "[\n" : ",\n", text);
 	cJSON_free(text);
-	return 0;
+	return rc;
 }
 
 /* Prints the commits of the source at hand; *printed counts. */
-static int list(struct cmd_source *s, bool json, unsigned long long *printed, struct fz_err *err)
+static int list(struct cmd_source *s, bool json, bool tables, unsigned long long *printed, struct fz_err *err)
 {
+	const char *tmp = getenv("TMPDIR");
 	struct replica_commits *commits = NULL;
+	struct replica_touched *touched = NULL;
+	struct tables t = {.asked = tables};
 	struct replica_commit c;
-	int rc = replica_commits_open(&commits, s->source, err);
+	struct fz_err why = {0};
+	unsigned long long untold = 0;
+	int rc = 0;
 
+	if (tables)
+		rc = replica_touched_open(&touched, tmp && *tmp == '/' ? tmp : "/var/tmp", err);
+	if (rc == 0)
+		rc = replica_commits_open(&commits, s->source, err);
 	while (rc >= 0 && (rc = replica_commits_next(commits, &c, err)) == 1) {
-		rc = print_commit(&c, json, *printed == 0, err);
+		if (tables) {
+			struct fz_err e = {0};
+
+			rc = replica_touched_next(touched, commits, &c, &t.names, &t.n, &e);
+			if (rc < 0) {
+				*err = e;
+				break;
+			}
+			t.known = rc == 1;
+			if (!t.known && e.code != -FZ_ENOCOMMIT && !untold++)
+				why = e;
+		}
+		rc = print_commit(&c, &t, json, *printed == 0, err);
 		(*printed)++;
 	}
 	replica_commits_close(commits);
+	replica_touched_close(touched);
 	if (json && *printed)
 		printf("\n]\n");
+	if (untold)
+		fz_warn("of %llu commits the tables cannot be told: %s", untold, why.text);
 	if (rc == 0 && *printed == 0)
 		rc = fz_fail(err, FZ_ENOCOMMIT, "%s holds no commit", s->label);
 	return rc;
@@ -71,26 +183,28 @@ static int list(struct cmd_source *s, bool json, unsigned long long *printed, st
 int cmd_log(int argc, char **argv)
 {
 	const char *config = NULL, *identity = NULL;
-	bool json = false;
+	bool json = false, tables = false;
 	const struct cmd_opt opts[] = {
-	        {"json", 'j', NULL, "print a JSON array, one commit a line", &json, NULL, NULL},
-	        {"identity",  'i', "KEY", "identity of an encrypted store (without it: what names tell)", NULL,
+	        {"json",   'j', NULL, "print a JSON array, one commit a line", &json, NULL, NULL},
+	        {"tables",    0, NULL, "also name the tables that each commit wrote (reads the whole history)", &tables,
+	         NULL, NULL},
+	        {"identity",   'i', "KEY", "identity of an encrypted store (without it: what names tell)", NULL,
 	         &identity, NULL},
-	        {"config", 'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &config, NULL},
-	        {0 },
+	        {"config",    'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &config, NULL},
+	        {0},
 	};
-	const struct cmd_spec spec = {
-	        "log",
-	        "[options] SOURCE",
-	        "Lists every commit that can be restored, oldest first: TXID, time, changed "
-	        "pages, bytes. SOURCE is a store URL\n"
-	        "with the database's path (dir:/backup/app.db), NAME/DATABASE with a target of "
-	        "the configuration, or DIR/DATABASE\n"
-	        "of a mount.",
-	        "fazt log /var/lib/app/app.db\nfazt log --json dir:/backup/app.db | jq '.[-1].txid'\n",
-	        1,
-	        1,
-	        opts};
+	const struct cmd_spec spec = {"log",
+	                              "[options] SOURCE",
+	                              "Lists every commit that can be restored, oldest first: TXID, time, changed "
+	                              "pages, bytes. SOURCE is a store URL\n"
+	                              "with the database's path (dir:/backup/app.db), NAME/DATABASE with a target of "
+	                              "the configuration, or DIR/DATABASE\n"
+	                              "of a mount.",
+	                              "fazt log /var/lib/app/app.db\nfazt log --tables dir:/backup/app.db -i "
+	                              "backup.key\nfazt log --json dir:/backup/app.db | jq '.[-1].txid'\n",
+	                              1,
+	                              1,
+	                              opts};
 	unsigned long long printed = 0;
 	struct fz_err err = {0};
 	struct cmd_source s;
@@ -103,7 +217,7 @@ int cmd_log(int argc, char **argv)
 		rc = cmd_source_open(&s, args[0], identity, config, &err);
 		if (rc == 0) {
 			do
-				rc = list(&s, json, &printed, &err);
+				rc = list(&s, json, tables, &printed, &err);
 			while (rc < 0 && !printed && cmd_source_next(&s, &err));
 			cmd_source_close(&s);
 		}

@@ -102,7 +102,7 @@ static int open_log(struct cmd_source *s, struct fz_err *err)
 
 static int open_url(struct cmd_source *s, const char *url, struct fz_err *err)
 {
-	struct fz_store_conf conf = {0};
+	struct fz_store_conf conf = {.interactive = true};
 	struct fz_store *store = NULL;
 	size_t end = strncmp(url, "s3:", 3) ? strlen(url) : strcspn(url, "?"), start;
 	int rc;

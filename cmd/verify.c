@@ -113,8 +113,8 @@ static int verify_source(const char *arg, const char *identity, const char *conf
 	if (rc == 0)
 		print_result(&r, s.label, full, json);
 	if (rc == 0 && strict && r.n_gaps)
-		rc = fz_fail(err, FZ_EGAP, "%s has %llu gaps in its history (--strict)", s.label,
-		             (unsigned long long)r.n_gaps);
+		rc = fz_fail(err, FZ_EGAP, "%s has %llu gap%s in its history (--strict)", s.label,
+		             (unsigned long long)r.n_gaps, r.n_gaps == 1 ? "" : "s");
 	cmd_source_close(&s);
 	return rc;
 }

@@ -42,7 +42,8 @@ int cmd_target_open(const struct cmd_target *t, const char *database, bool creat
 	                             .secret_key = t->secret_key,
 	                             .session_token = t->session_token,
 	                             .timeout_ms = t->timeout_ms,
-	                             .create = create};
+	                             .create = create,
+	                             .interactive = !create};
 	char *url = database ? cmd_url_join(t->url, database) : strdup(t->url);
 	int rc = url ? fz_store_open(out, url, &conf, err) : fz_fail_errno(err, ENOMEM, "opening %s", t->url);
 

@@ -64,7 +64,7 @@ struct fs_db {
 	struct fs_db *next;
 	unsigned refs;
 	bool active; /* the capture thread looks at it */
-	bool woken;  /* ... and was told to since it began its last look */
+	bool woken;  /* since the last look began */
 	unsigned idle;
 	atomic_bool hint_wal, hint_db;
 	atomic_uint wal_syncing; /* FSYNCs of the WAL under way */

@@ -236,11 +236,11 @@ static int64_t round_of_looks(struct fs_capture *c)
 				                               : FIRST_TICK_NS << db->idle;
 			else if (db->idle < IDLE_TICKS)
 				want = TICK_NS;
+			else if (db->woken) /* what woke it may have come after the look */
+				want = TICK_NS;
 			else if (again &&
 			         db->idle < IDLE_TICKS + 80) /* in doubt: ever more rarely, for a minute or so */
 				want = (int64_t)TICK_NS << (db->idle - IDLE_TICKS < 12 ? db->idle - IDLE_TICKS : 12);
-			else if (db->woken) /* after the look: it saw nothing of it */
-				want = TICK_NS;
 			else
 				db->active = false;
 			pthread_mutex_unlock(&c->mu);

@@ -191,10 +191,10 @@ int primary_claim_hold(struct fz_store *store, const char *database, struct prim
 			if (strcmp(top.writer_id, want->writer_id) != 0 && !take_over) {
 				char when[FZ_TIME_SIZE];
 
-				return fz_fail(
-				        err, FZ_EFENCED,
-				        "%s belongs to %s since %s (claim %u); to take it over set take_over = yes",
-				        database, top.writer, fz_format_time(when, top.time_ms), n);
+				return fz_fail(err, FZ_EFENCED,
+				               "%s belongs to %s since %s (claim %u); to take it over: fazt mount "
+				               "--take-over (or take_over = yes)",
+				               database, top.writer, fz_format_time(when, top.time_ms), n);
 			}
 		}
 		want->n = n + 1;

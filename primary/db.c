@@ -291,7 +291,8 @@ int primary_db_claim(struct primary_target *t, struct primary_db *db, struct ltx
 		rc = -FZ_EFENCED;
 	pthread_mutex_unlock(&t->mu);
 	if (rc < 0)
-		rc = fz_fail(err, FZ_EFENCED, "%s belongs to another writer", db->name);
+		rc = fz_fail(err, FZ_EFENCED, "%s belongs to another writer; to take it over: fazt mount --take-over",
+		             db->name);
 	else if (!known)
 		rc = claim_locked(t, db, log, asked, err);
 	if (rc < 0 && rc != -FZ_EFENCED)

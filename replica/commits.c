@@ -10,6 +10,47 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define AHEAD_BYTES (1024 * 1024)
+
+/* Small files of a pack are read one after the other: one request for many. Borrows what it reads from. */
+struct ahead {
+	struct fz_src src, *of;
+	uint64_t off;
+	struct fz_buf window;
+};
+
+static int ahead_read(struct fz_src *src, uint64_t off, void *data, size_t n, struct fz_err *err)
+{
+	struct ahead *a = (struct ahead *)src;
+	size_t want = AHEAD_BYTES;
+	int rc;
+
+	if (off < a->off || off + n > a->off + a->window.size) {
+		if (n > AHEAD_BYTES)
+			return fz_src_read(a->of, off, data, n, err);
+		if (want > a->of->size_bytes - off)
+			want = (size_t)(a->of->size_bytes - off);
+		fz_buf_reset(&a->window);
+		if (!fz_buf_room(&a->window, want))
+			return fz_fail_errno(err, ENOMEM, "reading history");
+		rc = fz_src_read(a->of, off, a->window.data, want, err);
+		if (rc < 0)
+			return rc;
+		a->off = off;
+		a->window.size = want;
+	}
+	memcpy(data, a->window.data + (off - a->off), n);
+	return 0;
+}
+
+static void ahead_begin(struct ahead *a, struct fz_src *of)
+{
+	fz_buf_reset(&a->window);
+	a->of = of;
+	a->off = 0;
+	a->src = (struct fz_src){.read_at = ahead_read, .size_bytes = of->size_bytes};
+}
+
 /* Two halves, oldest first: what only the store has, then the local log. Both walk in the finest detail that is kept. */
 struct replica_commits {
 	struct replica_source *source;
@@ -26,6 +67,13 @@ struct replica_commits {
 	struct replica_logs logs;
 	size_t log;
 	uint64_t log_cur;
+	/* what next() told of last */
+	enum { NOTHING, OBJECT, PACKED, LOGGED } at;
+	const struct replica_object *at_object;
+	struct ltx_pack_entry at_packed;
+	struct ltx_log *at_log; /* borrowed of logs */
+	struct ltx_log_entry at_entry;
+	struct ahead ahead; /* over src */
 };
 
 static void close_pack(struct replica_commits *c)
@@ -34,6 +82,8 @@ static void close_pack(struct replica_commits *c)
 	fz_src_close(c->src);
 	c->src = NULL;
 	c->object = NULL;
+	c->ahead.of = NULL;
+	fz_buf_reset(&c->ahead.window);
 }
 
 /* What the log itself lists is not listed from the store: TXIDs above the result; UINT64_MAX = the log has none of it. */
@@ -87,6 +137,9 @@ static int next_of_pack(struct replica_commits *c, struct replica_commit *out, s
 		if (e.max_txid != o->name.max_txid)
 			out->checksum = 0;
 		c->cur = e.max_txid;
+		c->at = PACKED;
+		c->at_object = o;
+		c->at_packed = e;
 		return 1;
 	}
 	return 0;
@@ -131,6 +184,8 @@ static int next_of_store(struct replica_commits *c, struct replica_commit *out, 
 		if (out->txid > c->object->usable_max)
 			out->txid = c->object->usable_max; /* its time is not known, its last is the best guess */
 		c->cur = out->txid;
+		c->at = OBJECT;
+		c->at_object = c->object;
 		c->object = NULL;
 		rc = 1;
 	found:
@@ -188,6 +243,9 @@ static int next_of_log(struct replica_commits *c, struct replica_commit *out, st
 		if (out->txid == info.tail_txid)
 			out->checksum = info.tail_checksum;
 		c->log_cur = e.e.max_txid;
+		c->at = LOGGED;
+		c->at_log = log;
+		c->at_entry = e;
 		return 1;
 	}
 	return 0;
@@ -221,9 +279,70 @@ int replica_commits_open(struct replica_commits **out, struct replica_source *s,
 
 int replica_commits_next(struct replica_commits *c, struct replica_commit *out, struct fz_err *err)
 {
-	int rc = next_of_store(c, out, err);
+	int rc;
 
+	c->at = NOTHING;
+	rc = next_of_store(c, out, err);
 	return rc ? rc : next_of_log(c, out, err);
+}
+
+/* One file of its own in the store: read through the window as well. */
+struct whole {
+	struct ahead ahead;
+	struct fz_src *object;
+};
+
+static void whole_close(struct fz_src *src)
+{
+	struct whole *w = (struct whole *)src;
+
+	fz_src_close(w->object);
+	fz_buf_fini(&w->ahead.window);
+	free(w);
+}
+
+static int open_whole(struct replica_commits *c, struct fz_src **out, struct fz_err *err)
+{
+	struct whole *w = calloc(1, sizeof(*w));
+	int rc;
+
+	if (!w)
+		return fz_fail_errno(err, ENOMEM, "reading history");
+	rc = replica_object_open(c->source, c->at_object, &c->meter, &w->object, err);
+	if (rc < 0) {
+		free(w);
+		return rc;
+	}
+	ahead_begin(&w->ahead, w->object);
+	w->ahead.src.close = whole_close;
+	*out = &w->ahead.src;
+	return 0;
+}
+
+int replica_commits_file(struct replica_commits *c, bool before, struct fz_src **out, struct fz_err *err)
+{
+	struct ltx_log_entry e = c->at_entry;
+	int rc = 0;
+
+	if (before && c->at == LOGGED && e.seg)
+		rc = ltx_log_find(c->at_log, e.e.min_txid - 1, &e, err);
+	if (before && (c->at != LOGGED || (rc == 0 && (e.seg || e.e.max_txid != c->at_entry.e.min_txid - 1))))
+		rc = fz_fail(err, FZ_ENOTFOUND, "no snapshot ends there");
+	if (rc < 0)
+		return rc;
+	switch (c->at) {
+	case LOGGED:
+		return ltx_log_src(c->at_log, &e, out, err);
+	case OBJECT:
+		return open_whole(c, out, err);
+	case PACKED:
+		if (c->ahead.of != c->src)
+			ahead_begin(&c->ahead, c->src);
+		return fz_src_slice(out, &c->ahead.src, c->at_packed.off_bytes, c->at_packed.size_bytes, err);
+	case NOTHING:
+		break;
+	}
+	return fz_fail(err, FZ_EINTERNAL, "no commit was told of");
 }
 
 void replica_commits_close(struct replica_commits *c)
@@ -231,6 +350,7 @@ void replica_commits_close(struct replica_commits *c)
 	if (!c)
 		return;
 	close_pack(c);
+	fz_buf_fini(&c->ahead.window);
 	replica_logs_close(&c->logs);
 	replica_catalog_fini(&c->catalog);
 	free(c);

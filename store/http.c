@@ -406,10 +406,11 @@ static void set_options(struct store_http *h, struct handle *c, struct curl_slis
 static int run(struct handle *c, CURLcode *code, struct fz_err *err)
 {
 	const struct store_http_req *r = c->req;
+	bool silent = r->silent;
 
 	for (;;) {
 		int running = 0, left;
-		uint64_t now, until, deadline_ns = r->deadline_ns;
+		uint64_t now, until, tell, deadline_ns = r->deadline_ns;
 		CURLMsg *msg;
 
 		if (r->cancelled && atomic_load(r->cancelled))
@@ -431,6 +432,13 @@ static int run(struct handle *c, CURLcode *code, struct fz_err *err)
 			return fz_fail(err, FZ_ETIMEOUT, "nothing moved for %lld ms", (long long)r->stall_ms);
 		if (until > deadline_ns)
 			until = deadline_ns;
+		tell = c->moved_ns + (uint64_t)r->silent_ms * 1000000;
+		if (silent && now >= tell) {
+			silent = false;
+			r->silent(r->silent_arg);
+		} else if (silent && until > tell) {
+			until = tell;
+		}
 		until = (until - now) / 1000000 + 1;
 		curl_multi_poll(c->multi, NULL, 0, until < 60000 ? (int)until : 60000, NULL);
 	}
@@ -438,6 +446,8 @@ static int run(struct handle *c, CURLcode *code, struct fz_err *err)
 
 static int judge(struct handle *c, CURLcode code, const char *detail, struct fz_err *err)
 {
+	long os_errno = 0;
+
 	if (c->local_rc < 0)
 		return c->local_rc;
 	switch (code) {
@@ -456,6 +466,12 @@ static int judge(struct handle *c, CURLcode code, const char *detail, struct fz_
 	case CURLE_OUT_OF_MEMORY:
 		c->ans->fatal = true;
 		return fz_fail(err, FZ_ENET, "%s", *detail ? detail : curl_easy_strerror(code));
+	case CURLE_COULDNT_RESOLVE_HOST:
+	case CURLE_COULDNT_CONNECT:
+		c->ans->unreachable = true;
+		curl_easy_getinfo(c->easy, CURLINFO_OS_ERRNO, &os_errno);
+		return fz_fail(err, FZ_ENET, "%s%s%s", *detail ? detail : curl_easy_strerror(code),
+		               os_errno ? ": " : "", os_errno ? strerror((int)os_errno) : "");
 	case CURLE_OPERATION_TIMEDOUT:
 		return fz_fail(err, FZ_ETIMEOUT, "no connection within %lld ms", (long long)c->req->connect_ms);
 	case CURLE_PARTIAL_FILE:

@@ -24,11 +24,14 @@ struct store_http_req {
 	size_t into_n;
 	struct fz_buf *out; /* takes the body of any other 2xx, up to out_max more bytes */
 	size_t out_max;
-	struct fz_buf *trouble; /* takes the body of everything else, cut at 64 KiB */
-	uint64_t deadline_ns;   /* fz_mono_ns() */
-	int64_t connect_ms;     /* at most this for DNS, TCP, TLS */
-	int64_t stall_ms;       /* at most this without a byte moving */
-	atomic_bool *cancelled; /* NULL = cannot be cancelled */
+	struct fz_buf *trouble;    /* takes the body of everything else, cut at 64 KiB */
+	uint64_t deadline_ns;      /* fz_mono_ns() */
+	int64_t connect_ms;        /* at most this for DNS, TCP, TLS */
+	int64_t stall_ms;          /* at most this without a byte moving */
+	atomic_bool *cancelled;    /* NULL = cannot be cancelled */
+	void (*silent)(void *arg); /* NULL = none; called once when nothing moved for silent_ms */
+	void *silent_arg;
+	int64_t silent_ms;
 };
 struct store_http_answer {
 	int status; /* 0 = none came */
@@ -39,7 +42,8 @@ struct store_http_answer {
 	size_t into_got;       /* bytes that arrived in into, after a failure too */
 	uint64_t sent, received;
 	bool resent; /* libcurl sent the body again by itself, on a new connection: the first may have been carried out */
-	bool fatal; /* no use in trying again (certificate, source of the body, body larger than out_max) */
+	bool unreachable; /* no such host, or the connection was refused */
+	bool fatal;       /* no use in trying again (certificate, source of the body, body larger than out_max) */
 };
 
 int store_http_open(struct store_http **out, const char *cacert, struct fz_err *err) FZ_MUST_CHECK;

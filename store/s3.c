@@ -182,6 +182,7 @@ int store_s3_open(struct fz_store **out, const char *url, const struct store_url
 	pthread_cond_init(&s->cond, &attr);
 	pthread_condattr_destroy(&attr);
 	s->timeout_ms = conf->timeout_ms > 0 ? conf->timeout_ms : 60000;
+	s->interactive = conf->interactive;
 	rc = store_base_init(&s->store, &ops, url, err);
 	if (rc == 0 && set_texts(s, parts, conf) < 0)
 		rc = fz_fail_errno(err, ENOMEM, "opening %s", url);

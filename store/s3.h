@@ -31,6 +31,7 @@ struct store_s3 {
 	char *bucket, *prefix; /* prefix: "" or "a/b/" */
 	bool https, path_style, aws;
 	int64_t timeout_ms;
+	bool interactive;
 	pthread_mutex_t mu;
 	pthread_cond_t cond; /* CLOCK_MONOTONIC; cancel */
 	/* under mu: */
@@ -39,6 +40,7 @@ struct store_s3 {
 	int64_t skew_ms;                   /* server's clock minus ours */
 	int64_t server_ms, server_mono_ns; /* last Date and when it came, 0 = none yet */
 	enum store_s3_conditional conditional;
+	bool answered, told; /* ever; that it does not answer now */
 	bool no_md5_etag, no_batch_delete, swept;
 	unsigned retrying;     /* calls whose last attempt failed and which will try again */
 	struct fz_err trouble; /* of the last of them */

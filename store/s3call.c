@@ -23,7 +23,15 @@
 
 #define EMPTY_SHA256 "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
-enum { BACKOFF_FIRST_MS = 100, BACKOFF_MAX_MS = 8000, FIXES_MAX = 8, FAREWELL_MS = 1500, SLOWEST_BYTES_PER_S = 65536 };
+enum {
+	BACKOFF_FIRST_MS = 100,
+	BACKOFF_MAX_MS = 8000,
+	FIXES_MAX = 8,
+	FAREWELL_MS = 1500,
+	TELL_MS = 3000,
+	NOBODY_MS = 15000,
+	SLOWEST_BYTES_PER_S = 65536
+};
 
 enum verdict { DONE, FIXED, RETRY, FATAL };
 
@@ -187,13 +195,20 @@ out:
 	return rc;
 }
 
-static void note_date(struct store_s3 *s, const char *date)
+static void note_answer(struct store_s3 *s, const struct store_http_answer *ans)
 {
-	time_t t = *date ? curl_getdate(date, NULL) : -1;
+	time_t t = *ans->date ? curl_getdate(ans->date, NULL) : -1;
 
-	if (t <= 0)
-		return;
 	pthread_mutex_lock(&s->mu);
+	if (ans->status) {
+		s->answered = true;
+		if (ans->status < 500)
+			s->told = false;
+	}
+	if (t <= 0) {
+		pthread_mutex_unlock(&s->mu);
+		return;
+	}
 	s->server_ms = (int64_t)t * 1000;
 	s->server_mono_ns = (int64_t)fz_mono_ns();
 	pthread_mutex_unlock(&s->mu);
@@ -401,6 +416,34 @@ static int check_range(struct store_s3 *s, const struct store_s3_call *c, struct
 	return 0;
 }
 
+struct wait {
+	struct store_s3 *s;
+	uint64_t deadline_ns;
+};
+
+/* Somebody waits: tell for what, once. The endpoint holds nothing secret. */
+static void tell_wait(const struct wait *w, const char *why)
+{
+	uint64_t now = fz_mono_ns(), left = w->deadline_ns > now ? w->deadline_ns - now : 0;
+	struct store_s3 *s = w->s;
+	char *host = NULL;
+
+	pthread_mutex_lock(&s->mu);
+	if (s->interactive && !s->told)
+		host = strdup(s->host);
+	s->told = true;
+	pthread_mutex_unlock(&s->mu);
+	if (host)
+		fz_warn("%s://%s does not answer (%s); trying on for up to %llu s", s->https ? "https" : "http", host,
+		        why, (unsigned long long)((left + 999999999) / 1000000000));
+	free(host);
+}
+
+static void on_silence(void *arg)
+{
+	tell_wait(arg, "nothing was heard so far");
+}
+
 static enum verdict attempt(struct store_s3 *s, struct store_s3_call *c, size_t out_base, struct fz_err *err)
 {
 	struct attempt a = {0};
@@ -422,9 +465,15 @@ static enum verdict attempt(struct store_s3 *s, struct store_s3_call *c, size_t 
 	                                   : 30000,
 	        .cancelled = c->farewell ? NULL : &s->store.cancelled,
 	};
+	struct wait wait = {s, c->deadline_ns};
 	enum verdict v = FATAL;
 	int rc;
 
+	if (s->interactive) {
+		req.silent = on_silence;
+		req.silent_arg = &wait;
+		req.silent_ms = TELL_MS;
+	}
 	memset(&c->error, 0, sizeof(c->error));
 	if (c->out && c->out->data) {
 		c->out->size = out_base;
@@ -441,7 +490,7 @@ static enum verdict attempt(struct store_s3 *s, struct store_s3_call *c, size_t 
 	rc = store_http_perform(s->http, &req, &c->ans, err);
 	atomic_fetch_add(&s->store.bytes_out, c->ans.sent);
 	atomic_fetch_add(&s->store.bytes_in, c->ans.received);
-	note_date(s, c->ans.date);
+	note_answer(s, &c->ans);
 	if (c->ans.resent)
 		c->ambiguous = true;
 	if (rc == 0 && c->ans.status >= 200 && c->ans.status < 300) {
@@ -505,6 +554,16 @@ static void in_trouble(struct store_s3 *s, bool *was, const struct fz_err *why)
 	*was = why;
 }
 
+static bool was_answered(struct store_s3 *s)
+{
+	bool answered;
+
+	pthread_mutex_lock(&s->mu);
+	answered = s->answered;
+	pthread_mutex_unlock(&s->mu);
+	return answered;
+}
+
 int store_s3_call(struct store_s3 *s, struct store_s3_call *c, struct fz_err *err)
 {
 	size_t out_base = c->out ? c->out->size : 0;
@@ -538,6 +597,9 @@ int store_s3_call(struct store_s3 *s, struct store_s3_call *c, struct fz_err *er
 			c->ambiguous = true;
 		if (v == RETRY)
 			ms = pause_ms(c, pauses++);
+		if (s->interactive && c->ans.unreachable && !was_answered(s) &&
+		    began + NOBODY_MS * 1000000ull < c->deadline_ns)
+			c->deadline_ns = began + NOBODY_MS * 1000000ull; /* more likely a wrong name than an outage */
 		if (fz_mono_ns() + (uint64_t)ms * 1000000 >= c->deadline_ns) {
 			fz_err_prefix(&why, "gave up after %u attempts in %llu s", c->attempts,
 			              (unsigned long long)((fz_mono_ns() - began) / 1000000000));
@@ -546,6 +608,8 @@ int store_s3_call(struct store_s3 *s, struct store_s3_call *c, struct fz_err *er
 		atomic_fetch_add(&s->store.retries, 1);
 		fz_debug("%s (attempt %u, again in %lld ms)", why.text, c->attempts, (long long)ms);
 		in_trouble(s, &trouble, &why);
+		if (fz_mono_ns() + (uint64_t)ms * 1000000 >= began + TELL_MS * 1000000ull)
+			tell_wait(&(struct wait){s, c->deadline_ns}, why.text);
 		rc = store_s3_sleep(s, ms, &why);
 		if (rc < 0)
 			break;

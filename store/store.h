@@ -14,6 +14,8 @@ struct fz_store_conf {
 	const char *access_key, *secret_key, *session_token;        /* from the config file; never logged */
 	int64_t timeout_ms; /* deadline of one operation with retries; 0 = 60 s */
 	bool create;        /* dir: make the directory */
+	bool interactive; /* somebody waits: a store that does not answer is told of after 3 s (fz_warn, once an outage),
+			     * and given up on after 15 s when it cannot be connected to and has never answered */
 };
 struct fz_store_object {
 	char *key; /* heap of the list */

@@ -8,7 +8,7 @@ import struct
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from faztlib import Mount, fazt_json, main, need  # noqa: E402
+from faztlib import Mount, fazt, fazt_json, main, need  # noqa: E402
 from witness import entries_of, once, restored  # noqa: E402
 
 PAGE = 4096
@@ -128,6 +128,8 @@ def run(base):
         with open(os.path.join(base, "out"), "rb") as f:
             need(f.read() == b"".join(c.pages), "the latest state differs")
         c.close()
+        r = fazt("log", "--tables", "--json", "-i", mount.key, mount.source("app.cipher"))
+        need('"tables"' not in r.stdout and "the tables cannot be told" in r.stderr, "tables of opaque pages: %s", r.stderr)
         live = fazt_json("verify", "--live", "--json", mount.dir)
         need(live["differences"] == 0, "verify --live: %s", live)
         mount.umount()

@@ -4,6 +4,7 @@
 there, directories that are not, read-only or full disks, an old -wal beside the output; wrong keys; objects with one byte
 changed or cut short (exit 4, and the object named); a mount's own log when the store is gone; and 200 MB on a terminal:
 progress with rate and time left, bounded memory."""
+import json
 import os
 import pty
 import re
@@ -15,7 +16,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from faztlib import (FAZT, Mount, fazt, fazt_json, file_hash, integrity, main, need)  # noqa: E402
+from faztlib import (FAZT, Mount, fazt, fazt_json, file_hash, integrity, main, need, wait_for)  # noqa: E402
 from oracle import Application, check_all, rfc3339, same  # noqa: E402
 
 
@@ -245,7 +246,51 @@ def steps(base, m, app, out):
     own_log(app, m, out)
 
 
+def gaps(base):
+    """Commits whose objects are gone, before a later snapshot: verify lists them and is content, --strict is not."""
+    conf = os.path.join(base, "gaps.conf")
+    with open(conf, "w") as f:
+        f.write("[target t]\nurl = dir:%s/gaps-store\nship_interval = 50ms\nsnapshot_interval = 1s\n" % base)
+
+    def objects(level):  # (first TXID, last TXID, path), ascending
+        found = [os.path.join(d, f) for d, _, fs in os.walk(os.path.join(base, "gaps-store", "app.db")) for f in fs
+                 if os.path.basename(d) == str(level) and not f.startswith(".")]
+        return sorted((int(os.path.basename(p).split("-")[0], 16), int(os.path.basename(p).split("-")[1], 16), p) for p in found)
+    with Mount(base, "--config", conf, name="gaps", store="gaps-store", targets=[]) as m:
+        m.start()
+        app = Application(os.path.join(m.dir, "app.db"))
+
+        def enough():
+            app.row()
+            m.sync()
+            return any(last > 8 for _, last, _ in objects(9)) and objects(0)[-1][1] > objects(9)[-1][1]
+        wait_for("a snapshot that is not the first", enough)
+        app.close()
+        m.umount(wait=True)
+    source = m.source("app.db")
+    whole = fazt_json("verify", "--strict", "--json", source, "-i", m.key)
+    need(whole["gaps"] == [] and whole["last_txid"] == objects(0)[-1][1], "verify of a whole store: %s", whole)
+    snapshot = [last for _, last, _ in objects(9) if last > 8][0]
+    packs = [o for o in objects(0) if 2 < o[0] and o[1] < snapshot]
+    first, last, path = packs[len(packs) // 2]
+    os.unlink(path)
+    before = min(l for _, l, _ in objects(9) if l > last)
+    r = fazt_json("verify", "--json", source, "-i", m.key)
+    need([(g["after"], g["before"]) for g in r["gaps"]] == [(first - 1, before)], "TXIDs %d to %d are gone: %s", first, last, r)
+    need(r["last_txid"] == whole["last_txid"], "the newest state is told as %s", r)
+    r = fazt("verify", source, "-i", m.key)
+    need("after txid %d and before txid %d " % (first - 1, before) in r.stdout, "the gap is not listed: %s", r.stdout)
+    for args in ([], ["-i", m.key], ["-i", m.key, "--full"]):
+        r = refused(4, "FZ-1206", "verify", "--strict", "--json", source, *args)
+        told = json.loads(r.stdout)  # the findings are printed all the same
+        need([(g["after"], g["before"]) for g in told["gaps"]] == [(first - 1, before)], "--strict --json %s: %s", args, told)
+    r = refused(4, "FZ-1206", "verify", "--strict", source, "-i", m.key)
+    need("has 1 gap in" in r.stderr, "--strict: %s", r.stderr)
+    refused(2, "FZ-1001", "verify", "--strict", "--live", m.dir)
+
+
 def scenario(base):
+    gaps(base)
     out = os.path.join(base, "out.db")
     with Mount(base) as m:
         m.start()

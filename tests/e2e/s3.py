@@ -4,13 +4,14 @@
 and comes back while fazt ships and while it restores; wrong credentials, a missing bucket and a dead server are told as
 what they are; an idle database makes no request (counted in the server's own access log)."""
 import os
+import socket
 import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
 from faztlib import FAZT, Mount, fazt, fazt_json, file_hash, main, need, wait_for  # noqa: E402
-from gateway import ENV, Gateway  # noqa: E402
+from gateway import ENV, Gateway, free_port  # noqa: E402
 from oracle import Application, check_all, rfc3339, same  # noqa: E402
 
 NOBODY = {"AWS_ACCESS_KEY_ID": "scenario", "AWS_SECRET_ACCESS_KEY": "wrong", "AWS_EC2_METADATA_DISABLED": "true"}
@@ -162,7 +163,45 @@ def wrong_from_the_start(base, gw):
             m.umount()
 
 
+def told_while_waiting(base):
+    """Whoever waits for a store that does not answer is told for what, once; one that refuses from the start is given up on
+    sooner than one that is merely silent."""
+    key, conf, out = os.path.join(base, "wait.key"), os.path.join(base, "wait.conf"), os.path.join(base, "wait.db")
+    fazt("keygen", "-o", key)
+    nobody = "127.0.0.1:%d" % free_port()
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(20)
+        mute = "127.0.0.1:%d" % silent.getsockname()[1]
+        with open(conf, "w") as f:
+            f.write("[target mute]\nurl = s3://bucket/p?endpoint=http://%s\ntimeout = 8s\n" % mute)
+        url = "s3://bucket/p/app.db?endpoint=http://" + nobody
+        cases = [(["log", url], nobody, "refused", "15 s", "FZ-1303"),
+                 (["verify", url, "-i", key], nobody, "refused", "15 s", "FZ-1303"),
+                 (["restore", url, "-i", key, "-o", out], nobody, "refused", "15 s", "FZ-1303"),
+                 (["log", "mute/app.db", "-c", conf], mute, "nothing was heard", "5 s", "FZ-1306")]
+        running = [subprocess.Popen([FAZT, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                    stdin=subprocess.DEVNULL, **with_env(ENV)) for args, *_ in cases]
+        try:
+            for p, (args, host, why, most, code) in zip(running, cases):
+                _, err = p.communicate(timeout=90)
+                told = [l for l in err.splitlines() if "does not answer" in l]
+                need(len(told) == 1 and "http://%s does not answer" % host in told[0] and why in told[0] and
+                     "trying on for up to" in told[0], "fazt %s is told as: %s", " ".join(args), err)
+                left = int(told[0].rsplit("up to ", 1)[1].split()[0])
+                need(left <= int(most.split()[0]), "fazt %s tries on for %d s", args[0], left)
+                need(p.returncode == 1 and code in err.split("does not answer", 1)[1], "fazt %s: exit %d: %s", args[0],
+                     p.returncode, err)
+                need("secret" not in err, "a secret is shown: %s", err)
+        finally:
+            for p in running:
+                p.kill()
+                p.wait()
+    need(not os.path.exists(out), "a failed restore left a file")
+
+
 def scenario(base):
+    told_while_waiting(base)
     with Gateway(base) as gw:
         end_to_end(base, gw)
         wrong_from_the_start(base, gw)

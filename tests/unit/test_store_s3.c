@@ -860,6 +860,7 @@ static void nobody_there_is_told_so(void **state)
 
 	assert_int_equal(put_text(s, "x", "x", &err), -FZ_ENET);
 	assert_non_null(strstr(err.text, "gave up after"));
+	assert_non_null(strstr(err.text, "Connection refused"));
 	fz_store_close(s);
 }
 
