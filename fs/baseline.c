@@ -114,21 +114,20 @@ static int compare(struct fs_db *db, struct fs_scratch *sc, bool full, struct fz
 		t.last_frame = last;
 	}
 	rc = fs_txn_append(db, sc, &t, err);
-	if (rc >= 0)
+	if (rc >= 0) {
 		fs_wal_set_position(db, frame);
+		db->rb.counter = h.counter;
+		fs_sums_head(db->sums)->seen_mtime_ns = h.mtime_ns;
+	}
 	return rc;
 }
 
 void fs_baseline_done(struct fs_db *db, bool first, bool appended)
 {
-	struct fs_db_head h;
-
 	db->state = FS_DB_LIVE;
 	fs_sums_head(db->sums)->unsure = 0;
 	fs_dirty_clear(db->dirty);
 	db->rb.loose = db->rb.whole = db->rb.listed = false;
-	if (fs_db_read_head(db, &h, NULL) == 0)
-		db->rb.counter = h.counter;
 	db->last_error[0] = 0;
 	if (!first)
 		db->resyncs++;

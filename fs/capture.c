@@ -119,7 +119,7 @@ static void stop_threads(struct fs_capture *c)
 	uint64_t one = 1;
 
 	atomic_store(&c->stop, true);
-	c->cancel = true;
+	__atomic_store_n(&c->cancel, true, __ATOMIC_RELAXED); /* the keeper reads it so */
 	if (c->event_fd >= 0 && write(c->event_fd, &one, sizeof(one)) < 0)
 		fz_warn("capture: eventfd: %s", fz_strerror(-errno));
 	fz_worker_stop(&c->capture);

@@ -64,6 +64,8 @@ static int append(struct fs_db *db, bool prepared, struct fz_err *err)
 		db->rb.whole = true; /* emptied; whatever comes next is compared in full */
 		return 0;
 	}
+	db->rb.counter = h.counter;
+	head->seen_mtime_ns = h.mtime_ns; /* before the pages are read: what is written later shows */
 	all = db->rb.whole || h.page_size != head->page_size || (db->passthrough && !db->rb.listed);
 	if (!all && fs_dirty_empty(db->dirty) && h.pages == head->commit)
 		return 0;
@@ -85,14 +87,15 @@ static int append(struct fs_db *db, bool prepared, struct fz_err *err)
 		rc = fs_txn_append(db, sc, &t, err);
 	}
 	fs_scratch_put(db->c, sc);
-	if (rc >= 0)
-		db->rb.counter = h.counter;
+	if (rc < 0)
+		fs_sums_head(db->sums)->seen_mtime_ns = 0;
 	return rc;
 }
 
 static void clean(struct fs_db *db)
 {
 	fs_dirty_clear(db->dirty);
+	fs_sums_head(db->sums)->unsure = 0;
 	db->rb.loose = db->rb.touched = db->rb.hot = db->rb.listed = false;
 	if (fs_sums_head(db->sums)->txid)
 		db->rb.whole = false;
@@ -129,7 +132,8 @@ bool fs_rollback_moved(struct fs_db *db)
 	struct fs_db_head h;
 
 	return db->rb.whole || fs_db_read_head(db, &h, NULL) < 0 || h.counter != db->rb.counter ||
-	       (db->sums && h.page_size != fs_sums_head(db->sums)->page_size);
+	       (db->sums && (h.page_size != fs_sums_head(db->sums)->page_size ||
+	                     h.mtime_ns != fs_sums_head(db->sums)->seen_mtime_ns));
 }
 
 int fs_rollback_stage(struct fs_db *db, struct fz_err *err)

@@ -8,7 +8,8 @@
 
 /* Passed through: while the journal still has its header, the pages it tells are marked. */
 int fs_rollback_list(struct fs_db *db, struct fz_err *err) FZ_MUST_CHECK;
-/* Passed through, something was written: does the header say that a transaction was committed since the last capture? */
+/* Passed through, something was written: does the header say that a transaction was committed since the last capture, or
+ * its mtime that somebody wrote who keeps no change counter (cp)? */
 bool fs_rollback_moved(struct fs_db *db);
 /* FSYNC of the database under a hot journal: append as prepared (the application waits for its own fsync meanwhile). */
 int fs_rollback_stage(struct fs_db *db, struct fz_err *err) FZ_MUST_CHECK;

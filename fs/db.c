@@ -108,6 +108,7 @@ int fs_db_read_head(struct fs_db *db, struct fs_db_head *h, struct fz_err *err)
 	if (n < 0 || fstat(db->fd, &st) < 0)
 		return fz_fail_errno(err, n < 0 ? (int)-n : errno, "cannot read %s", db->name);
 	h->file_bytes = (uint64_t)st.st_size;
+	h->mtime_ns = st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec;
 	if (n == sizeof(b) && !memcmp(b, "SQLite format 3", 16)) {
 		h->page_size = (uint32_t)(b[16] << 8 | b[17]);
 		if (h->page_size == 1)
@@ -201,7 +202,7 @@ void fs_db_lose(struct fs_db *db, const char *why)
 	if (db->state != FS_DB_ENDED)
 		db->state = FS_DB_LOST;
 	snprintf(db->lost_why, sizeof(db->lost_why), "%s", why);
-	if (db->sums)
+	if (db->sums && !fs_sums_head(db->sums)->unsure)
 		fs_sums_head(db->sums)->unsure = 1;
 }
 

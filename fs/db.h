@@ -49,7 +49,7 @@ struct fs_rollback {
 	bool whole;             /* which pages changed is not known: compare all */
 	bool full;
 	bool listed;           /* passed through: its journal has told which pages changed */
-	uint32_t counter;      /* change counter of the last captured state */
+	uint32_t counter;      /* change counter of the last captured state; its mtime: fs_sums_head.seen_mtime_ns */
 	bool touched;          /* written to since it was staged */
 	struct fs_pages pages; /* staged: their sums */
 	uint32_t page_size, commit;
@@ -86,6 +86,9 @@ struct fs_db {
 	uint64_t retry_ns;      /* LOST: not before */
 	uint64_t grown_bytes;   /* appended to the log since the keeper was told */
 	int64_t tail_ms;        /* time of the log's tail */
+	bool resumed;           /* a former worker died: what it had not captured yet is still to be judged */
+	bool foreign;           /* WAL: the file was emptied by something that is not SQLite */
+	int64_t foreign_ns;     /* mtime up to which that has been compared */
 	bool scrub_wanted;      /* taken for LIVE on evidence: look at every page */
 	uint64_t merged, resyncs, scrub_found, scrub_next, scrub_done_txid;
 	char lost_why[160], last_error[400];
@@ -98,6 +101,7 @@ struct fs_db_head {
 	uint32_t pages;     /* by the header when it is valid for this change counter, else by size */
 	bool wal;           /* file format says WAL */
 	uint32_t counter;   /* SQLite's change counter */
+	int64_t mtime_ns;
 	uint64_t file_bytes;
 };
 

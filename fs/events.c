@@ -6,6 +6,7 @@
 #include "fs/capture_journal.h"
 #include "fs/capture_priv.h"
 #include "fs/capture_wal.h"
+#include "fs/recover.h"
 #include "ltx/journal.h"
 
 #include <errno.h>
@@ -72,6 +73,28 @@ static void failed(struct fs_db *db, const struct fz_err *err)
 		fs_db_lose(db, "a transaction could not be kept");
 }
 
+/* By cp for example. The marks outlive this worker, and tell of the holes that nobody will write. */
+static void written_anew(struct fs_db *db)
+{
+	struct fs_sums_head *head = db->sums ? fs_sums_head(db->sums) : NULL;
+	struct fz_err err = {0};
+
+	db->rb.whole = true;
+	if (fs_rollback_note_write(db, 0, head ? (uint64_t)head->commit * head->page_size : 0, &err) < 0)
+		failed(db, &err);
+}
+
+/* The same under a WAL: SQLite never does that. Its end is not told either (poll.c looks); a worker that takes over
+ * compares. */
+static void written_anew_in_wal(struct fs_db *db)
+{
+	db->foreign = true;
+	db->foreign_ns = 0;
+	if (db->sums)
+		fs_sums_head(db->sums)->unsure = 2;
+	fs_poll_kick(db);
+}
+
 static void before_database(struct fs_db *db, struct fs_event *ev)
 {
 	struct fz_err err = {0};
@@ -83,15 +106,17 @@ static void before_database(struct fs_db *db, struct fs_event *ev)
 		rc = fs_rollback_note_write(db, ev->off_bytes, ev->len_bytes, &err);
 		if (rc < 0)
 			db->rb.whole = true;
-		if (db->rb.loose)
+		if (db->rb.loose || db->foreign)
 			fs_poll_later(db);
 		rc = 0;
 		break;
 	case FS_EV_TRUNCATE:
 		if (fs_db_in_wal(db))
 			barrier(db);
+		if (ev->size_bytes == 0 && fs_db_in_wal(db))
+			written_anew_in_wal(db);
 		else if (ev->size_bytes == 0)
-			db->rb.whole = db->rb.loose = true; /* written anew, by cp for example */
+			written_anew(db);
 		break;
 	case FS_EV_FSYNC:
 		if (fs_db_in_wal(db) || db->state != FS_DB_LIVE || db->rb.fd < 0 || journal_zeroed(db))
@@ -111,6 +136,16 @@ static void before_database(struct fs_db *db, struct fs_event *ev)
 		break;
 	}
 	if (rc < 0)
+		failed(db, &err);
+}
+
+/* A WAL begins, and the file was written in a way that no event ended: that is what the WAL goes on from. */
+static void before_first_frame(struct fs_db *db)
+{
+	struct fz_err err = {0};
+
+	if (db->state == FS_DB_LIVE && !fs_db_in_wal(db) && !fs_db_journal_hot(db) &&
+	    (db->rb.loose || (db->passthrough && fs_rollback_moved(db))) && fs_rollback_capture(db, &err) < 0)
 		failed(db, &err);
 }
 
@@ -137,6 +172,7 @@ static void before_wal(struct fs_db *db, const struct fs_event *ev)
 		barrier(db);
 		break;
 	case FS_EV_CREATE:
+		before_first_frame(db);
 		catch_up(db);
 		break;
 	default:
@@ -175,6 +211,7 @@ static void dispatch_before(struct fs_db *db, enum fs_role role, struct fs_event
 		return;
 	}
 	pthread_mutex_lock(&db->mu);
+	fs_recover_settle(db);
 	if (db->state != FS_DB_ENDED) {
 		if (role == FS_ROLE_DB)
 			before_database(db, ev);
@@ -209,6 +246,12 @@ static void after_wal(struct fs_db *db, const struct fs_event *ev, int rc)
 	case FS_EV_RENAME:
 		if (rc == 0)
 			fs_db_close_wal(db);
+		if (rc == 0 && db->foreign) {
+			db->foreign = false;
+			db->rb.whole = true;
+			fs_rollback_note_loose(db);
+			fs_poll_later(db);
+		}
 		break;
 	case FS_EV_TRUNCATE:
 		if (rc == 0 && ev->size_bytes < LTX_WAL_HEADER_SIZE)

@@ -6,6 +6,7 @@
 #include "fs/capture_journal.h"
 #include "fs/capture_priv.h"
 #include "fs/capture_wal.h"
+#include "fs/recover.h"
 #include "ltx/journal.h"
 
 #include <errno.h>
@@ -242,9 +243,13 @@ static void close_database(struct fs_db *db)
 
 	if (--db->open_db)
 		return;
+	fs_recover_settle(db);
 	if (fs_db_in_wal(db)) {
-		if (fs_wal_pass(db, FS_WAL_LOOK, &err) < 0)
+		if (db->foreign)
+			fs_db_lose(db, "its file was written by something that is not SQLite");
+		if (fs_wal_pass(db, FS_WAL_LOOK, &err) < 0 || (db->foreign && fs_baseline_now(db, &err) < 0))
 			rc = -1;
+		db->foreign = false;
 	} else if (!fs_db_journal_hot(db) &&
 	           (db->rb.loose || db->state != FS_DB_LIVE || (db->passthrough && fs_rollback_moved(db)))) {
 		rc = fs_rollback_capture(db, &err); /* no handle: nobody is inside a transaction */

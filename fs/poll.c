@@ -6,9 +6,11 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "fs/agent.h"
+#include "fs/baseline.h"
 #include "fs/capture_journal.h"
 #include "fs/capture_priv.h"
 #include "fs/capture_wal.h"
+#include "fs/recover.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -157,6 +159,36 @@ static bool capture_loose(struct fs_db *db)
 	return wait;
 }
 
+/* The file was emptied under a WAL (a restore that holds all of SQLite's locks, a careless cp): once it is quiet, all pages
+ * are compared, until a compare finds nothing new. Requires db->mu. Returns true while it is not over. */
+static bool look_at_foreign(struct fs_db *db, struct fz_err *err)
+{
+	struct fs_db_head h;
+	int n;
+
+	if (!db->foreign || !db->sums || !fs_db_in_wal(db) || fs_db_read_head(db, &h, err) < 0)
+		return false;
+	if ((db->state != FS_DB_LIVE && db->foreign_ns) ||
+	    fz_now_ms() - h.mtime_ns / 1000000 < (int64_t)(QUIET_NS / 1000000))
+		return true;
+	if (h.mtime_ns == db->foreign_ns)
+		return false;
+	db->foreign_ns = h.mtime_ns;
+	fs_db_lose(db, "its file was written by something that is not SQLite");
+	n = fs_baseline_now(db, err); /* not the WAL's way: that may have been emptied as well */
+	if (n < 0 && n != -EAGAIN && n != -FZ_ENOTFOUND)
+		fs_db_note_error(db, err);
+	if (n < 0 || db->state != FS_DB_LIVE)
+		fz_worker_kick(&db->c->keeper);
+	if (n < 0)
+		db->foreign_ns = 0;
+	if (n == 0 && db->state == FS_DB_LIVE)
+		db->foreign = false;
+	if (db->foreign)
+		fs_sums_head(db->sums)->unsure = 2;
+	return db->foreign;
+}
+
 /* Returns true when another look makes sense. */
 static bool look(struct fs_db *db, int64_t *commits)
 {
@@ -165,6 +197,7 @@ static bool look(struct fs_db *db, int64_t *commits)
 	int64_t n;
 
 	pthread_mutex_lock(&db->mu);
+	fs_recover_settle(db);
 	if (atomic_exchange(&db->hint_db, false) && !fs_db_in_wal(db) && db->passthrough && fs_rollback_moved(db))
 		fs_rollback_note_loose(db);
 	atomic_store(&db->hint_wal, false);
@@ -174,6 +207,7 @@ static bool look(struct fs_db *db, int64_t *commits)
 	else
 		*commits = n;
 	again = n != 0 || fs_wal_in_doubt(db);
+	again = look_at_foreign(db, &err) || again;
 	pthread_mutex_unlock(&db->mu);
 	return capture_loose(db) || again;
 }
@@ -218,9 +252,20 @@ static int64_t round_of_looks(struct fs_capture *c)
 	return sleep_ns;
 }
 
+static void look_at_all(struct fs_capture *c)
+{
+	struct fs_db *db;
+
+	for (size_t i = 0; (db = fs_registry_at(c, i)); i++) {
+		fs_poll_kick(db);
+		fs_registry_put(db);
+	}
+}
+
 void fs_poll_run(void *arg)
 {
 	struct fs_capture *c = arg;
+	bool resumed = c->conf.resume;
 
 	prctl(PR_SET_TIMERSLACK, 20000UL);
 	while (!atomic_load(&c->stop)) {
@@ -239,6 +284,9 @@ void fs_poll_run(void *arg)
 			}
 			atomic_store(&c->settled, true);
 		}
+		if (resumed)
+			look_at_all(c);
+		resumed = false;
 		read_hints(c);
 		ns = round_of_looks(c);
 		t = (struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};

@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "fs/capture_journal.h"
 #include "fs/capture_priv.h"
 #include "fs/capture_wal.h"
 #include "fs/rollforward.h"
@@ -328,8 +329,34 @@ int fs_recover_resume(struct fs_db *db, struct fz_err *err)
 	if (fs_sums_head(db->sums)->unsure || !fs_sums_head(db->sums)->txid)
 		fs_db_lose(db, "a compare did not finish");
 	db->rb.loose = !fs_dirty_empty(db->dirty);
+	db->resumed = true;
+	db->foreign = fs_sums_head(db->sums)->unsure == 2;
 	db->rb.journal_syncs = 2; /* what the former worker saw of them is not known */
 	return 0;
+}
+
+void fs_recover_settle(struct fs_db *db)
+{
+	struct fz_err err = {0};
+	struct fs_db_head h;
+
+	if (!db->resumed || !atomic_load(&db->c->settled))
+		return;
+	db->resumed = false;
+	if (db->state != FS_DB_LIVE || fs_db_read_head(db, &h, &err) < 0)
+		return;
+	if (h.wal && !fs_db_in_wal(db) && fs_wal_find(db, &err) < 0)
+		fs_db_note_error(db, &err);
+	if (fs_db_in_wal(db) && db->rb.loose)
+		fs_db_lose(db, "it was written to while a worker died");
+	/* Somebody has written since the last capture: perhaps the file was closed, and the former worker died before it
+	 * had compared. Written through and open: all writes were marked. */
+	if (!fs_db_in_wal(db) && h.mtime_ns != fs_sums_head(db->sums)->seen_mtime_ns) {
+		if (!db->open_db || db->passthrough)
+			db->rb.whole = true;
+		fs_rollback_note_loose(db);
+	}
+	fs_poll_later(db);
 }
 
 int fs_recover_mark_clean(struct fs_db *db, struct fz_err *err)

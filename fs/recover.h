@@ -10,6 +10,9 @@
 int fs_recover_start(struct fs_db *db, struct fz_err *err) FZ_MUST_CHECK;
 /* After a worker's death under applications that live on: nothing is played back, the table catches up with the log. */
 int fs_recover_resume(struct fs_db *db, struct fz_err *err) FZ_MUST_CHECK;
+/* Its second half, once all files are open again (c->settled; before that it does nothing): finds out by the file's mtime
+ * whether something was written that no event will end any more. Requires db->mu; repeating it is harmless. */
+void fs_recover_settle(struct fs_db *db);
 /* The clean marker at an orderly end. */
 int fs_recover_mark_clean(struct fs_db *db, struct fz_err *err) FZ_MUST_CHECK;
 

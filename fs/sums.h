@@ -28,7 +28,9 @@ struct fs_sums_head {
 	uint32_t pos_salt[2], pos_frame; /* captured up to this frame of that WAL */
 	uint8_t last_frame[24];          /* its header */
 	uint64_t rolling_txid; /* not 0: a roll-forward from the state at (this - 1) to the log's tail is under way */
-	uint32_t unsure;       /* 1: a compare of all pages has not finished */
+	uint32_t unsure; /* 1: a compare of all pages has not finished; 2: and something else than SQLite writes */
+	uint32_t unused;
+	int64_t seen_mtime_ns; /* of the file, outside WAL mode, when the pages that were captured last were read */
 };
 struct fs_sums;
 

@@ -43,6 +43,7 @@ struct fs_sweep {
 	uint32_t page_size, commit; /* of the pass over the file */
 	uint32_t salt[2], frame;    /* followed up to here in the WAL */
 	uint64_t fuzzy_bytes, fuzzy_post;
+	int64_t mtime_ns; /* of the file when the pass began */
 };
 
 void fs_sweep_abort(struct fs_db *db)
@@ -138,6 +139,7 @@ static int begin(struct fs_db *db, struct fz_err *err)
 	s->first = !fs_sums_head(db->sums)->txid;
 	s->page_size = frame ? db->wal.h.page_size : h.page_size;
 	s->commit = frame ? commit : h.pages;
+	s->mtime_ns = h.mtime_ns;
 	fs_pages_init(&s->differ, db->c->conf.statefd);
 	s->fd = fcntl(db->fd, F_DUPFD_CLOEXEC, 3);
 	if (rc == 0 && s->fd < 0)
@@ -153,7 +155,8 @@ static int begin(struct fs_db *db, struct fz_err *err)
 		fs_sweep_abort(db);
 		return rc;
 	}
-	fs_sums_head(db->sums)->unsure = 1;
+	if (!fs_sums_head(db->sums)->unsure)
+		fs_sums_head(db->sums)->unsure = 1;
 	fz_info("%s: %s (%u pages) in the background", db->name, s->first ? "first snapshot" : "compare", s->commit);
 	return 0;
 }
@@ -241,8 +244,12 @@ static int collect(struct fs_db *db, struct fs_scratch *sc, uint32_t *frame, uin
 		rc = fs_wal_view(db, &sc->index, frame, commit, err);
 	if (rc < 0)
 		return rc;
+	db->rb.counter = h.counter;
+	fs_sums_head(db->sums)->seen_mtime_ns = h.mtime_ns;
 	if (!*frame)
 		*commit = h.pages;
+	if (!fs_db_in_wal(db) && db->passthrough && h.mtime_ns != s->mtime_ns)
+		return fz_fail(err, -ESTALE, "%s: it was written to while it was read", db->name);
 	if ((*frame ? db->wal.h.page_size : h.page_size) != s->page_size)
 		return fz_fail(err, -ESTALE, "%s: its page size changed", db->name);
 	per = FS_DIRTY_BLOCK / s->page_size;
