@@ -33,13 +33,6 @@
 /* Of frames that wait: beyond, consecutive commits merge. SQLite checkpoints each 1000 pages of at most 64 KiB by itself: with
  * its default no commit ever merges. */
 #define BEHIND_BYTES (64u << 20)
-#define SETTLE_NS    2000000u /* a commit frame that nothing follows counts after this long */
-#define HEADER_TRIES 200      /* at a barrier, 50 us apart: the header is being written */
-
-static size_t frame_bytes(const struct fs_db *db)
-{
-	return LTX_WAL_FRAME_SIZE + (size_t)db->wal.h.page_size;
-}
 
 int fs_wal_open(struct fs_db *db, int fd, struct fz_err *err)
 {
@@ -142,141 +135,6 @@ static int load_header(struct fs_db *db, struct fz_err *err)
 	return 1;
 }
 
-/* The wal-index header: 1, or 0 while there is no valid one. */
-static int read_index(struct fs_db *db, bool barrier, struct ltx_walindex *x, struct fz_err *err)
-{
-	uint8_t b[LTX_WALINDEX_SIZE], one[LTX_WALINDEX_SIZE];
-	static const uint8_t none[32];
-	int rc;
-
-	for (int i = 0; i < (barrier ? HEADER_TRIES : 3); i++) {
-		if (db->c->conf.passthrough || !db->c->conf.agent || db->shm_closed) {
-			if (fz_pread(db->shm_fd, b, sizeof(b), 0) != sizeof(b))
-				return 0; /* truncated: recovery follows */
-		} else {
-			rc = fs_agent_shm(db->c->conf.agent, db->name, b, err);
-			if (rc < 0 && (rc == -FZ_ENOTFOUND || !barrier))
-				return 0;
-			if (rc < 0)
-				return rc;
-		}
-		if (ltx_walindex_get(x, b))
-			return 1;
-		if (!b[12] && (!b[48 + 12] || !memcmp(b, none, sizeof(none))))
-			return 0; /* not initialised, or voided by who holds all locks (sqlite3demo_superlock) */
-		if (barrier)
-			nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
-	}
-	if (!barrier)
-		return 0;
-	/* Its writer sleeps between the two copies. Copy 0 alone is the last commit or the next one; while it is half
-	 * written, copy 1 is the next one, whole. */
-	memcpy(one, b, sizeof(one));
-	memcpy(one + 48, b, 48);
-	if (ltx_walindex_get(x, one))
-		return 1;
-	memcpy(one, b + 48, 48);
-	memcpy(one + 48, b + 48, 48);
-	return ltx_walindex_get(x, one);
-}
-
-/* SQLite writes frames with neither salts nor checksums when a transaction that has spilled goes on, and forgets to fill
- * them in after a ROLLBACK TO (wal.c, walRewriteChecksums). Its recovery ends there, its readers do not. */
-static bool is_blank(const uint8_t *frame)
-{
-	static const uint8_t none[16];
-
-	return !memcmp(frame + 8, none, sizeof(none)) && memcmp(frame, none, 4) != 0;
-}
-
-/* Without -shm: the last frame that counts by checksums. Blank frames count when an application has the database open and
- * what follows them goes on from their (zero) checksum. */
-static int scan_frames(struct fs_db *db, bool barrier, uint32_t *mx, struct fz_err *err)
-{
-	struct fs_scratch *sc;
-	uint32_t at = db->wal.frame, sum[2] = {db->wal.sum[0], db->wal.sum[1]}, commit = 0, before = 0;
-	uint64_t start = fz_mono_ns();
-	uint32_t per = (uint32_t)(FS_FRAME_BUFFER / frame_bytes(db)), sure[3] = {0};
-	bool more = true, blank = false;
-
-	*mx = db->wal.frame;
-	if (!barrier && start < db->wal.next_scan_ns)
-		return 0;
-	sc = fs_scratch_get(db->c, err);
-	if (!sc)
-		return -ENOMEM;
-	per = per ? per : 1;
-	while (more) {
-		ssize_t n = fz_pread(db->wal.fd, sc->buf, per * frame_bytes(db),
-		                     (off_t)ltx_wal_frame_off(db->wal.h.page_size, at + 1));
-		uint32_t got = n > 0 ? (uint32_t)((size_t)n / frame_bytes(db)) : 0;
-
-		more = got == per;
-		for (uint32_t i = 0; i < got; i++) {
-			const uint8_t *f = sc->buf + i * frame_bytes(db);
-			struct ltx_wal_frame fh;
-
-			if (ltx_wal_frame_ok(&db->wal.h, f, sum)) {
-				blank = false;
-			} else if (is_blank(f) && db->open_db) {
-				if (!blank)
-					memcpy(sure, (uint32_t[]){at, commit, before}, sizeof(sure));
-				blank = true;
-				sum[0] = sum[1] = 0;
-			} else {
-				more = false;
-				break;
-			}
-			at++;
-			ltx_wal_frame_get(&fh, f);
-			if (fh.commit) {
-				before = commit;
-				commit = at;
-			}
-		}
-	}
-	fs_scratch_put(db->c, sc);
-	if (blank) {
-		at = sure[0];
-		commit = sure[1];
-		before = sure[2];
-	}
-	db->wal.next_scan_ns = fz_mono_ns() + 4 * (fz_mono_ns() - start);
-	if (!commit)
-		return 0;
-	if (barrier || at > commit) {
-		*mx = commit; /* something follows it */
-	} else if (db->wal.doubt == commit && !atomic_load(&db->wal_syncing) && start - db->wal.doubt_ns >= SETTLE_NS) {
-		*mx = commit;
-	} else {
-		if (db->wal.doubt != commit) {
-			db->wal.doubt = commit;
-			db->wal.doubt_ns = start;
-		}
-		if (before)
-			*mx = before;
-	}
-	return 0;
-}
-
-int fs_wal_visible(struct fs_db *db, bool barrier, uint32_t *mx, struct fz_err *err)
-{
-	struct ltx_walindex x;
-	int rc;
-
-	*mx = db->wal.frame;
-	if (!db->open_shm)
-		return db->wal.had_shm ? 0 : scan_frames(db, barrier, mx, err);
-	db->wal.had_shm = true;
-	rc = read_index(db, barrier, &x, err);
-	if (rc <= 0)
-		return rc < 0 ? rc : -EAGAIN;
-	if (x.salt[0] != db->wal.h.salt[0] || x.salt[1] != db->wal.h.salt[1] || x.page_size != db->wal.h.page_size)
-		return 0; /* the next generation: its WAL header is not written yet, so it holds no commit */
-	db->wal.seen = *mx = x.mx_frame;
-	return 0;
-}
-
 /* Invariant (4). */
 static void check_kept(struct fs_db *db, uint32_t mx)
 {
@@ -352,7 +210,7 @@ static int64_t append_large(struct fs_db *db, struct fs_scratch *sc, uint32_t mx
 		commits++;
 		to = frame;
 		memcpy(last, h, sizeof(last));
-		if (commits == 1 && (mx - frame) * (uint64_t)frame_bytes(db) <= BEHIND_BYTES)
+		if (commits == 1 && (mx - frame) * (uint64_t)fs_wal_frame_bytes(db) <= BEHIND_BYTES)
 			break;
 	}
 	if (!commits) {
@@ -372,17 +230,18 @@ static int64_t append_small(struct fs_db *db, struct fs_scratch *sc, uint32_t mx
 	int64_t commits = 0;
 	ssize_t n;
 
-	if (want > FS_FRAME_BUFFER / frame_bytes(db))
-		want = (uint32_t)(FS_FRAME_BUFFER / frame_bytes(db));
+	if (want > FS_FRAME_BUFFER / fs_wal_frame_bytes(db))
+		want = (uint32_t)(FS_FRAME_BUFFER / fs_wal_frame_bytes(db));
 	want = want ? want : 1;
-	n = fz_pread(db->wal.fd, sc->buf, want * frame_bytes(db), (off_t)ltx_wal_frame_off(db->wal.h.page_size, first));
+	n = fz_pread(db->wal.fd, sc->buf, want * fs_wal_frame_bytes(db),
+	             (off_t)ltx_wal_frame_off(db->wal.h.page_size, first));
 	if (n < 0)
 		return fz_fail_errno(err, (int)-n, "%s-wal: cannot read frame %u", db->name, first);
 	sc->buf_frame = first;
-	sc->buf_n = (uint32_t)((size_t)n / frame_bytes(db));
+	sc->buf_n = (uint32_t)((size_t)n / fs_wal_frame_bytes(db));
 	fs_pages_reset(&sc->pages);
 	for (uint32_t i = 0; i < sc->buf_n; i++) {
-		const uint8_t *at = sc->buf + i * frame_bytes(db);
+		const uint8_t *at = sc->buf + i * fs_wal_frame_bytes(db);
 		struct ltx_wal_frame f;
 		int rc = add_frame(db, sc, first + i, at, &f, err);
 
@@ -405,7 +264,7 @@ static int64_t append_upto(struct fs_db *db, uint32_t mx, struct fz_err *err)
 		return -ENOMEM;
 	sc->time_ms = fs_txn_wal_time(db);
 	while (db->wal.frame < mx && n >= 0) {
-		bool behind = (mx - db->wal.frame) * (uint64_t)frame_bytes(db) > BEHIND_BYTES;
+		bool behind = (mx - db->wal.frame) * (uint64_t)fs_wal_frame_bytes(db) > BEHIND_BYTES;
 
 		n = behind ? 0 : append_small(db, sc, mx, err);
 		if (n == 0)
@@ -488,7 +347,7 @@ int fs_wal_view(struct fs_db *db, struct fs_pages *index, uint32_t *frame, uint3
 		db->wal.frame = 0;
 		db->wal.sum[0] = db->wal.h.sum[0];
 		db->wal.sum[1] = db->wal.h.sum[1];
-		rc = scan_frames(db, true, frame, err);
+		rc = fs_wal_visible(db, true, frame, err);
 	} else if (!db->open_shm) {
 		*frame = db->wal.seen;
 	} else {
@@ -502,6 +361,37 @@ int fs_wal_view(struct fs_db *db, struct fs_pages *index, uint32_t *frame, uint3
 	ltx_wal_frame_get(&f, h);
 	*commit = f.commit;
 	return fs_wal_index(db, index, *frame, err);
+}
+
+void fs_wal_checkpointed(struct fs_db *db)
+{
+	struct fz_err err = {0};
+	struct fs_sums_head *head;
+	struct fs_scratch *sc;
+	struct fs_db_head h;
+	bool same;
+
+	if (db->state != FS_DB_LIVE || !db->sums || !fs_db_in_wal(db) || !db->wal.known || db->foreign ||
+	    fs_db_read_head(db, &h, &err) < 0)
+		return;
+	head = fs_sums_head(db->sums);
+	sc = fs_scratch_get(db->c, &err);
+	if (!sc)
+		return;
+	same = h.page_size == head->page_size && h.pages == head->commit &&
+	       fs_wal_index(db, &sc->index, db->wal.frame, &err) == 0;
+	for (size_t i = 0; same && i < sc->index.n; i++) {
+		uint32_t pgno = sc->index.e[i].pgno;
+
+		same = pgno > head->commit || pgno == ltx_lock_page(h.page_size) ||
+		       (fs_db_read_page(db, h.page_size, pgno, 0, sc->page, &err) == 0 &&
+		        ltx_page_checksum(pgno, sc->page, h.page_size) == fs_sums_get(db->sums, pgno));
+	}
+	fs_scratch_put(db->c, sc);
+	if (!same)
+		return; /* the last close compares it all */
+	db->rb.counter = h.counter;
+	head->seen_mtime_ns = h.mtime_ns;
 }
 
 void fs_wal_set_position(struct fs_db *db, uint32_t frame)

@@ -23,6 +23,9 @@ int fs_wal_index(struct fs_db *db, struct fs_pages *index, uint32_t upto, struct
  * frame of each page up to it. -EAGAIN when the wal-index is just being written or recovered. */
 int fs_wal_view(struct fs_db *db, struct fs_pages *index, uint32_t *frame, uint32_t *commit,
                 struct fz_err *err) FZ_MUST_CHECK;
+/* The WAL is about to be deleted: when all that it holds lies in the database file as captured, the last close need not
+ * compare the whole file. Requires db->mu. */
+void fs_wal_checkpointed(struct fs_db *db);
 /* How far the WAL counts, its header having been read: 0, or -EAGAIN when the wal-index says nothing just now. */
 int fs_wal_visible(struct fs_db *db, bool barrier, uint32_t *mx, struct fz_err *err) FZ_MUST_CHECK;
 /* The header of one frame. */
@@ -30,6 +33,10 @@ int fs_wal_read_frame(struct fs_db *db, uint32_t frame, uint8_t out[static LTX_W
                       struct fz_err *err) FZ_MUST_CHECK;
 /* Captured up to this frame of the present generation, whose header is given. */
 void fs_wal_set_frame(struct fs_db *db, uint32_t frame, const uint8_t header[static LTX_WAL_FRAME_SIZE]);
+static inline size_t fs_wal_frame_bytes(const struct fs_db *db)
+{
+	return LTX_WAL_FRAME_SIZE + (size_t)db->wal.h.page_size;
+}
 /* True when this is the header of the last captured frame. */
 bool fs_wal_is_last(const struct fs_db *db, const uint8_t header[static LTX_WAL_FRAME_SIZE]);
 /* The log's tail is the view at this frame (after a compare). */

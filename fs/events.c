@@ -167,9 +167,12 @@ static void before_wal(struct fs_db *db, const struct fs_event *ev)
 {
 	switch (ev->op) {
 	case FS_EV_TRUNCATE:
-	case FS_EV_UNLINK:
 	case FS_EV_RENAME:
 		barrier(db);
+		break;
+	case FS_EV_UNLINK:
+		barrier(db);
+		fs_wal_checkpointed(db);
 		break;
 	case FS_EV_CREATE:
 		before_first_frame(db);

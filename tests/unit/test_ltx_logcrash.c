@@ -322,7 +322,7 @@ static void fold_interrupted(void **state)
 	copy_file(f, f->dirfd, before, "base-0000000000000032.ltx", UINT64_MAX);
 	for (int home = 0; home < 2; home++) {
 		for (size_t steps = 0; steps < 2 + 2 * n; steps++) {
-			char from[128], to[128], name[LTX_SEG_NAME_SIZE];
+			char from[192], to[128], name[LTX_SEG_NAME_SIZE];
 			struct dirent *e;
 			DIR *d;
 
