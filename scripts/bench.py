@@ -1,10 +1,9 @@
 #!/usr/bin/python3
 """make bench: fazt beside native in one run, interleaved, medians. Fails on nothing: timing is no test.
-usage: bench.py [--rounds N] [--seconds S] [--only NAME,...] [--json FILE] [--compare]
+usage: bench.py [--rounds N] [--seconds S] [--only NAME,...] [--megabytes M] [--json FILE]
 
 Every measure runs natively and on the mount in turn, round after round, on the same disk; the ratio is that of the medians.
-Capture is on, and a directory target gets everything, encrypted. --compare also runs Litestream or LiteFS where they are
-installed."""
+Capture is on, and a directory target gets everything, encrypted."""
 import argparse
 import glob
 import json
