@@ -229,8 +229,7 @@ static int sync_targets(struct cmd_serving *w, int64_t timeout_ms, struct fz_err
 			break;
 		}
 		if (timeout_ms >= 0 && fz_mono_ns() >= end) {
-			if (rc == -FZ_ETIMEOUT)
-				fz_err_prefix(err, "not every target holds every commit");
+			fz_err_prefix(err, "after %.1f s", (double)timeout_ms / 1000);
 			break;
 		}
 	}

@@ -12,154 +12,23 @@
 #include "base/log.h"
 #include "fs/backing.h"
 #include "fs/inuse.h"
-#include "fs/shared.h"
+#include "fs/supervisor_priv.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
-#include <linux/openat2.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define SQLITE_PENDING_BYTE 0x40000000
-#define SQLITE_LOCK_BYTES   512
-
-struct held {
-	dev_t dev;
-	ino_t ino;
-	int fd;
-};
-
-struct super {
-	const struct fs_supervisor_conf *conf;
-	char dir[PATH_MAX];
-	int fusefd, rootfd, statefd, lockfd, memfd, sigfd;
-	int sock;         /* ours of FS_FD_SUPER */
-	int worker_agent; /* the worker's end of FS_FD_AGENT, kept for ... */
-	int agent_end;    /* ... a new agent: both live as long as the worker */
-	struct fs_shared *sh;
-	pid_t worker, agent;
-	bool mounted, ready, ever_ready, agent_dying;
-	bool leave, leaving; /* leave: wanted (SIGTERM); leaving: on the way */
-	unsigned fails, agent_fails, leave_fails;
-	uint64_t restart_ns, agent_ns, retry_ns; /* 0 = not planned */
-	struct held *held;
-	size_t n_held;
-	struct fz_err why; /* what a worker said it failed on */
-	struct fs_msg msg;
-};
-
-/* Above the numbers that children get, so that dup2() in a child cannot overwrite a source. */
-static int high(int fd)
-{
-	int h = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 32), saved = errno;
-
-	fz_close(&fd);
-	errno = saved;
-	return h;
-}
-
-/* ---- the mount ---- */
-
-/* True when the topmost mount on dir is fazt's. Reads mountinfo only. */
-static bool is_mounted(const char *dir)
-{
-	char *line = NULL, point[PATH_MAX], escaped[PATH_MAX * 4];
-	size_t cap = 0, n = 0;
-	bool ours = false;
-	FILE *f = fopen("/proc/self/mountinfo", "re");
-
-	for (const char *p = dir; *p && n < sizeof(escaped) - 5; p++) /* as the kernel escapes */
-		n += (size_t)(strchr(" \t\n\\", *p) ? sprintf(escaped + n, "\\%03o", (unsigned char)*p)
-		                                    : sprintf(escaped + n, "%c", *p));
-	escaped[n] = 0;
-	while (f && getline(&line, &cap, f) > 0) {
-		const char *dash = strstr(line, " - ");
-
-		if (sscanf(line, "%*d %*d %*s %*s %4095s", point) == 1 && strcmp(point, escaped) == 0)
-			ours = dash && strncmp(dash, " - fuse.fazt ", 13) == 0;
-	}
-	free(line);
-	if (f)
-		fclose(f);
-	return ours;
-}
-
-static int open_fuse(struct fz_err *err)
-{
-	int fd = high(open("/dev/fuse", O_RDWR | O_CLOEXEC)); /* blocking: workers wait in read(2) */
-
-	if (fd >= 0)
-		return fd;
-	if (errno == ENOENT || errno == ENODEV || errno == ENXIO)
-		return fz_fail(
-		        err, FZ_ENOFUSE,
-		        "there is no /dev/fuse: load the module (modprobe fuse), or give the container the device "
-		        "(--device /dev/fuse --cap-add SYS_ADMIN)");
-	return fz_fail(err, FZ_ENOFUSE, "cannot open /dev/fuse: %s (run as root; a container needs --device /dev/fuse)",
-	               strerror(errno));
-}
-
-static int open_state(struct super *s, struct fz_err *err)
-{
-	struct stat st;
-	int rc;
-
-	if (s->conf->state_dir) {
-		rc = fz_mkdirs(AT_FDCWD, s->conf->state_dir, 0700, err);
-		if (rc < 0)
-			return rc;
-		s->statefd = high(open(s->conf->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-	} else {
-		if (mkdirat(s->rootfd, ".fazt", 0700) < 0 && errno != EEXIST)
-			return fz_fail_errno(err, errno, "cannot make %s/.fazt", s->dir);
-		s->statefd = high(openat(s->rootfd, ".fazt", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-	}
-	if (s->statefd < 0 || fstat(s->statefd, &st) < 0)
-		return fz_fail_errno(err, errno, "cannot open the state directory");
-	if (st.st_uid != geteuid() || (st.st_mode & 077))
-		return fz_fail(err, FZ_ECONFIG,
-		               "the state directory must belong to root and be closed to others (0700)");
-	s->lockfd = high(openat(s->statefd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
-	if (s->lockfd < 0)
-		return fz_fail_errno(err, errno, "cannot open the state directory's lock");
-	if (flock(s->lockfd, LOCK_EX | LOCK_NB) < 0)
-		return fz_fail(err, FZ_EMOUNTED, "another fazt uses the state directory of %s", s->dir);
-	return 0;
-}
-
-static int do_mount(struct super *s, struct fz_err *err)
-{
-	char opts[160];
-
-	snprintf(opts, sizeof(opts), "fd=%d,rootmode=40000,user_id=0,group_id=0,default_permissions%s", s->fusefd,
-	         s->conf->allow_other ? ",allow_other" : "");
-	if (mount("fazt", s->dir, "fuse.fazt", MS_NOSUID | MS_NODEV, opts) < 0)
-		return fz_fail(err, FZ_ENOFUSE, "cannot mount over %s: %s%s", s->dir, strerror(errno),
-		               errno == EPERM ? " (needs CAP_SYS_ADMIN)" : "");
-	s->mounted = true;
-	return 0;
-}
-
-/* The connection is dead: somebody unmounted, or aborted it. */
-static bool is_gone(const struct super *s)
-{
-	struct pollfd p = {s->fusefd, 0, 0};
-
-	return poll(&p, 1, 0) > 0 && (p.revents & (POLLERR | POLLHUP));
-}
 
 /* ---- children ---- */
 
@@ -192,14 +61,14 @@ static pid_t start(const char *const *argv, const struct give *g, size_t n, bool
 	_exit(127);
 }
 
-static void drop_worker_ends(struct super *s)
+static void drop_worker_ends(struct fs_super *s)
 {
 	fz_close(&s->sock);
 	fz_close(&s->worker_agent);
 	fz_close(&s->agent_end);
 }
 
-static int start_worker(struct super *s, struct fz_err *err)
+static int start_worker(struct fs_super *s, struct fz_err *err)
 {
 	int up[2] = {-1, -1}, ag[2] = {-1, -1};
 
@@ -212,10 +81,10 @@ static int start_worker(struct super *s, struct fz_err *err)
 		fz_close(&up[1]);
 		return fz_fail_errno(err, errno, "cannot make sockets");
 	}
-	s->sock = high(up[0]);
-	up[1] = high(up[1]);
-	s->worker_agent = high(ag[0]);
-	s->agent_end = high(ag[1]);
+	s->sock = fs_super_high(up[0]);
+	up[1] = fs_super_high(up[1]);
+	s->worker_agent = fs_super_high(ag[0]);
+	s->agent_end = fs_super_high(ag[1]);
 	struct give g[] = {
 	        {s->fusefd,       FS_FD_FUSE  },
                 {s->rootfd,       FS_FD_ROOT  },
@@ -234,7 +103,7 @@ static int start_worker(struct super *s, struct fz_err *err)
 	return 0;
 }
 
-static void start_agent(struct super *s)
+static void start_agent(struct fs_super *s)
 {
 	struct give g[] = {
 	        {s->agent_end, FS_FD_AGENT}
@@ -249,7 +118,7 @@ static void start_agent(struct super *s)
 }
 
 /* The agent holds the mount's root: it goes before an unmount, and with each worker whose locks it keeps. */
-static void kill_agent(struct super *s)
+static void kill_agent(struct fs_super *s)
 {
 	if (s->agent > 0 && !s->agent_dying) {
 		kill(s->agent, SIGKILL);
@@ -264,7 +133,7 @@ static uint64_t backoff(unsigned fails)
 	return fz_mono_ns() + (ms < 5000 ? ms : 5000) * 1000000;
 }
 
-static void report(struct super *s, char c, const char *text)
+static void report(struct fs_super *s, char c, const char *text)
 {
 	char line[sizeof(((struct fz_err *)0)->text) + 2];
 
@@ -275,68 +144,16 @@ static void report(struct super *s, char c, const char *text)
 		fz_warn("nobody listens whether the mount serves");
 }
 
-/* ---- locks on the backing databases ---- */
-
-static void sweep(struct super *s)
-{
-	for (size_t i = 0; i < s->n_held;) {
-		struct stat st;
-
-		if (fstat(s->held[i].fd, &st) == 0 && st.st_nlink > 0) {
-			i++;
-			continue;
-		}
-		fz_close(&s->held[i].fd);
-		s->held[i] = s->held[--s->n_held];
-	}
-}
-
-static int lock_database(struct super *s, const char *path, struct fz_err *err)
-{
-	struct open_how how = {.flags = O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW,
-	                       .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
-	struct flock l = {
-	        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = SQLITE_PENDING_BYTE, .l_len = SQLITE_LOCK_BYTES};
-	struct held *more;
-	struct stat st;
-	int fd, rc = 0;
-
-	sweep(s);
-	fd = high((int)syscall(SYS_openat2, s->rootfd, path, &how, sizeof(how)));
-	if (fd < 0 || fstat(fd, &st) < 0) {
-		rc = fz_fail_errno(err, errno, "cannot open %s", path);
-		goto out;
-	}
-	for (size_t i = 0; i < s->n_held; i++)
-		if (s->held[i].dev == st.st_dev && s->held[i].ino == st.st_ino)
-			goto out;
-	if (!S_ISREG(st.st_mode) || fcntl(fd, F_OFD_SETLK, &l) < 0) {
-		rc = fz_fail(err, FZ_EBUSY, "%s is locked by somebody who goes around the mount", path);
-		goto out;
-	}
-	more = realloc(s->held, (s->n_held + 1) * sizeof(*more));
-	if (!more) {
-		rc = fz_fail(err, -ENOMEM, "no memory");
-		goto out;
-	}
-	s->held = more;
-	s->held[s->n_held++] = (struct held){st.st_dev, st.st_ino, fd};
-	fd = -1;
-out:
-	fz_close(&fd);
-	return rc;
-}
-
 /* ---- leaving ---- */
 
-static bool busy(struct super *s, char *who, size_t cap)
+static bool busy(struct fs_super *s, char *who, size_t cap)
 {
 	pid_t skip[] = {s->worker, s->agent};
 
 	return fs_inuse_find(s->dir, skip, 2, who, cap);
 }
 
-static void next_step_out(struct super *s)
+static void next_step_out(struct fs_super *s)
 {
 	if (s->agent > 0)
 		kill_agent(s); /* goes on when it is reaped */
@@ -345,7 +162,7 @@ static void next_step_out(struct super *s)
 }
 
 /* SIGTERM: leave as soon as nobody has a file open; look again every second. */
-static void try_leave(struct super *s)
+static void try_leave(struct fs_super *s)
 {
 	char who[512];
 
@@ -362,7 +179,7 @@ static void try_leave(struct super *s)
 }
 
 /* The worker has finished and is gone: true when the mount is too. */
-static bool leave_now(struct super *s, int status)
+static bool leave_now(struct fs_super *s, int status)
 {
 	if (status != 0 && ++s->leave_fails < 3) {
 		fz_warn("the worker could not finish its work: starting it again");
@@ -379,7 +196,7 @@ static bool leave_now(struct super *s, int status)
 
 /* ---- events ---- */
 
-static void reply(struct super *s, uint32_t id, int code, const char *text)
+static void reply(struct fs_super *s, uint32_t id, int code, const char *text)
 {
 	struct fs_msg *m = &s->msg;
 
@@ -392,7 +209,7 @@ static void reply(struct super *s, uint32_t id, int code, const char *text)
 		fz_debug("cannot answer the worker: %s", strerror(errno));
 }
 
-static void on_umount(struct super *s, uint32_t id)
+static void on_umount(struct fs_super *s, uint32_t id)
 {
 	char who[512] = "";
 
@@ -405,7 +222,7 @@ static void on_umount(struct super *s, uint32_t id)
 	next_step_out(s);
 }
 
-static void on_ready(struct super *s)
+static void on_ready(struct fs_super *s)
 {
 	s->ready = true;
 	s->fails = 0;
@@ -419,7 +236,7 @@ static void on_ready(struct super *s)
 }
 
 /* One message into s->msg, and the descriptor that came with it. */
-static ssize_t receive(struct super *s, int *fd)
+static ssize_t receive(struct fs_super *s, int *fd)
 {
 	struct iovec iov = {&s->msg, sizeof(s->msg)};
 	union {
@@ -436,7 +253,7 @@ static ssize_t receive(struct super *s, int *fd)
 	return n;
 }
 
-static void on_message(struct super *s)
+static void on_message(struct fs_super *s)
 {
 	struct fs_msg *m = &s->msg;
 	struct fz_err err = {0};
@@ -462,11 +279,11 @@ static void on_message(struct super *s)
 		fz_fail(&s->why, m->code >= 0 ? FZ_EINTERNAL : m->code <= -1000 ? -m->code : m->code, "%s", m->text);
 		break;
 	case FS_MSG_LOCK:
-		rc = lock_database(s, m->text, &err);
+		rc = fs_held_lock(s, m->text, &err);
 		reply(s, id, rc, rc < 0 ? err.text : "");
 		break;
 	case FS_MSG_SWEEP:
-		sweep(s);
+		fs_held_sweep(s);
 		break;
 	case FS_MSG_UMOUNT:
 		on_umount(s, id);
@@ -492,14 +309,14 @@ static bool by_own_fault(int status)
 }
 
 /* True when this was the end of the mount. rc: how it ends. */
-static bool on_worker_end(struct super *s, int status, int *rc, struct fz_err *err)
+static bool on_worker_end(struct fs_super *s, int status, int *rc, struct fz_err *err)
 {
 	bool was_ready = s->ready;
 
 	s->worker = -1;
 	s->sh->worker_pid = 0;
 	s->ready = false;
-	if (is_gone(s)) {
+	if (fs_mountpoint_is_gone(s)) {
 		s->mounted = false;
 		fz_info("%s was unmounted", s->dir);
 		return true;
@@ -535,7 +352,7 @@ static bool on_worker_end(struct super *s, int status, int *rc, struct fz_err *e
 	return false;
 }
 
-static void on_agent_end(struct super *s, int status)
+static void on_agent_end(struct fs_super *s, int status)
 {
 	bool expected = s->agent_dying;
 
@@ -555,7 +372,7 @@ static void on_agent_end(struct super *s, int status)
 	s->agent_ns = backoff(s->agent_fails++);
 }
 
-static bool on_signal(struct super *s, int *rc, struct fz_err *err)
+static bool on_signal(struct fs_super *s, int *rc, struct fz_err *err)
 {
 	struct signalfd_siginfo si;
 	int status;
@@ -588,7 +405,7 @@ static bool on_signal(struct super *s, int *rc, struct fz_err *err)
 	return false;
 }
 
-static int wait_ms(const struct super *s)
+static int wait_ms(const struct fs_super *s)
 {
 	uint64_t next = 0, now = fz_mono_ns();
 	const uint64_t plans[] = {s->restart_ns, s->agent_ns, s->retry_ns};
@@ -599,7 +416,7 @@ static int wait_ms(const struct super *s)
 	return !next ? -1 : next <= now ? 0 : (int)((next - now) / 1000000 + 1);
 }
 
-static void on_time(struct super *s)
+static void on_time(struct fs_super *s)
 {
 	uint64_t now = fz_mono_ns();
 
@@ -611,7 +428,7 @@ static void on_time(struct super *s)
 		try_leave(s);
 }
 
-static int loop(struct super *s, struct fz_err *err)
+static int loop(struct fs_super *s, struct fz_err *err)
 {
 	int rc = 0;
 
@@ -631,7 +448,7 @@ static int loop(struct super *s, struct fz_err *err)
 	}
 }
 
-static int prepare(struct super *s, struct fz_err *err)
+static int prepare(struct fs_super *s, struct fz_err *err)
 {
 	static const struct rlimit none = {0, 0};
 	char who[512];
@@ -640,17 +457,17 @@ static int prepare(struct super *s, struct fz_err *err)
 
 	if (!realpath(s->conf->dir, s->dir))
 		return fz_fail_errno(err, errno, "%s", s->conf->dir);
-	if (is_mounted(s->dir))
+	if (fs_mountpoint_is_ours(s->dir))
 		return fz_fail(err, FZ_EMOUNTED, "%s is mounted already", s->dir);
-	s->fusefd = open_fuse(err);
+	s->fusefd = fs_mountpoint_open_fuse(err);
 	if (s->fusefd < 0)
 		return err->code;
 	if (chdir("/") < 0)
 		return fz_fail_errno(err, errno, "cannot leave the working directory");
-	s->rootfd = high(open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	s->rootfd = fs_super_high(open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 	if (s->rootfd < 0)
 		return fz_fail_errno(err, errno, "cannot open %s", s->dir);
-	rc = open_state(s, err);
+	rc = fs_mountpoint_open_state(s, err);
 	if (rc < 0)
 		return rc;
 	if (fs_supervisor_in_use(s->dir, who, sizeof(who)))
@@ -659,7 +476,7 @@ static int prepare(struct super *s, struct fz_err *err)
 	rc = fs_shared_create(&s->memfd, s->dir, s->rootfd, err);
 	if (rc < 0)
 		return rc;
-	s->memfd = high(s->memfd);
+	s->memfd = fs_super_high(s->memfd);
 	rc = fs_shared_map(&s->sh, s->memfd, err);
 	if (rc < 0)
 		return rc;
@@ -673,12 +490,12 @@ static int prepare(struct super *s, struct fz_err *err)
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGUSR2);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	s->sigfd = high(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+	s->sigfd = fs_super_high(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
 	return s->sigfd < 0 ? fz_fail_errno(err, errno, "signalfd") : 0;
 }
 
 /* Ends what is left after a failure: no child and no dead mount stay behind. */
-static void clean_up(struct super *s)
+static void clean_up(struct fs_super *s)
 {
 	int status;
 
@@ -707,7 +524,7 @@ static void clean_up(struct super *s)
 
 int fs_supervisor_run(const struct fs_supervisor_conf *conf, struct fz_err *err)
 {
-	struct super *s = calloc(1, sizeof(*s));
+	struct fs_super *s = calloc(1, sizeof(*s));
 	struct fz_err local = {0};
 	int rc;
 
@@ -719,7 +536,7 @@ int fs_supervisor_run(const struct fs_supervisor_conf *conf, struct fz_err *err)
 	s->worker = s->agent = -1;
 	rc = prepare(s, &local);
 	if (rc == 0)
-		rc = do_mount(s, &local);
+		rc = fs_mountpoint_mount(s, &local);
 	if (rc == 0)
 		rc = start_worker(s, &local);
 	if (rc == 0)

@@ -324,9 +324,7 @@ int primary_ship_sync(struct primary_ship *s, int64_t timeout_ms, struct fz_err 
 		if (timeout_ms >= 0 && fz_mono_ns() >= end_ns) {
 			if (last.code)
 				*err = last;
-			rc = last.code ? last.code
-			               : fz_fail(err, FZ_ETIMEOUT, "not every target has every commit after %lld ms",
-			                         (long long)timeout_ms);
+			rc = last.code ? last.code : fz_fail(err, FZ_ETIMEOUT, "not every target has every commit");
 			break;
 		}
 		if (unseen)

@@ -1,0 +1,52 @@
+/* supervisor_priv.h - what fs/supervisor.c (states and events), fs/mountpoint.c (the mount, the state directory) and
+ * fs/held.c (locks on the backing databases) share. */
+#ifndef FZ_FS_SUPERVISOR_PRIV_H
+#define FZ_FS_SUPERVISOR_PRIV_H
+
+#include "fs/shared.h"
+#include "fs/supervisor.h"
+
+#include <limits.h>
+#include <sys/types.h>
+
+struct fs_held {
+	dev_t dev;
+	ino_t ino;
+	int fd;
+};
+
+struct fs_super {
+	const struct fs_supervisor_conf *conf;
+	char dir[PATH_MAX];
+	int fusefd, rootfd, statefd, lockfd, memfd, sigfd;
+	int sock;         /* ours of FS_FD_SUPER */
+	int worker_agent; /* the worker's end of FS_FD_AGENT, kept for ... */
+	int agent_end;    /* ... a new agent: both live as long as the worker */
+	struct fs_shared *sh;
+	pid_t worker, agent;
+	bool mounted, ready, ever_ready, agent_dying;
+	bool leave, leaving; /* leave: wanted (SIGTERM); leaving: on the way */
+	unsigned fails, agent_fails, leave_fails;
+	uint64_t restart_ns, agent_ns, retry_ns; /* 0 = not planned */
+	struct fs_held *held;
+	size_t n_held;
+	struct fz_err why; /* what a worker said it failed on */
+	struct fs_msg msg;
+};
+
+/* The descriptor under a number above those that children get, so that dup2() in a child cannot overwrite a source. */
+int fs_super_high(int fd);
+/* True when the topmost mount on dir is fazt's. Reads mountinfo only. */
+bool fs_mountpoint_is_ours(const char *dir);
+int fs_mountpoint_open_fuse(struct fz_err *err) FZ_MUST_CHECK;
+/* Opens the state directory, and locks it. */
+int fs_mountpoint_open_state(struct fs_super *s, struct fz_err *err) FZ_MUST_CHECK;
+int fs_mountpoint_mount(struct fs_super *s, struct fz_err *err) FZ_MUST_CHECK;
+/* The connection is dead: somebody unmounted, or aborted it. */
+bool fs_mountpoint_is_gone(const struct fs_super *s);
+/* Keeps an OFD lock on SQLite's lock bytes of a backing database while its file exists: -FZ_EBUSY when somebody has one. */
+int fs_held_lock(struct fs_super *s, const char *path, struct fz_err *err) FZ_MUST_CHECK;
+/* Closes what was deleted. */
+void fs_held_sweep(struct fs_super *s);
+
+#endif
