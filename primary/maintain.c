@@ -105,23 +105,24 @@ static void acknowledge(struct primary_target *t, struct primary_db *db, struct 
 {
 	struct primary_levels_state *l = &db->cur.levels;
 	uint64_t db_bytes;
-	bool healed;
+	bool healed, again;
 	int64_t ms;
 
 	ms = primary_db_time(log, n->max_txid + 1);
 	pthread_mutex_lock(&t->mu);
-	healed = n->level == LTX_L_SNAPSHOT && l->need_snapshot;
+	again = db->gap && db->cur.txid >= n->max_txid; /* found while this was on its way */
+	healed = n->level == LTX_L_SNAPSHOT && l->need_snapshot && !again;
 	if (n->level == LTX_L_SNAPSHOT) {
 		l->snap_txid = n->max_txid;
 		l->snap_ms = fz_now_ms();
 		l->since_snap_bytes = 0;
-		l->need_snapshot = false;
+		l->need_snapshot = again;
 		if (db->gap && db->cur.txid < n->max_txid) { /* it was in the spool when the last worker ended */
 			db->cur.txid = n->max_txid;
 			db->cur.checksum = n->post_checksum;
 			db->gap = false;
 		}
-		if (db->cur.anchor_wait) { /* the packs since then lie there already */
+		if (db->cur.anchor_wait && !again) { /* the packs since then lie there already */
 			db->cur.anchor_wait = false;
 			db->cur.held_txid = db->cur.txid > n->max_txid ? db->cur.txid : n->max_txid;
 		}

@@ -769,6 +769,67 @@ static bool slow_has_failed(struct fix *f)
 	return strcmp(state, "retrying") == 0;
 }
 
+/* A file where the directory of a level would be: nothing of it can be stored until it is gone. */
+static void block_level(struct fix *f, int level, bool on)
+{
+	struct ltx_log_info info;
+	char path[400];
+	int fd;
+
+	ltx_log_info(f->log, &info);
+	snprintf(path, sizeof(path), "%s/store/app.db/%s/%08x/%d", f->dir, info.lineage, info.epoch, level);
+	if (!on) {
+		assert_int_equal(unlink(path), 0);
+		return;
+	}
+	OK(fz_remove_tree(AT_FDCWD, path, &f->err));
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	close(fd);
+}
+
+/* While the snapshot that heals a gap is on its way the log is pruned beyond it: another snapshot must follow. */
+static void test_gap_while_healing(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = encrypted(f);
+	char path[200];
+	int log;
+
+	c.ship_interval_ms = 60000; /* only when it is asked to */
+	snprintf(path, sizeof(path), "%s/log", f->dir);
+	log = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	assert_true(log >= 0);
+	fz_log_set_fd(log);
+	fix_start(f, &c);
+	for (int i = 0; i < 10; i++)
+		fix_commit(f);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	fix_stop(f, 0);
+	block_level(f, LTX_L_SNAPSHOT, true);
+	for (int round = 1; round <= 2; round++) {
+		for (int i = 0; i < 100; i++)
+			fix_commit(f);
+		OK(ltx_log_sync(f->log, &f->err));
+		OK(ltx_log_fold(f->log, f->db.txid, NULL, &f->err));
+		if (round == 1)
+			fix_start(f, &c);
+		while (told(log, "; a snapshot heals it") < (unsigned)round || (round == 1 && !slow_has_failed(f)))
+			assert_true(primary_ship_sync(f->ship, 20, &f->err) < 0);
+	}
+	block_level(f, LTX_L_SNAPSHOT, false);
+	while (primary_ship_sync(f->ship, 30000, &f->err) < 0)
+		assert_int_not_equal(f->err.code, -FZ_ETIMEOUT);
+	judge_all(f, 210, 210);
+	for (int i = 0; i < 5; i++)
+		fix_commit(f);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	judge_all(f, 210, 215);
+	fz_log_set_fd(2);
+	close(log);
+	unlink(path);
+}
+
 static bool slow_is_back(struct fix *f)
 {
 	char state[32];
@@ -783,26 +844,18 @@ static void test_one_lane_in_trouble(void **state)
 {
 	struct fix *f = *state;
 	struct primary_target_conf c = levelled(f);
-	char path[200], level1[400];
-	struct ltx_log_info info;
-	int fd, log;
+	char path[200];
+	int log;
 
 	snprintf(path, sizeof(path), "%s/log", f->dir);
 	log = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	assert_true(log >= 0);
 	fz_log_set_fd(log);
-	ltx_log_info(f->log, &info);
 	fix_start(f, &c);
 	fix_commit(f);
 	OK(primary_ship_sync(f->ship, 30000, &f->err));
-	/* a file where the directories of the levels would be */
-	for (int l = LTX_L_PACK_MINUTE; l <= LTX_L_SNAPSHOT; l++) {
-		snprintf(level1, sizeof(level1), "%s/store/app.db/%s/%08x/%d", f->dir, info.lineage, info.epoch, l);
-		OK(fz_remove_tree(AT_FDCWD, level1, &f->err));
-		fd = open(level1, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-		assert_true(fd >= 0);
-		close(fd);
-	}
+	for (int l = LTX_L_PACK_MINUTE; l <= LTX_L_SNAPSHOT; l++)
+		block_level(f, l, true);
 	while (!slow_has_failed(f)) {
 		fix_commit(f);
 		OK(primary_ship_sync(f->ship, 30000, &f->err));
@@ -813,10 +866,8 @@ static void test_one_lane_in_trouble(void **state)
 	}
 	assert_int_equal(told(log, "shipping waits"), 1);
 	assert_int_equal(told(log, "again"), 0);
-	for (int l = LTX_L_PACK_MINUTE; l <= LTX_L_SNAPSHOT; l++) {
-		snprintf(level1, sizeof(level1), "%s/store/app.db/%s/%08x/%d", f->dir, info.lineage, info.epoch, l);
-		assert_int_equal(unlink(level1), 0);
-	}
+	for (int l = LTX_L_PACK_MINUTE; l <= LTX_L_SNAPSHOT; l++)
+		block_level(f, l, false);
 	fix_until(f, slow_is_back, "the levels");
 	assert_int_equal(told(log, "shipping waits"), 1);
 	assert_int_equal(told(log, "again"), 1);
@@ -835,6 +886,7 @@ int main(void)
 	        cmocka_unit_test_setup_teardown(test_levels, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_starts_with_snapshot, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_gap_heals, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_gap_while_healing, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_vanished_store_heals, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_sigkill, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_faults, setup, teardown),
