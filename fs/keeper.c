@@ -86,7 +86,7 @@ static int64_t scrub(struct fs_db *db)
 /* The log beyond its limit: told, and made smaller without asking anyone. */
 static void bound(struct fs_db *db)
 {
-	uint64_t max = db->c->conf.log_max_bytes, txns, merged;
+	uint64_t max = db->c->conf.log_max_bytes;
 	struct ltx_log *log = NULL;
 	struct ltx_log_info info;
 	struct fz_err err = {0};
@@ -102,16 +102,13 @@ static void bound(struct fs_db *db)
 	if (info.log_bytes > max && info.tail_txid > info.first_txid) {
 		fz_warn("%s: its log has reached %llu bytes: old transactions are merged", db->name,
 		        (unsigned long long)info.log_bytes);
-		txns = info.tail_txid - info.first_txid + 1;
-		merged = info.merged_txns;
-		rc = ltx_log_squash(log, info.first_txid, info.tail_txid, &err);
+		rc = ltx_log_squash(log, info.first_txid, info.tail_txid, &err); /* the log counts what it merges */
 		ltx_log_info(log, &info);
-		merged = info.merged_txns - merged; /* counted by the log */
 		if (rc == 0 && info.log_bytes > max / 2 && !fz_worker_stopping(&db->c->keeper)) {
 			rc = ltx_log_fold(log, info.tail_txid, &db->c->cancel, &err);
-			if (rc == 0 && txns > merged) {
+			if (rc == 0) {
 				pthread_mutex_lock(&db->mu);
-				db->merged += txns - merged;
+				db->merged += info.entries - (info.base_txid == 0); /* the newest of them is the base */
 				pthread_mutex_unlock(&db->mu);
 			}
 		}

@@ -215,10 +215,10 @@ def image_hash(image, skip_free=False):
     return hashlib.sha256(data).hexdigest()
 
 
-def file_hash(path, skip_free=False):
+def file_hash(path):
     """Hash of a database file's pages."""
     with open(path, "rb") as f:
-        return image_hash(f.read(), skip_free)
+        return image_hash(f.read())
 
 
 def serialize_hash(path, skip_free=False):

@@ -12,6 +12,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -54,13 +55,15 @@ def main():
     con.execute("PRAGMA wal_autocheckpoint=%d" % rnd.choice([4, 50, 1000]))
 
     def digest():
-        if not conf["hashes"] or (conf["exclusive"] and conf["journal"] == "WAL"):
+        if not conf["hashes"]:
             return "-"
-        if conf["exclusive"]:  # no other connection can read it, but the file holds it; closed here it would lose its locks
-            return subprocess.run([sys.executable, "-c", "import faztlib, sys; print(faztlib.file_hash(sys.argv[1], %d))"
-                                   % skip_free, path], cwd=os.path.dirname(os.path.abspath(__file__)), check=True,
-                                  capture_output=True, text=True).stdout.strip()
-        return serialize_hash(path, skip_free)
+        if not conf["exclusive"]:
+            return serialize_hash(path, skip_free)
+        # No other connection can read it: what a copy holds. Another process copies, since with a descriptor of the database
+        # that is closed here this connection would lose its locks.
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(conf["acks"])) as d:
+            subprocess.run(["cp"] + [path + s for s in ("", "-wal") if os.path.exists(path + s)] + [d], check=True)
+            return serialize_hash(os.path.join(d, os.path.basename(path)), skip_free)
 
     con.execute("BEGIN IMMEDIATE")
     con.execute("CREATE TABLE IF NOT EXISTS meta(id INTEGER PRIMARY KEY CHECK (id = 1), n INTEGER, nonce INTEGER)")
