@@ -402,7 +402,9 @@ void ltx_log_info(struct ltx_log *log, struct ltx_log_info *out)
 	i.syncs = log->n_syncs;
 	for (size_t k = 0; k < log->n_segs; k++) {
 		i.log_bytes += log->segs[k].bytes + log->segs[k].n * LTX_PACK_ENTRY_SIZE;
-		i.entries += log->segs[k].max > i.base_txid ? log->segs[k].n : 0;
+		if (log->segs[k].max > i.base_txid) /* the base may end within a segment */
+			i.entries += log->segs[k].max - i.base_txid < log->segs[k].n ? log->segs[k].max - i.base_txid
+			                                                             : log->segs[k].n;
 		if (!i.first_txid && log->segs[k].n && log->segs[k].max > i.base_txid)
 			i.first_txid = log->segs[k].min > i.base_txid ? log->segs[k].min : i.base_txid + 1;
 	}

@@ -38,7 +38,7 @@ struct ltx_log_info {
 	uint64_t synced_txid;   /* newest that survives a power cut */
 	uint64_t tail_checksum; /* post-checksum of tail; LTX_EMPTY_DB while empty */
 	int64_t tail_time_ms;
-	uint64_t entries;               /* transactions and merged ranges above the base */
+	uint64_t entries;               /* transactions and merged ranges above the base, or a few more */
 	uint64_t log_bytes, base_bytes; /* on disk */
 	int64_t created_ms, ended_ms;   /* ended: the database was deleted or renamed away; 0 = lives */
 	uint64_t syncs;                 /* fsyncs since it was opened */

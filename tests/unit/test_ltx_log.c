@@ -205,6 +205,7 @@ static void fold_makes_a_base(void **state)
 	ltx_log_info(f->log, &info);
 	assert_int_equal(info.base_txid, 60);
 	assert_int_equal(info.first_txid, 61);
+	assert_int_equal(info.entries, 40);
 	OK(ltx_log_find(f->log, 60, &e, &f->err));
 	assert_int_equal(e.seg, 0);
 	OK(fz_src_read(early, early->size_bytes - 1, &byte, 1, &f->err)); /* opened before: still readable */
