@@ -117,8 +117,8 @@ static void bad_pages_are_refused(void **state)
 	        "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
 	        "<ListBucketResult><Contents><Size>1</Size></Contents></ListBucketResult>",
 	        "<ListBucketResult><Contents><Key>k</Key><Size>-1</Size></Contents></ListBucketResult>",
-	        "<ListBucketResult><Contents><Key>k</Key><Size>99999999999999999999</Size></Contents></"
-	        "ListBucketResult>",
+	        ("<ListBucketResult><Contents><Key>k</Key><Size>99999999999999999999</Size></Contents></"
+	         "ListBucketResult>"),
 	        "<ListBucketResult><Contents><Key>k</Key><Size>1x</Size></Contents></ListBucketResult>",
 	};
 	struct fz_buf big = {0};
