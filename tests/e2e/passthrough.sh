@@ -67,7 +67,9 @@ for mode in "" "--no-passthrough" "--no-passthrough --no-resend"; do
 	echo "alike: ${mode:-passthrough}"
 done
 
-# SIGKILL at random moments
+# SIGKILL at random moments; with sanitizers a worker needs longer until it serves
+tenth=0
+[ -z "${SAN:-}" ] || tenth=
 for mode in "" "--no-passthrough" "--no-passthrough --no-resend"; do
 	# shellcheck disable=SC2086
 	up $mode
@@ -75,7 +77,7 @@ for mode in "" "--no-passthrough" "--no-passthrough --no-resend"; do
 	t=$!
 	kills=0
 	while kill -0 $t 2>/dev/null; do
-		sleep 0.0$((RANDOM % 6 + 3))
+		sleep "0.$tenth$((RANDOM % 6 + 3))"
 		for p in $(worker); do
 			kill -0 $t 2>/dev/null && kill -KILL "$p" 2>/dev/null && kills=$((kills + 1))
 		done
@@ -87,12 +89,13 @@ for mode in "" "--no-passthrough" "--no-passthrough --no-resend"; do
 done
 
 # each crash point: every worker dies when it comes there for the nth time
-for point in $(grep -rhoE 'FS_CRASHPOINT\(([a-z_]+)\)' fs/session.c fs/redo.c fs/open.c fs/ops*.c | sed 's/.*(\(.*\))/\1/' | sort -u); do
+for point in $(grep -rhoE 'FS_CRASHPOINT\(([a-z_]+)\)' fs/*.c | sed 's/.*(\(.*\))/\1/' | sort -u); do
 	mode="crash point $point"
 	nth=5
 	case $point in
 	init_* | redone | reopened) continue ;; # at the start: it would never serve; below
 	request* | repl* | redo_*) nth=60 ;;
+	backing_opened | create_made) nth=20 ;;
 	rename_linked) nth=2 ;; # 1 would meet the request again and again
 	esac
 	FAZT_CRASHPOINT=$point:$nth up
