@@ -223,13 +223,13 @@ int cmd_control_start(struct cmd_control **out, const char *path, struct cmd_con
 	rc = c->stopfd < 0 ? fz_fail_errno(err, errno, "eventfd") : cmd_control_mkdir(path, err);
 	if (rc == 0)
 		rc = bind_socket(c, err);
+	*out = c; /* before the threads: what they answer looks at it */
 	for (int i = 0; rc == 0 && i < THREADS; i++)
 		rc = fz_worker_start(&c->threads[i], "control", run, c, err);
-	if (rc < 0)
-		goto out;
-	*out = c;
-	c = NULL;
+	if (rc == 0)
+		return 0;
 out:
+	*out = NULL;
 	cmd_control_stop(c);
 	return rc;
 }
