@@ -43,7 +43,7 @@ static int read_changed(struct fs_db *db, struct fs_scratch *sc, uint32_t page_s
 		if (rc < 0)
 			break;
 		sum = ltx_page_checksum(pgno, sc->page, page_size);
-		if (!full && sum == fs_sums_get(db->sums, pgno))
+		if (!full && sum == ltx_sums_get(db->sums, pgno))
 			continue;
 		rc = fs_pages_add(&sc->pages, pgno, 0, err);
 		if (rc == 0)
@@ -77,7 +77,7 @@ static int compare(struct fs_db *db, struct fs_scratch *sc, bool full, struct fz
 		return fz_fail(err, FZ_ENOTFOUND, "%s is no SQLite database", db->name);
 	if (!commit)
 		return 0;
-	if (fs_sums_head(db->sums)->page_size != h.page_size)
+	if (ltx_sums_head(db->sums)->page_size != h.page_size)
 		full = true;
 	rc = read_changed(db, sc, h.page_size, commit, full, err);
 	if (rc < 0)
@@ -117,7 +117,7 @@ static int compare(struct fs_db *db, struct fs_scratch *sc, bool full, struct fz
 	if (rc >= 0) {
 		fs_wal_set_position(db, frame);
 		db->rb.counter = h.counter;
-		fs_sums_head(db->sums)->seen_mtime_ns = h.mtime_ns;
+		ltx_sums_head(db->sums)->seen_mtime_ns = h.mtime_ns;
 	}
 	return rc;
 }
@@ -125,7 +125,7 @@ static int compare(struct fs_db *db, struct fs_scratch *sc, bool full, struct fz
 void fs_baseline_done(struct fs_db *db, bool first, bool appended)
 {
 	db->state = FS_DB_LIVE;
-	fs_sums_head(db->sums)->unsure = 0;
+	ltx_sums_head(db->sums)->unsure = 0;
 	fs_dirty_clear(db->dirty);
 	db->rb.loose = db->rb.whole = db->rb.listed = false;
 	db->last_error[0] = 0;
@@ -173,7 +173,7 @@ int fs_baseline_now(struct fs_db *db, struct fz_err *err)
 	if (rc < 0)
 		fs_db_note_error(db, err);
 	full = rc < 0;
-	first = !fs_sums_head(db->sums)->txid;
+	first = !ltx_sums_head(db->sums)->txid;
 	if (full)
 		rc = fs_txn_adopt_tail(db, err);
 	sc = rc < 0 && !full ? NULL : fs_scratch_get(db->c, err);
@@ -185,7 +185,7 @@ int fs_baseline_now(struct fs_db *db, struct fz_err *err)
 			break;
 	}
 	fs_scratch_put(db->c, sc);
-	if (rc >= 0 && fs_sums_head(db->sums)->txid)
+	if (rc >= 0 && ltx_sums_head(db->sums)->txid)
 		fs_baseline_done(db, first, rc);
 	return rc;
 }

@@ -319,7 +319,7 @@ static const char *journal_mode(struct fs_db *db)
 
 static int add_status(struct fs_db *db, cJSON *array)
 {
-	const struct fs_sums_head *head = fs_sums_head(db->sums);
+	const struct ltx_sums_head *head = ltx_sums_head(db->sums);
 	cJSON *o = cJSON_CreateObject();
 	char sum[20], time[FZ_TIME_SIZE];
 	struct ltx_log_info info;

@@ -50,7 +50,7 @@ static int list_all(struct fs_pages *list, const struct fs_db_head *h, struct fz
 /* 1 appended, 0 nothing changed. */
 static int append(struct fs_db *db, bool prepared, struct fz_err *err)
 {
-	struct fs_sums_head *head = fs_sums_head(db->sums);
+	struct ltx_sums_head *head = ltx_sums_head(db->sums);
 	struct fs_scratch *sc;
 	struct fs_db_head h;
 	struct fs_txn t;
@@ -88,16 +88,16 @@ static int append(struct fs_db *db, bool prepared, struct fz_err *err)
 	}
 	fs_scratch_put(db->c, sc);
 	if (rc < 0)
-		fs_sums_head(db->sums)->seen_mtime_ns = 0;
+		ltx_sums_head(db->sums)->seen_mtime_ns = 0;
 	return rc;
 }
 
 static void clean(struct fs_db *db)
 {
 	fs_dirty_clear(db->dirty);
-	fs_sums_head(db->sums)->unsure = 0;
+	ltx_sums_head(db->sums)->unsure = 0;
 	db->rb.loose = db->rb.touched = db->rb.hot = db->rb.listed = false;
-	if (fs_sums_head(db->sums)->txid)
+	if (ltx_sums_head(db->sums)->txid)
 		db->rb.whole = false;
 }
 
@@ -132,8 +132,8 @@ bool fs_rollback_moved(struct fs_db *db)
 	struct fs_db_head h;
 
 	return db->rb.whole || fs_db_read_head(db, &h, NULL) < 0 || h.counter != db->rb.counter ||
-	       (db->sums && (h.page_size != fs_sums_head(db->sums)->page_size ||
-	                     h.mtime_ns != fs_sums_head(db->sums)->seen_mtime_ns));
+	       (db->sums && (h.page_size != ltx_sums_head(db->sums)->page_size ||
+	                     h.mtime_ns != ltx_sums_head(db->sums)->seen_mtime_ns));
 }
 
 int fs_rollback_stage(struct fs_db *db, struct fz_err *err)

@@ -43,7 +43,7 @@ int fs_wal_open(struct fs_db *db, int fd, struct fz_err *err)
 	fs_db_close_wal(db);
 	db->wal.fd = own;
 	db->wal.had_shm = db->open_shm > 0;
-	db->wal.recheck = db->sums && fs_sums_head(db->sums)->recheck;
+	db->wal.recheck = db->sums && ltx_sums_head(db->sums)->recheck;
 	return 0;
 }
 
@@ -66,7 +66,7 @@ int fs_wal_find(struct fs_db *db, struct fz_err *err)
 
 void fs_wal_set_frame(struct fs_db *db, uint32_t frame, const uint8_t header[static LTX_WAL_FRAME_SIZE])
 {
-	struct fs_sums_head *head = fs_sums_head(db->sums);
+	struct ltx_sums_head *head = ltx_sums_head(db->sums);
 	struct ltx_wal_frame f;
 
 	ltx_wal_frame_get(&f, header);
@@ -82,7 +82,7 @@ void fs_wal_set_frame(struct fs_db *db, uint32_t frame, const uint8_t header[sta
 bool fs_wal_is_last(const struct fs_db *db, const uint8_t header[static LTX_WAL_FRAME_SIZE])
 {
 	static const uint8_t unknown[LTX_WAL_FRAME_SIZE];
-	const struct fs_sums_head *head = fs_sums_head(db->sums);
+	const struct ltx_sums_head *head = ltx_sums_head(db->sums);
 	struct ltx_wal_frame f;
 
 	if (memcmp(head->last_frame, unknown, sizeof(unknown)))
@@ -109,7 +109,7 @@ int fs_wal_read_frame(struct fs_db *db, uint32_t frame, uint8_t out[static LTX_W
 static int load_header(struct fs_db *db, struct fz_err *err)
 {
 	uint8_t b[LTX_WAL_HEADER_SIZE], f[LTX_WAL_FRAME_SIZE];
-	const struct fs_sums_head *head = db->sums ? fs_sums_head(db->sums) : NULL;
+	const struct ltx_sums_head *head = db->sums ? ltx_sums_head(db->sums) : NULL;
 	struct ltx_wal_header h;
 	ssize_t n = fz_pread(db->wal.fd, b, sizeof(b), 0);
 
@@ -138,7 +138,7 @@ static int load_header(struct fs_db *db, struct fz_err *err)
 /* Invariant (4). */
 static void check_kept(struct fs_db *db, uint32_t mx)
 {
-	struct fs_sums_head *head = fs_sums_head(db->sums);
+	struct ltx_sums_head *head = ltx_sums_head(db->sums);
 	uint8_t f[LTX_WAL_FRAME_SIZE];
 	static const uint8_t none[8];
 
@@ -366,7 +366,7 @@ int fs_wal_view(struct fs_db *db, struct fs_pages *index, uint32_t *frame, uint3
 void fs_wal_checkpointed(struct fs_db *db)
 {
 	struct fz_err err = {0};
-	struct fs_sums_head *head;
+	struct ltx_sums_head *head;
 	struct fs_scratch *sc;
 	struct fs_db_head h;
 	bool same;
@@ -374,7 +374,7 @@ void fs_wal_checkpointed(struct fs_db *db)
 	if (db->state != FS_DB_LIVE || !db->sums || !fs_db_in_wal(db) || !db->wal.known || db->foreign ||
 	    fs_db_read_head(db, &h, &err) < 0)
 		return;
-	head = fs_sums_head(db->sums);
+	head = ltx_sums_head(db->sums);
 	sc = fs_scratch_get(db->c, &err);
 	if (!sc)
 		return;
@@ -385,7 +385,7 @@ void fs_wal_checkpointed(struct fs_db *db)
 
 		same = pgno > head->commit || pgno == ltx_lock_page(h.page_size) ||
 		       (fs_db_read_page(db, h.page_size, pgno, 0, sc->page, &err) == 0 &&
-		        ltx_page_checksum(pgno, sc->page, h.page_size) == fs_sums_get(db->sums, pgno));
+		        ltx_page_checksum(pgno, sc->page, h.page_size) == ltx_sums_get(db->sums, pgno));
 	}
 	fs_scratch_put(db->c, sc);
 	if (!same)
@@ -397,7 +397,7 @@ void fs_wal_checkpointed(struct fs_db *db)
 void fs_wal_set_position(struct fs_db *db, uint32_t frame)
 {
 	uint8_t h[LTX_WAL_FRAME_SIZE] = {0};
-	struct fs_sums_head *head = fs_sums_head(db->sums);
+	struct ltx_sums_head *head = ltx_sums_head(db->sums);
 
 	head->recheck = 0;
 	db->wal.recheck = false;

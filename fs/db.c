@@ -39,7 +39,7 @@ struct fs_db *fs_db_new(struct fs_capture *c, const char *name)
 
 void fs_db_detach_log(struct fs_db *db)
 {
-	fs_sums_close(db->sums);
+	ltx_sums_close(db->sums);
 	fs_dirty_close(db->dirty);
 	ltx_log_put(db->log);
 	db->sums = NULL;
@@ -71,7 +71,7 @@ int fs_db_attach_log(struct fs_db *db, bool create, struct fz_err *err)
 	rc = ltx_logset_get(db->c->conf.logs, db->name, create, &db->log, err);
 	if (rc < 0)
 		return rc;
-	rc = fs_sums_open(&db->sums, ltx_log_dirfd(db->log), err);
+	rc = ltx_sums_open(&db->sums, ltx_log_dirfd(db->log), err);
 	if (rc == 0)
 		rc = fs_dirty_open(&db->dirty, ltx_log_dirfd(db->log), "fs-dirty", err);
 	if (rc < 0) {
@@ -119,7 +119,7 @@ int fs_db_read_head(struct fs_db *db, struct fs_db_head *h, struct fz_err *err)
 	}
 	if (!h->page_size && db->opaque) {
 		/* pages without a readable header: the WAL, the journal or the past tell their size */
-		h->page_size = db->wal.known ? db->wal.h.page_size : db->sums ? fs_sums_head(db->sums)->page_size : 0;
+		h->page_size = db->wal.known ? db->wal.h.page_size : db->sums ? ltx_sums_head(db->sums)->page_size : 0;
 		if (!h->page_size && h->file_bytes)
 			h->page_size = h->file_bytes % 4096 == 0 ? 4096 : h->file_bytes % 1024 == 0 ? 1024 : 512;
 		h->pages = h->page_size ? (uint32_t)(h->file_bytes / h->page_size) : 0;
@@ -202,8 +202,8 @@ void fs_db_lose(struct fs_db *db, const char *why)
 	if (db->state != FS_DB_ENDED)
 		db->state = FS_DB_LOST;
 	snprintf(db->lost_why, sizeof(db->lost_why), "%s", why);
-	if (db->sums && !fs_sums_head(db->sums)->unsure)
-		fs_sums_head(db->sums)->unsure = 1;
+	if (db->sums && !ltx_sums_head(db->sums)->unsure)
+		ltx_sums_head(db->sums)->unsure = 1;
 }
 
 void fs_db_note_error(struct fs_db *db, const struct fz_err *err)

@@ -12,7 +12,7 @@
 #include "fs/capture.h"
 #include "fs/dirty.h"
 #include "fs/pages.h"
-#include "fs/sums.h"
+#include "ltx/sums.h"
 #include "ltx/enc.h"
 #include "ltx/log.h"
 #include "ltx/wal.h"
@@ -49,7 +49,7 @@ struct fs_rollback {
 	bool whole;             /* which pages changed is not known: compare all */
 	bool full;
 	bool listed;           /* passed through: its journal has told which pages changed */
-	uint32_t counter;      /* change counter of the last captured state; its mtime: fs_sums_head.seen_mtime_ns */
+	uint32_t counter;      /* change counter of the last captured state; its mtime: ltx_sums_head.seen_mtime_ns */
 	bool touched;          /* written to since it was staged */
 	struct fs_pages pages; /* staged: their sums */
 	uint32_t page_size, commit;
@@ -78,7 +78,7 @@ struct fs_db {
 	int shm_fd;                 /* borrowed from its struct fs_file */
 	bool shm_closed;            /* its last handle is being closed: the backing file holds what was mapped */
 	struct ltx_log *log;        /* NULL while CANDIDATE */
-	struct fs_sums *sums;
+	struct ltx_sums *sums;
 	struct fs_dirty *dirty;
 	struct fs_wal wal;
 	struct fs_rollback rb;

@@ -76,7 +76,7 @@ static void failed(struct fs_db *db, const struct fz_err *err)
 /* By cp for example. The marks outlive this worker, and tell of the holes that nobody will write. */
 static void written_anew(struct fs_db *db)
 {
-	struct fs_sums_head *head = db->sums ? fs_sums_head(db->sums) : NULL;
+	struct ltx_sums_head *head = db->sums ? ltx_sums_head(db->sums) : NULL;
 	struct fz_err err = {0};
 
 	db->rb.whole = true;
@@ -91,7 +91,7 @@ static void written_anew_in_wal(struct fs_db *db)
 	db->foreign = true;
 	db->foreign_ns = 0;
 	if (db->sums)
-		fs_sums_head(db->sums)->unsure = 2;
+		ltx_sums_head(db->sums)->unsure = 2;
 	fs_poll_kick(db);
 }
 
@@ -325,7 +325,7 @@ static void after_shm(struct fs_db *db, const struct fs_event *ev, int rc)
 	if (rc < 0 || ev->op != FS_EV_TRUNCATE || ev->size_bytes >= 4096 || !db->sums)
 		return;
 	db->wal.recheck = true; /* recovery follows: does it keep what is captured? */
-	fs_sums_head(db->sums)->recheck = 1;
+	ltx_sums_head(db->sums)->recheck = 1;
 }
 
 static void dispatch_after(struct fs_db *db, enum fs_role role, const struct fs_event *ev, int rc)

@@ -84,7 +84,7 @@ static bool has_history(struct fs_db *db)
 	bool yes;
 
 	pthread_mutex_lock(&db->mu);
-	yes = db->log && db->sums && fs_sums_head(db->sums)->txid > 0;
+	yes = db->log && db->sums && ltx_sums_head(db->sums)->txid > 0;
 	pthread_mutex_unlock(&db->mu);
 	return yes;
 }

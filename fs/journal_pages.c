@@ -121,9 +121,9 @@ int fs_journal_pages_mark(struct fs_db *db, struct fz_err *err)
 		return 0;
 	fs_pages_init(&r.list, db->c->conf.statefd);
 	rc = fz_src_fd(&src, db->rb.fd, 0, (uint64_t)st.st_size, false, err);
-	if (rc == 0 && ltx_journal_open(&j, src, fs_sums_head(db->sums)->page_size, NULL) < 0)
+	if (rc == 0 && ltx_journal_open(&j, src, ltx_sums_head(db->sums)->page_size, NULL) < 0)
 		goto out; /* no header: it tells nothing */
-	if (rc < 0 || j.commit != fs_sums_head(db->sums)->commit || j.page_size != fs_sums_head(db->sums)->page_size)
+	if (rc < 0 || j.commit != ltx_sums_head(db->sums)->commit || j.page_size != ltx_sums_head(db->sums)->page_size)
 		goto out;
 	while ((rc = ltx_journal_next(&j, &pgno, &data, err)) > 0) {
 		rc = note_record(&r, pgno, j.off_bytes - 4 - j.page_size, err);
@@ -139,7 +139,7 @@ int fs_journal_pages_mark(struct fs_db *db, struct fz_err *err)
 		rc = old_page(db, &j, &r, 1, page, err);
 		/* Not the page 1 that was captured: a commit in between was not (the zeroing that ends one in PERSIST mode is not
 		 * told), and the journal of its pages has been overwritten. */
-		if (rc == 0 && ltx_page_checksum(1, page, j.page_size) != fs_sums_get(db->sums, 1))
+		if (rc == 0 && ltx_page_checksum(1, page, j.page_size) != ltx_sums_get(db->sums, 1))
 			db->rb.whole = true;
 		else if (rc == 0)
 			rc = mark_leaves(db, &j, &r, page, err);

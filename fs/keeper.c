@@ -77,7 +77,7 @@ static int64_t scrub(struct fs_db *db)
 	db->scrub_next = next;
 	if (!next && db->sums) {
 		db->scrub_wanted = false;
-		db->scrub_done_txid = fs_sums_head(db->sums)->txid;
+		db->scrub_done_txid = ltx_sums_head(db->sums)->txid;
 	}
 	pthread_mutex_unlock(&db->mu);
 	return next ? (int64_t)(SCRUB_BYTES * UINT64_C(1000) / rate) + 1 : -1;
@@ -140,7 +140,7 @@ void fs_keeper_run(void *arg)
 			int64_t ms;
 
 			pthread_mutex_lock(&db->mu);
-			if (day && db->sums && db->scrub_done_txid != fs_sums_head(db->sums)->txid)
+			if (day && db->sums && db->scrub_done_txid != ltx_sums_head(db->sums)->txid)
 				db->scrub_wanted = true;
 			pthread_mutex_unlock(&db->mu);
 			if (retry(db) && wait_ms > RETRY_MS)

@@ -185,7 +185,7 @@ static bool look_at_foreign(struct fs_db *db, struct fz_err *err)
 	if (n == 0 && db->state == FS_DB_LIVE)
 		db->foreign = false;
 	if (db->foreign)
-		fs_sums_head(db->sums)->unsure = 2;
+		ltx_sums_head(db->sums)->unsure = 2;
 	return db->foreign;
 }
 

@@ -64,7 +64,7 @@ static int look_at(struct fs_db *db, struct look *l, struct fz_err *err)
 
 static bool marker_matches(struct fs_db *db, const struct look *l)
 {
-	const struct fs_sums_head *h = fs_sums_head(db->sums);
+	const struct ltx_sums_head *h = ltx_sums_head(db->sums);
 	struct ltx_log_info info;
 
 	ltx_log_info(db->log, &info);
@@ -80,13 +80,13 @@ static int load_sums(struct fs_db *db, bool same_boot, struct fz_err *err)
 	int rc = fs_txn_replay_sums(db, err);
 
 	ltx_log_info(db->log, &info);
-	if (rc == 0 && fs_sums_head(db->sums)->checksum == info.tail_checksum &&
-	    (same_boot || fs_sums_total(db->sums) == info.tail_checksum))
+	if (rc == 0 && ltx_sums_head(db->sums)->checksum == info.tail_checksum &&
+	    (same_boot || ltx_sums_total(db->sums) == info.tail_checksum))
 		return 0;
 	fz_warn("%s: the checksum table does not fit the log: built anew", db->name);
-	fs_sums_clear(db->sums);
+	ltx_sums_clear(db->sums);
 	rc = fs_txn_replay_sums(db, err);
-	if (rc == 0 && fs_sums_total(db->sums) != info.tail_checksum)
+	if (rc == 0 && ltx_sums_total(db->sums) != info.tail_checksum)
 		rc = fz_fail(err, FZ_ECHECKSUM, "%s: the log's pages do not give its checksum", db->name);
 	return rc;
 }
@@ -105,7 +105,7 @@ static int settle_prepared(struct fs_db *db, bool hot, struct fz_err *err)
 /* True when the WAL goes on where the log ends: nothing but its frames is missing. */
 static bool wal_goes_on(struct fs_db *db, struct fz_err *err)
 {
-	struct fs_sums_head *head = fs_sums_head(db->sums);
+	struct ltx_sums_head *head = ltx_sums_head(db->sums);
 	uint32_t salt[2] = {head->pos_salt[0], head->pos_salt[1]}, pos = head->pos_frame, frame, commit;
 	struct fs_scratch *sc;
 	bool on;
@@ -135,7 +135,7 @@ static bool wal_goes_on(struct fs_db *db, struct fz_err *err)
  * lies in the database file as the table knows it, or as a checkpoint has written it since. */
 static bool wal_begins_at_tail(struct fs_db *db, struct fz_err *err)
 {
-	struct fs_sums_head *head = fs_sums_head(db->sums);
+	struct ltx_sums_head *head = ltx_sums_head(db->sums);
 	uint32_t salt[2] = {head->pos_salt[0], head->pos_salt[1]}, pos = head->pos_frame, frame, commit;
 	struct fs_scratch *sc;
 	bool begins;
@@ -159,7 +159,7 @@ static bool wal_begins_at_tail(struct fs_db *db, struct fz_err *err)
 			break;
 		}
 		now = ltx_page_checksum(p->pgno, sc->page, head->page_size);
-		if (now == fs_sums_get(db->sums, p->pgno))
+		if (now == ltx_sums_get(db->sums, p->pgno))
 			continue;
 		begins = fs_db_read_page(db, head->page_size, p->pgno, p->frame, sc->page, err) == 0 &&
 		         now == ltx_page_checksum(p->pgno, sc->page, head->page_size);
@@ -173,7 +173,7 @@ static bool wal_begins_at_tail(struct fs_db *db, struct fz_err *err)
 /* Steps 5 to 7. */
 static int bring_together(struct fs_db *db, bool was_clean, bool same_boot, struct fz_err *err)
 {
-	struct fs_sums_head *head = fs_sums_head(db->sums);
+	struct ltx_sums_head *head = ltx_sums_head(db->sums);
 	uint64_t txid;
 	int rc;
 
@@ -232,16 +232,16 @@ static int bring_together(struct fs_db *db, bool was_clean, bool same_boot, stru
 
 static void begin_boot(struct fs_db *db)
 {
-	struct fs_sums_head *head = fs_sums_head(db->sums);
+	struct ltx_sums_head *head = ltx_sums_head(db->sums);
 
 	head->clean = 0;
 	head->recheck = 0;
-	fs_sums_boot_id(head->boot_id);
+	ltx_sums_boot_id(head->boot_id);
 }
 
 int fs_recover_start(struct fs_db *db, struct fz_err *err)
 {
-	struct fs_sums_head *head = fs_sums_head(db->sums);
+	struct ltx_sums_head *head = ltx_sums_head(db->sums);
 	bool same_boot, was_clean, hot;
 	char boot[40];
 	struct look l;
@@ -255,7 +255,7 @@ int fs_recover_start(struct fs_db *db, struct fz_err *err)
 	}
 	if (rc < 0)
 		return rc;
-	fs_sums_boot_id(boot);
+	ltx_sums_boot_id(boot);
 	same_boot = boot[0] && !strcmp(boot, head->boot_id);
 	was_clean = head->clean;
 	hot = fs_db_journal_hot(db);
@@ -277,12 +277,12 @@ int fs_recover_start(struct fs_db *db, struct fz_err *err)
 		begin_boot(db);
 		db->state = FS_DB_LIVE;
 		fs_dirty_clear(db->dirty);
-		return fs_sums_sync(db->sums, err);
+		return ltx_sums_sync(db->sums, err);
 	}
 	if (db->c->conf.clean_only)
 		return fz_fail(err, FZ_EVERIFY, "%s does not match its clean marker", db->name);
 	rc = load_sums(db, same_boot, err);
-	head = fs_sums_head(db->sums);
+	head = ltx_sums_head(db->sums);
 	begin_boot(db);
 	fs_dirty_clear(db->dirty);
 	if (rc < 0)
@@ -325,12 +325,12 @@ int fs_recover_resume(struct fs_db *db, struct fz_err *err)
 	if (rc < 0)
 		return rc;
 	db->state = FS_DB_LIVE;
-	fs_sums_head(db->sums)->clean = 0;
-	if (fs_sums_head(db->sums)->unsure || !fs_sums_head(db->sums)->txid)
+	ltx_sums_head(db->sums)->clean = 0;
+	if (ltx_sums_head(db->sums)->unsure || !ltx_sums_head(db->sums)->txid)
 		fs_db_lose(db, "a compare did not finish");
 	db->rb.loose = !fs_dirty_empty(db->dirty);
 	db->resumed = true;
-	db->foreign = fs_sums_head(db->sums)->unsure == 2;
+	db->foreign = ltx_sums_head(db->sums)->unsure == 2;
 	db->rb.journal_syncs = 2; /* what the former worker saw of them is not known */
 	return 0;
 }
@@ -351,7 +351,7 @@ void fs_recover_settle(struct fs_db *db)
 		fs_db_lose(db, "it was written to while a worker died");
 	/* Somebody has written since the last capture: perhaps the file was closed, and the former worker died before it
 	 * had compared. Written through and open: all writes were marked. */
-	if (!fs_db_in_wal(db) && h.mtime_ns != fs_sums_head(db->sums)->seen_mtime_ns) {
+	if (!fs_db_in_wal(db) && h.mtime_ns != ltx_sums_head(db->sums)->seen_mtime_ns) {
 		if (!db->open_db || db->passthrough)
 			db->rb.whole = true;
 		fs_rollback_note_loose(db);
@@ -361,14 +361,14 @@ void fs_recover_settle(struct fs_db *db)
 
 int fs_recover_mark_clean(struct fs_db *db, struct fz_err *err)
 {
-	struct fs_sums_head *head;
+	struct ltx_sums_head *head;
 	struct ltx_log_info info;
 	struct look l;
 	int rc;
 
 	if (!db->log || db->state != FS_DB_LIVE || db->rb.staged || db->rb.loose || fs_db_journal_hot(db))
 		return 0;
-	head = fs_sums_head(db->sums);
+	head = ltx_sums_head(db->sums);
 	ltx_log_info(db->log, &info);
 	rc = look_at(db, &l, err);
 	if (rc < 0 || head->txid != info.tail_txid || fs_wal_in_doubt(db))
@@ -379,9 +379,9 @@ int fs_recover_mark_clean(struct fs_db *db, struct fz_err *err)
 	head->wal_bytes = l.wal_bytes;
 	head->wal_salt[0] = l.wal_salt[0];
 	head->wal_salt[1] = l.wal_salt[1];
-	rc = fs_sums_sync(db->sums, err);
+	rc = ltx_sums_sync(db->sums, err);
 	if (rc < 0)
 		return rc;
 	head->clean = 1;
-	return fs_sums_sync(db->sums, err);
+	return ltx_sums_sync(db->sums, err);
 }

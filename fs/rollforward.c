@@ -118,7 +118,7 @@ struct window {
 /* The last entries of the log, as far back as the limits and one page size allow. */
 static int list_points(struct fs_db *db, struct window *w, size_t max_entries, struct fz_err *err)
 {
-	uint64_t txid = fs_sums_head(db->sums)->txid, bytes = 0;
+	uint64_t txid = ltx_sums_head(db->sums)->txid, bytes = 0;
 	struct ltx_log_entry e;
 	size_t cap = 0;
 	int rc = 0;
@@ -207,13 +207,13 @@ static int real_sum(struct fs_db *db, struct fs_scratch *sc, uint32_t page_size,
 static int judge(struct fs_db *db, struct fs_scratch *sc, struct window *w, uint32_t commit, uint64_t *x,
                  struct fz_err *err)
 {
-	const struct fs_sums_head *head = fs_sums_head(db->sums);
+	const struct ltx_sums_head *head = ltx_sums_head(db->sums);
 	uint32_t lock = ltx_lock_page(w->page_size);
 	int rc = 0;
 
 	*x = 0;
 	for (uint32_t p = 1; p <= commit && p <= head->commit; p++)
-		*x ^= fs_sums_get(db->sums, p);
+		*x ^= ltx_sums_get(db->sums, p);
 	for (uint32_t p = head->commit + 1; p <= commit && rc == 0; p++) {
 		uint64_t r = 0;
 
@@ -233,7 +233,7 @@ static int judge(struct fs_db *db, struct fs_scratch *sc, struct window *w, uint
 		if (rc < 0)
 			break;
 		if (pgno <= head->commit)
-			*x ^= fs_sums_get(db->sums, pgno) ^ r;
+			*x ^= ltx_sums_get(db->sums, pgno) ^ r;
 		for (size_t v = i; v < end; v++) {
 			if (w->versions.e[v].sum == r)
 				continue;
@@ -347,12 +347,12 @@ static int write_entry(struct fs_db *db, int fd, uint64_t *txid, struct fz_err *
 
 int fs_rollforward_run(struct fs_db *db, uint64_t txid, struct fz_err *err)
 {
-	struct fs_sums_head *head = fs_sums_head(db->sums);
+	struct ltx_sums_head *head = ltx_sums_head(db->sums);
 	uint64_t tail = head->txid, from = txid;
 	int fd = -1, rc;
 
 	head->rolling_txid = txid + 1;
-	rc = fs_sums_sync(db->sums, err);
+	rc = ltx_sums_sync(db->sums, err);
 	if (rc == 0)
 		rc = ltx_log_sync(db->log, err);
 	if (rc == 0)
@@ -373,5 +373,5 @@ int fs_rollforward_run(struct fs_db *db, uint64_t txid, struct fz_err *err)
 	fs_wal_set_position(db, 0);
 	fz_info("%s: brought forward from TXID %llu to %llu, which the log has and a crash had taken from the database",
 	        db->name, (unsigned long long)from, (unsigned long long)tail);
-	return fs_sums_sync(db->sums, err);
+	return ltx_sums_sync(db->sums, err);
 }

@@ -13,7 +13,7 @@ int fs_rollforward_journal(struct fs_db *db, struct fz_err *err) FZ_MUST_CHECK;
  * Proof: every page touched since, page by page, and the database checksum over all. */
 int fs_rollforward_find(struct fs_db *db, size_t max_entries, uint64_t *txid, struct fz_err *err) FZ_MUST_CHECK;
 /* From the state at txid to the log's tail: writes pages into the database file, syncs, removes -wal, -shm, -journal.
- * Interrupted, it is repeated at the next start (fs_sums_head.rolling_txid). */
+ * Interrupted, it is repeated at the next start (ltx_sums_head.rolling_txid). */
 int fs_rollforward_run(struct fs_db *db, uint64_t txid, struct fz_err *err) FZ_MUST_CHECK;
 /* Removes name + suffix beside the database; not being there is fine. */
 int fs_rollforward_unlink(struct fs_db *db, const char *suffix, struct fz_err *err) FZ_MUST_CHECK;

@@ -21,7 +21,7 @@
 /* Leaves in sc->pages those that differ from the table. */
 static int compare(struct fs_db *db, struct fs_scratch *sc, struct fz_err *err)
 {
-	uint32_t page_size = fs_sums_head(db->sums)->page_size;
+	uint32_t page_size = ltx_sums_head(db->sums)->page_size;
 	size_t n = 0;
 
 	for (size_t i = 0; i < sc->pages.n; i++) {
@@ -34,7 +34,7 @@ static int compare(struct fs_db *db, struct fs_scratch *sc, struct fz_err *err)
 		if (rc < 0)
 			return rc;
 		p.sum = ltx_page_checksum(p.pgno, sc->page, page_size);
-		if (p.sum != fs_sums_get(db->sums, p.pgno))
+		if (p.sum != ltx_sums_get(db->sums, p.pgno))
 			sc->pages.e[n++] = p;
 	}
 	sc->pages.n = n;
@@ -46,7 +46,7 @@ static int compare_wal(struct fs_db *db, struct fs_scratch *sc, struct fz_err *e
 	int rc = -FZ_EBUSY;
 
 	for (int i = 0; i < TRIES; i++) {
-		uint64_t txid = fs_sums_head(db->sums)->txid;
+		uint64_t txid = ltx_sums_head(db->sums)->txid;
 		uint32_t frame = db->wal.frame;
 		int64_t n;
 
@@ -62,7 +62,7 @@ static int compare_wal(struct fs_db *db, struct fs_scratch *sc, struct fz_err *e
 			return (int)n;
 		if (db->state != FS_DB_LIVE)
 			return -FZ_EBUSY;
-		if (i && txid == fs_sums_head(db->sums)->txid && frame == db->wal.frame)
+		if (i && txid == ltx_sums_head(db->sums)->txid && frame == db->wal.frame)
 			return 0; /* the same twice, and nothing moved */
 		rc = -FZ_EBUSY;
 	}
@@ -72,7 +72,7 @@ static int compare_wal(struct fs_db *db, struct fs_scratch *sc, struct fz_err *e
 /* A difference nobody told of: capture it, say so. */
 static int take(struct fs_db *db, struct fs_scratch *sc, uint64_t *differences, struct fz_err *err)
 {
-	struct fs_sums_head *head = fs_sums_head(db->sums);
+	struct ltx_sums_head *head = ltx_sums_head(db->sums);
 	uint8_t last[LTX_WAL_FRAME_SIZE];
 	struct fs_txn t = {.page_size = head->page_size, .commit = head->commit, .commits = 1, .only_changed = true};
 	size_t n = sc->pages.n;
@@ -99,7 +99,7 @@ static int take(struct fs_db *db, struct fs_scratch *sc, uint64_t *differences, 
 static int64_t step(struct fs_db *db, uint32_t *next, uint64_t max_bytes, bool instant, uint64_t *differences,
                     struct fz_err *err)
 {
-	struct fs_sums_head *head;
+	struct ltx_sums_head *head;
 	uint64_t pages = 0;
 	struct fs_scratch *sc;
 	uint32_t lock;
@@ -123,7 +123,7 @@ static int64_t step(struct fs_db *db, uint32_t *next, uint64_t max_bytes, bool i
 		*next = 0;
 		return fz_fail(err, FZ_EBUSY, "%s: in use, not compared", db->name);
 	}
-	head = fs_sums_head(db->sums);
+	head = ltx_sums_head(db->sums);
 	rc = fs_db_fd(db, err);
 	if (rc < 0)
 		return rc;

@@ -60,7 +60,7 @@ void fs_sweep_abort(struct fs_db *db)
 		unlinkat(ltx_log_dirfd(db->log), FUZZY_FILE, 0);
 		unlinkat(ltx_log_dirfd(db->log), PATCH_FILE, 0);
 		unlinkat(ltx_log_dirfd(db->log), BASE_FILE, 0);
-		fs_sums_clear(db->sums);
+		ltx_sums_clear(db->sums);
 	}
 	fs_dirty_close(s->changed);
 	fs_pages_fini(&s->differ);
@@ -136,7 +136,7 @@ static int begin(struct fs_db *db, struct fz_err *err)
 	}
 	rc = fs_wal_view(db, &sc->index, &frame, &commit, err);
 	fs_scratch_put(db->c, sc);
-	s->first = !fs_sums_head(db->sums)->txid;
+	s->first = !ltx_sums_head(db->sums)->txid;
 	s->page_size = frame ? db->wal.h.page_size : h.page_size;
 	s->commit = frame ? commit : h.pages;
 	s->mtime_ns = h.mtime_ns;
@@ -149,14 +149,14 @@ static int begin(struct fs_db *db, struct fz_err *err)
 	if (rc == 0 && (!s->page_size || !s->commit))
 		rc = fz_fail(err, FZ_ENOTFOUND, "%s is no SQLite database", db->name);
 	if (rc == 0)
-		rc = fs_sums_room(db->sums, s->commit, err);
+		rc = ltx_sums_room(db->sums, s->commit, err);
 	db->sweep = s;
 	if (rc < 0) {
 		fs_sweep_abort(db);
 		return rc;
 	}
-	if (!fs_sums_head(db->sums)->unsure)
-		fs_sums_head(db->sums)->unsure = 1;
+	if (!ltx_sums_head(db->sums)->unsure)
+		ltx_sums_head(db->sums)->unsure = 1;
 	fz_info("%s: %s (%u pages) in the background", db->name, s->first ? "first snapshot" : "compare", s->commit);
 	return 0;
 }
@@ -181,9 +181,9 @@ static int read_piece(struct fs_db *db, struct fs_sweep *s, struct ltx_enc *enc,
 		sum = ltx_page_checksum(pgno, page, s->page_size);
 		if (s->first) {
 			s->fuzzy_post ^= sum;
-			fs_sums_set(db->sums, pgno, sum);
+			ltx_sums_set(db->sums, pgno, sum);
 			rc = ltx_enc_page(enc, pgno, page, err);
-		} else if (sum != fs_sums_get(db->sums, pgno)) {
+		} else if (sum != ltx_sums_get(db->sums, pgno)) {
 			rc = fs_pages_add(&s->differ, pgno, 0, err);
 		}
 	}
@@ -245,7 +245,7 @@ static int collect(struct fs_db *db, struct fs_scratch *sc, uint32_t *frame, uin
 	if (rc < 0)
 		return rc;
 	db->rb.counter = h.counter;
-	fs_sums_head(db->sums)->seen_mtime_ns = h.mtime_ns;
+	ltx_sums_head(db->sums)->seen_mtime_ns = h.mtime_ns;
 	if (!*frame)
 		*commit = h.pages;
 	if (!fs_db_in_wal(db) && db->passthrough && h.mtime_ns != s->mtime_ns)
@@ -307,12 +307,12 @@ static int write_patch(struct fs_db *db, struct fs_scratch *sc, uint32_t commit,
 	if (fd < 0)
 		return fz_fail_errno(err, errno, "cannot create the snapshot of %s", db->name);
 	fz_fd_sink_init(&sink, fd, 0);
-	rc = fs_sums_room(db->sums, commit, err);
+	rc = ltx_sums_room(db->sums, commit, err);
 	if (rc == 0)
 		rc = ltx_enc_begin(sc->enc, &sink.sink, &h, err);
 	for (size_t i = 0; rc == 0 && i < sc->pages.n; i++) {
 		struct fs_page *p = &sc->pages.e[i];
-		uint64_t sum, old = p->pgno <= s->commit ? fs_sums_get(db->sums, p->pgno) : 0;
+		uint64_t sum, old = p->pgno <= s->commit ? ltx_sums_get(db->sums, p->pgno) : 0;
 
 		rc = fs_db_read_page(db, s->page_size, p->pgno, p->frame, sc->page, err);
 		if (rc < 0)
@@ -328,7 +328,7 @@ static int write_patch(struct fs_db *db, struct fs_scratch *sc, uint32_t commit,
 		}
 	}
 	for (uint32_t p = commit + 1; p <= s->commit; p++)
-		post ^= fs_sums_get(db->sums, p);
+		post ^= ltx_sums_get(db->sums, p);
 	if (rc == 0)
 		rc = ltx_enc_end(sc->enc, LTX_FLAG | post, t, bytes, err);
 	if (rc == 0)
@@ -372,7 +372,7 @@ static int merge_files(struct fs_db *db, uint64_t patch_bytes, struct fz_err *er
 static int finish_first(struct fs_db *db, struct fs_scratch *sc, uint32_t commit, struct fz_err *err)
 {
 	struct fs_sweep *s = db->sweep;
-	struct fs_sums_head *head;
+	struct ltx_sums_head *head;
 	struct ltx_log_info info;
 	struct ltx_trailer t;
 	uint64_t bytes;
@@ -385,12 +385,12 @@ static int finish_first(struct fs_db *db, struct fs_scratch *sc, uint32_t commit
 	if (rc < 0)
 		return rc;
 	for (size_t i = 0; i < sc->pages.n; i++)
-		fs_sums_set(db->sums, sc->pages.e[i].pgno, sc->pages.e[i].sum);
+		ltx_sums_set(db->sums, sc->pages.e[i].pgno, sc->pages.e[i].sum);
 	for (uint32_t p = commit + 1; p <= s->commit; p++)
-		fs_sums_set(db->sums, p, 0);
+		ltx_sums_set(db->sums, p, 0);
 	ltx_log_info(db->log, &info);
 	db->tail_ms = info.tail_time_ms;
-	head = fs_sums_head(db->sums);
+	head = ltx_sums_head(db->sums);
 	head->page_size = s->page_size;
 	head->commit = commit;
 	head->checksum = info.tail_checksum;

@@ -136,7 +136,7 @@ static int keep_changed(struct fs_db *db, struct fs_scratch *sc, const struct fs
 
 		if (rc < 0)
 			return rc;
-		if (p.sum != fs_sums_get(db->sums, p.pgno))
+		if (p.sum != ltx_sums_get(db->sums, p.pgno))
 			sc->pages.e[n++] = p;
 	}
 	sc->pages.n = n;
@@ -146,7 +146,7 @@ static int keep_changed(struct fs_db *db, struct fs_scratch *sc, const struct fs
 static int encode(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *t, const struct ltx_header *h,
                   uint64_t *checksum, struct ltx_trailer *trailer, uint64_t *bytes, struct fz_err *err)
 {
-	struct fs_sums_head *head = fs_sums_head(db->sums);
+	struct ltx_sums_head *head = ltx_sums_head(db->sums);
 	uint64_t post = t->full ? 0 : head->checksum;
 	struct fz_sink *sink;
 	int rc;
@@ -162,12 +162,12 @@ static int encode(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *
 		rc = page_data(db, sc, t, p, &data, err);
 		if (rc < 0)
 			break;
-		post ^= p->sum ^ (t->full ? 0 : fs_sums_get(db->sums, p->pgno));
+		post ^= p->sum ^ (t->full ? 0 : ltx_sums_get(db->sums, p->pgno));
 		rc = ltx_enc_page(sc->enc, p->pgno, data, err);
 	}
 	if (!t->full)
 		for (uint32_t pgno = t->commit + 1; pgno <= head->commit; pgno++)
-			post ^= fs_sums_get(db->sums, pgno);
+			post ^= ltx_sums_get(db->sums, pgno);
 	*checksum = LTX_FLAG | post;
 	if (rc == 0)
 		rc = ltx_enc_end(sc->enc, *checksum, trailer, bytes, err);
@@ -179,14 +179,14 @@ static int encode(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *
 static void apply_sums(struct fs_db *db, const struct fs_pages *pages, uint32_t page_size, uint32_t commit, bool full,
                        uint64_t checksum, uint64_t txid)
 {
-	struct fs_sums_head *head = fs_sums_head(db->sums);
+	struct ltx_sums_head *head = ltx_sums_head(db->sums);
 
 	if (full)
-		fs_sums_clear_pages(db->sums);
+		ltx_sums_clear_pages(db->sums);
 	for (size_t i = 0; i < pages->n; i++)
-		fs_sums_set(db->sums, pages->e[i].pgno, pages->e[i].sum);
+		ltx_sums_set(db->sums, pages->e[i].pgno, pages->e[i].sum);
 	for (uint32_t pgno = commit + 1; pgno <= head->commit; pgno++)
-		fs_sums_set(db->sums, pgno, 0);
+		ltx_sums_set(db->sums, pgno, 0);
 	head->page_size = page_size;
 	head->commit = commit;
 	head->checksum = checksum;
@@ -208,7 +208,7 @@ int64_t fs_txn_wal_time(const struct fs_db *db)
 
 int fs_txn_append(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *in, struct fz_err *err)
 {
-	struct fs_sums_head *head = fs_sums_head(db->sums);
+	struct ltx_sums_head *head = ltx_sums_head(db->sums);
 	struct fs_txn t = *in;
 	struct ltx_header h = {.page_size = t.page_size,
 	                       .commit = t.commit,
@@ -221,10 +221,10 @@ int fs_txn_append(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *
 
 	if (head->page_size && head->page_size != t.page_size)
 		t.full = true;
-	rc = fs_sums_room(db->sums, t.commit, err);
+	rc = ltx_sums_room(db->sums, t.commit, err);
 	if (rc < 0)
 		return rc;
-	head = fs_sums_head(db->sums); /* may have moved */
+	head = ltx_sums_head(db->sums); /* may have moved */
 	if (t.full || t.commit > head->commit) {
 		rc = fill_gaps(db, sc, &t, t.full ? 0 : head->commit, err);
 		if (rc < 0)
@@ -304,7 +304,7 @@ int fs_txn_drop(struct fs_db *db, struct fz_err *err)
 
 static int replay_entry(struct fs_db *db, const struct ltx_log_entry *e, struct fz_err *err)
 {
-	struct fs_sums_head *head = fs_sums_head(db->sums);
+	struct ltx_sums_head *head = ltx_sums_head(db->sums);
 	const struct ltx_header *h;
 	struct ltx_dec *d = NULL;
 	struct fz_src *src = NULL;
@@ -320,17 +320,17 @@ static int replay_entry(struct fs_db *db, const struct ltx_log_entry *e, struct 
 		goto out;
 	h = ltx_dec_header(d);
 	if (h->min_txid == 1 || h->page_size != head->page_size)
-		fs_sums_clear_pages(db->sums);
-	rc = fs_sums_room(db->sums, h->commit, err);
+		ltx_sums_clear_pages(db->sums);
+	rc = ltx_sums_room(db->sums, h->commit, err);
 	if (rc < 0)
 		goto out;
-	head = fs_sums_head(db->sums);
+	head = ltx_sums_head(db->sums);
 	while ((rc = ltx_dec_page(d, &pgno, &data, err)) > 0)
-		fs_sums_set(db->sums, pgno, ltx_page_checksum(pgno, data, h->page_size));
+		ltx_sums_set(db->sums, pgno, ltx_page_checksum(pgno, data, h->page_size));
 	if (rc < 0)
 		goto out;
 	for (pgno = h->commit + 1; pgno <= head->commit; pgno++)
-		fs_sums_set(db->sums, pgno, 0);
+		ltx_sums_set(db->sums, pgno, 0);
 	head->page_size = h->page_size;
 	head->commit = h->commit;
 	head->checksum = ltx_dec_end(d, &bytes)->post_checksum;
@@ -349,12 +349,12 @@ out:
 
 int fs_txn_replay_sums(struct fs_db *db, struct fz_err *err)
 {
-	struct fs_sums_head *head = fs_sums_head(db->sums);
+	struct ltx_sums_head *head = ltx_sums_head(db->sums);
 	struct ltx_log_info info;
 
 	ltx_log_info(db->log, &info);
 	if (head->txid > info.tail_txid)
-		fs_sums_clear(db->sums);
+		ltx_sums_clear(db->sums);
 	while (head->txid < info.tail_txid) {
 		struct ltx_log_entry e;
 		uint64_t at = head->txid + 1;
@@ -373,14 +373,14 @@ int fs_txn_replay_sums(struct fs_db *db, struct fz_err *err)
 
 int fs_txn_adopt_tail(struct fs_db *db, struct fz_err *err)
 {
-	struct fs_sums_head *head;
+	struct ltx_sums_head *head;
 	struct ltx_log_info info;
 	int rc;
 
 	ltx_log_info(db->log, &info);
-	fs_sums_clear(db->sums);
-	rc = fs_sums_room(db->sums, info.commit, err);
-	head = fs_sums_head(db->sums);
+	ltx_sums_clear(db->sums);
+	rc = ltx_sums_room(db->sums, info.commit, err);
+	head = ltx_sums_head(db->sums);
 	head->page_size = info.page_size;
 	head->commit = info.commit;
 	head->checksum = info.tail_checksum;

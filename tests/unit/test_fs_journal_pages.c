@@ -19,20 +19,20 @@ static const struct journal_case {
 
 static void take(struct fs_db *db, const char *path)
 {
-	struct fs_sums_head *head;
+	struct ltx_sums_head *head;
 	struct fz_err err = {0};
 	uint8_t page[1024];
 	uint32_t n = 0;
 	FILE *f = fopen(path, "rb");
 
 	assert_non_null(f);
-	ok(fs_sums_room(db->sums, 4096, &err), &err);
+	ok(ltx_sums_room(db->sums, 4096, &err), &err);
 	while (fread(page, 1, sizeof(page), f) == sizeof(page)) {
 		n++;
-		fs_sums_set(db->sums, n, ltx_page_checksum(n, page, sizeof(page)));
+		ltx_sums_set(db->sums, n, ltx_page_checksum(n, page, sizeof(page)));
 	}
 	fclose(f);
-	head = fs_sums_head(db->sums);
+	head = ltx_sums_head(db->sums);
 	head->page_size = sizeof(page);
 	head->commit = n;
 	head->txid = 1;

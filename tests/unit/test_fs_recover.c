@@ -2,7 +2,7 @@
  * back to an older state, as un-synced writes are lost), and after somebody worked on the files without the mount. */
 #include "capture_world.h"
 
-#include "fs/sums.h"
+#include "ltx/sums.h"
 
 static const char *const modes[] = {"wal", "delete", "truncate", "persist", "memory", "off"};
 
@@ -24,17 +24,17 @@ static struct ltx_log_info info_of(struct world *w, const char *name)
 }
 
 /* The table of a log that nobody has open. */
-static struct fs_sums *table_of(struct world *w, const char *name)
+static struct ltx_sums *table_of(struct world *w, const char *name)
 {
 	struct ltx_logset *set = NULL;
 	struct ltx_log *log = NULL;
-	struct fs_sums *s = NULL;
+	struct ltx_sums *s = NULL;
 	struct fz_err err = {0};
 	int fd = open(w->state, O_RDONLY | O_DIRECTORY);
 
 	ok(ltx_logset_open(&set, fd, &(struct ltx_logset_conf){.readonly = true}, &err), &err);
 	ok(ltx_logset_get(set, name, false, &log, &err), &err);
-	ok(fs_sums_open(&s, ltx_log_dirfd(log), &err), &err);
+	ok(ltx_sums_open(&s, ltx_log_dirfd(log), &err), &err);
 	ltx_log_put(log);
 	ltx_logset_close(set);
 	close(fd);
@@ -44,10 +44,10 @@ static struct fs_sums *table_of(struct world *w, const char *name)
 /* As if the machine had been started anew. */
 static void other_boot(struct world *w, const char *name)
 {
-	struct fs_sums *s = table_of(w, name);
+	struct ltx_sums *s = table_of(w, name);
 
-	strcpy(fs_sums_head(s)->boot_id, "another");
-	fs_sums_close(s);
+	strcpy(ltx_sums_head(s)->boot_id, "another");
+	ltx_sums_close(s);
 }
 
 static const char *app_mode;
@@ -296,7 +296,7 @@ static void table_lost(void **state)
 {
 	for (int damage = 0; damage < 2; damage++) {
 		struct history *h = new_history();
-		struct fs_sums *s;
+		struct ltx_sums *s;
 		struct world w;
 
 		make_dirs(&w);
@@ -305,10 +305,10 @@ static void table_lost(void **state)
 		run_and_kill(&w, true, app, h);
 		s = table_of(&w, "a.db");
 		if (damage)
-			fs_sums_set(s, 2, fs_sums_get(s, 2) ^ 1);
+			ltx_sums_set(s, 2, ltx_sums_get(s, 2) ^ 1);
 		else
-			fs_sums_clear(s);
-		fs_sums_close(s);
+			ltx_sums_clear(s);
+		ltx_sums_close(s);
 		other_boot(&w, "a.db");
 		start(&w, true);
 		app_again(&w, h);

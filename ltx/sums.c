@@ -1,4 +1,4 @@
-#include "fs/sums.h"
+#include "ltx/sums.h"
 
 #include "base/file.h"
 #include "ltx/ltx.h"
@@ -17,28 +17,28 @@
 
 static const char sums_magic[8] = {'F', 'Z', 'S', 'U', 'M', 'S', '0', '1'};
 
-struct fs_sums {
+struct ltx_sums {
 	int fd;
 	size_t bytes; /* of the mapping and the file */
 	uint8_t *map;
 };
 
-struct fs_sums_head *fs_sums_head(struct fs_sums *s)
+struct ltx_sums_head *ltx_sums_head(struct ltx_sums *s)
 {
-	return (struct fs_sums_head *)(void *)s->map;
+	return (struct ltx_sums_head *)(void *)s->map;
 }
 
-static uint64_t *table(const struct fs_sums *s)
+static uint64_t *table(const struct ltx_sums *s)
 {
 	return (uint64_t *)(void *)(s->map + HEAD_BYTES);
 }
 
-static uint64_t room_pages(const struct fs_sums *s)
+static uint64_t room_pages(const struct ltx_sums *s)
 {
 	return (s->bytes - HEAD_BYTES) / 8;
 }
 
-void fs_sums_boot_id(char out[static 40])
+void ltx_sums_boot_id(char out[static 40])
 {
 	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
 	ssize_t n = fd < 0 ? 0 : read(fd, out, 39);
@@ -48,7 +48,7 @@ void fs_sums_boot_id(char out[static 40])
 	out[strcspn(out, "\n")] = 0;
 }
 
-static int map_bytes(struct fs_sums *s, size_t bytes, struct fz_err *err)
+static int map_bytes(struct ltx_sums *s, size_t bytes, struct fz_err *err)
 {
 	void *map;
 	int rc = posix_fallocate(s->fd, 0, (off_t)bytes); /* no SIGBUS when the disk is full */
@@ -64,10 +64,10 @@ static int map_bytes(struct fs_sums *s, size_t bytes, struct fz_err *err)
 	return 0;
 }
 
-int fs_sums_open(struct fs_sums **out, int dirfd, struct fz_err *err)
+int ltx_sums_open(struct ltx_sums **out, int dirfd, struct fz_err *err)
 {
-	struct fs_sums *s = calloc(1, sizeof(*s));
-	struct fs_sums_head *h;
+	struct ltx_sums *s = calloc(1, sizeof(*s));
+	struct ltx_sums_head *h;
 	struct stat st;
 	size_t bytes;
 	int rc;
@@ -83,20 +83,20 @@ int fs_sums_open(struct fs_sums **out, int dirfd, struct fz_err *err)
 	rc = map_bytes(s, bytes, err);
 	if (rc < 0)
 		goto out;
-	h = fs_sums_head(s);
+	h = ltx_sums_head(s);
 	if (memcmp(h->magic, sums_magic, sizeof(sums_magic)) || h->commit > room_pages(s) ||
 	    (h->page_size && !ltx_page_size_ok(h->page_size)))
-		fs_sums_clear(s);
+		ltx_sums_clear(s);
 	h->boot_id[sizeof(h->boot_id) - 1] = 0;
 	*out = s;
 	s = NULL;
 	rc = 0;
 out:
-	fs_sums_close(s);
+	ltx_sums_close(s);
 	return rc;
 }
 
-void fs_sums_close(struct fs_sums *s)
+void ltx_sums_close(struct ltx_sums *s)
 {
 	if (!s)
 		return;
@@ -106,12 +106,12 @@ void fs_sums_close(struct fs_sums *s)
 	free(s);
 }
 
-uint64_t fs_sums_get(const struct fs_sums *s, uint32_t pgno)
+uint64_t ltx_sums_get(const struct ltx_sums *s, uint32_t pgno)
 {
 	return pgno && pgno <= room_pages(s) ? table(s)[pgno - 1] : 0;
 }
 
-int fs_sums_room(struct fs_sums *s, uint32_t pages, struct fz_err *err)
+int ltx_sums_room(struct ltx_sums *s, uint32_t pages, struct fz_err *err)
 {
 	size_t want = HEAD_BYTES + (size_t)pages * 8;
 
@@ -121,34 +121,34 @@ int fs_sums_room(struct fs_sums *s, uint32_t pages, struct fz_err *err)
 	return map_bytes(s, (want + s->bytes / 8 + STEP_BYTES) & ~(size_t)(HEAD_BYTES - 1), err);
 }
 
-void fs_sums_set(struct fs_sums *s, uint32_t pgno, uint64_t sum)
+void ltx_sums_set(struct ltx_sums *s, uint32_t pgno, uint64_t sum)
 {
 	if (pgno && pgno <= room_pages(s))
 		table(s)[pgno - 1] = sum;
 }
 
-uint64_t fs_sums_total(const struct fs_sums *s)
+uint64_t ltx_sums_total(const struct ltx_sums *s)
 {
-	const struct fs_sums_head *h = (const void *)s->map;
+	const struct ltx_sums_head *h = (const void *)s->map;
 	uint64_t x = 0;
 
 	for (uint32_t p = 1; p <= h->commit; p++)
-		x ^= fs_sums_get(s, p);
+		x ^= ltx_sums_get(s, p);
 	return LTX_FLAG | x;
 }
 
-void fs_sums_clear(struct fs_sums *s)
+void ltx_sums_clear(struct ltx_sums *s)
 {
-	struct fs_sums_head *h = fs_sums_head(s);
+	struct ltx_sums_head *h = ltx_sums_head(s);
 
 	memset(s->map, 0, s->bytes);
 	memcpy(h->magic, sums_magic, sizeof(sums_magic));
 	h->checksum = LTX_EMPTY_DB;
 }
 
-void fs_sums_clear_pages(struct fs_sums *s)
+void ltx_sums_clear_pages(struct ltx_sums *s)
 {
-	struct fs_sums_head *h = fs_sums_head(s);
+	struct ltx_sums_head *h = ltx_sums_head(s);
 
 	h->txid = 0;
 	atomic_thread_fence(memory_order_release);
@@ -157,7 +157,7 @@ void fs_sums_clear_pages(struct fs_sums *s)
 	h->checksum = LTX_EMPTY_DB;
 }
 
-int fs_sums_sync(struct fs_sums *s, struct fz_err *err)
+int ltx_sums_sync(struct ltx_sums *s, struct fz_err *err)
 {
 	if (msync(s->map, s->bytes, MS_SYNC) < 0)
 		return fz_fail_errno(err, errno, "cannot sync the checksum table");

@@ -5,16 +5,16 @@
  *         and rebuilt from the log when it does not fit.
  * ORDER   the log's append, then the pages' sums, then head->txid: a death between leaves txid behind the log's tail, and
  *         the log's entries are applied again (full sums, so twice is harmless).
- * Not thread-safe: guarded by the database's mutex. */
-#ifndef FZ_FS_SUMS_H
-#define FZ_FS_SUMS_H
+ * Not thread-safe. */
+#ifndef FZ_LTX_SUMS_H
+#define FZ_LTX_SUMS_H
 
 #include "base/err.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-struct fs_sums_head {
+struct ltx_sums_head {
 	char magic[8]; /* "FZSUMS01" */
 	uint32_t page_size, commit;
 	uint64_t txid, checksum; /* what the sums stand for */
@@ -32,23 +32,23 @@ struct fs_sums_head {
 	uint32_t unused;
 	int64_t seen_mtime_ns; /* of the file, outside WAL mode, when the pages that were captured last were read */
 };
-struct fs_sums;
+struct ltx_sums;
 
 /* dirfd: the log's directory, borrowed. Creates it empty; a damaged or foreign head gives an empty one as well. */
-int fs_sums_open(struct fs_sums **out, int dirfd, struct fz_err *err) FZ_MUST_CHECK;
-void fs_sums_close(struct fs_sums *s);
-struct fs_sums_head *fs_sums_head(struct fs_sums *s);
+int ltx_sums_open(struct ltx_sums **out, int dirfd, struct fz_err *err) FZ_MUST_CHECK;
+void ltx_sums_close(struct ltx_sums *s);
+struct ltx_sums_head *ltx_sums_head(struct ltx_sums *s);
 /* 0 for a page that is not there. */
-uint64_t fs_sums_get(const struct fs_sums *s, uint32_t pgno);
+uint64_t ltx_sums_get(const struct ltx_sums *s, uint32_t pgno);
 /* Makes room for that many pages: -ENOSPC here, so that setting never fails. */
-int fs_sums_room(struct fs_sums *s, uint32_t pages, struct fz_err *err) FZ_MUST_CHECK;
-void fs_sums_set(struct fs_sums *s, uint32_t pgno, uint64_t sum); /* within the room */
+int ltx_sums_room(struct ltx_sums *s, uint32_t pages, struct fz_err *err) FZ_MUST_CHECK;
+void ltx_sums_set(struct ltx_sums *s, uint32_t pgno, uint64_t sum); /* within the room */
 /* XOR over pages 1..commit, as the database checksum is defined. */
-uint64_t fs_sums_total(const struct fs_sums *s);
-void fs_sums_clear(struct fs_sums *s);       /* no pages, txid 0 */
-void fs_sums_clear_pages(struct fs_sums *s); /* no pages; the rest of the head stays, txid 0 until it is set */
-int fs_sums_sync(struct fs_sums *s, struct fz_err *err) FZ_MUST_CHECK;
+uint64_t ltx_sums_total(const struct ltx_sums *s);
+void ltx_sums_clear(struct ltx_sums *s);       /* no pages, txid 0 */
+void ltx_sums_clear_pages(struct ltx_sums *s); /* no pages; the rest of the head stays, txid 0 until it is set */
+int ltx_sums_sync(struct ltx_sums *s, struct fz_err *err) FZ_MUST_CHECK;
 /* This boot's id; "" when unknown. */
-void fs_sums_boot_id(char out[static 40]);
+void ltx_sums_boot_id(char out[static 40]);
 
 #endif
