@@ -34,7 +34,20 @@ struct fs_capture_conf {
 	bool resume;          /* applications live on from a former worker: do not recover, catch up */
 	uint64_t small_bytes; /* up to here a database is compared at once, not in the background; 0 = 16 MiB */
 	bool clean_only;      /* tests: fail instead of resync when the clean marker does not match */
+	bool replica; /* databases come from elsewhere and are applied by the agent: nothing is captured, see below */
 };
+
+/* ---- on a replica ----
+ * The databases that fs_capture_protect() names are read-only for everybody but the trusted process (the agent, which
+ * applies transactions): a database, its -wal and -journal refuse every open for writing, creation, truncation, unlink, rename, link and
+ * chmod with EROFS, so that SQLite opens them read-only (SQLITE_READONLY at the first write); -shm may be opened for writing but not
+ * made, truncated or removed. Everything else in the tree is passed through and is local to this host. */
+/* name: path below the mount; on = false: no longer. */
+int fs_capture_protect(struct fs_capture *c, const char *name, bool on, struct fz_err *err) FZ_MUST_CHECK;
+/* The process that may write what is protected: its pid (any of its threads counts); 0 = none. */
+void fs_capture_trust(struct fs_capture *c, int pid);
+/* For fs/ops: may the process (fuse_ctx.pid) open path with these flags (O_ACCMODE, O_CREAT, O_TRUNC)? 0 or -EROFS. */
+int fs_capture_may_open(struct fs_capture *c, const char *path, int flags, int pid);
 
 /* Opens: for every database already known (a log exists): recovery as in design "Capture" 8, before anything is served.
  * Starts the capture thread and the scrub thread. */
@@ -77,6 +90,7 @@ struct fs_event {
 	const char *path, *path2;
 	uint64_t off_bytes, len_bytes, size_bytes;
 	bool exchange;
+	int pid;    /* who asks: fuse_ctx.pid */
 	void *priv; /* the capture's own, from before() to after(); start with NULL */
 };
 /* Before the operation is carried out on the backing file: 0, or -errno to answer the application with (only when nothing

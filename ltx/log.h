@@ -126,6 +126,10 @@ void ltx_logset_close(struct ltx_logset *set); /* every log must have been put *
 /* The living log of that name (ended_ms == 0), counted; -FZ_ENOTFOUND unless create (then: new lineage). */
 int ltx_logset_get(struct ltx_logset *set, const char *name, bool create, struct ltx_log **out,
                    struct fz_err *err) FZ_MUST_CHECK;
+/* The log of another host's lineage, made empty when it is not there (replicas): ended logs of that lineage count too. The
+ * living log of that name and another lineage, if any, is left alone: the caller ends it first (-FZ_EEXISTS). */
+int ltx_logset_adopt(struct ltx_logset *set, const char *name, const char *lineage, uint32_t epoch,
+                     struct ltx_log **out, struct fz_err *err) FZ_MUST_CHECK;
 void ltx_log_put(struct ltx_log *log); /* NULL is fine */
 /* All logs, living and ended, in the order (name, created_ms): i-th or NULL; counted. */
 struct ltx_log *ltx_logset_at(struct ltx_logset *set, size_t i);

@@ -1,0 +1,47 @@
+/* applier.h - both ends of the talk between the worker of a replica and its agent, which applies transactions to the mount
+ * (replica/apply.h): the worker says how far each log may be applied, the agent says how far it is. One SEQPACKET socket
+ * pair (FS_FD_AGENT); messages of fixed layout; nothing waits for an answer but replica_applier_attach() and _detach(). The agent reads
+ * the logs itself from the state directory, read-only, one thread for each database, so that none delays another; an agent
+ * that dies is replaced by the supervisor, and the worker says everything again. */
+#ifndef FZ_REPLICA_APPLIER_H
+#define FZ_REPLICA_APPLIER_H
+
+#include "replica/apply.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct replica_applier;
+
+struct replica_applied { /* what the agent last said about a lineage */
+	char lineage[17];
+	struct replica_apply_state state;
+	struct fz_err err; /* code 0 = none: why it does not go on; it tries again by itself */
+};
+struct replica_applier_events {
+	/* Called by the reading thread, without locks, whenever a state changes. */
+	void (*applied)(struct replica_applier_events *ev, const struct replica_applied *a);
+};
+
+/* ---- the worker's end; thread-safe ---- */
+/* fd is owned. events borrowed. Starts a thread that reads. Knows the agent's pid (SCM_CREDENTIALS) for fs_capture_trust(). */
+int replica_applier_open(struct replica_applier **out, int fd, struct replica_applier_events *events,
+                         struct fz_err *err) FZ_MUST_CHECK;
+void replica_applier_close(struct replica_applier *a);
+/* The agent's process: 0 until it has said hello. */
+int replica_applier_pid(struct replica_applier *a);
+/* The database may be applied up to txid, which is durable in its log. Attaches it first when it is new. Never blocks. */
+int replica_applier_post(struct replica_applier *a, const char *name, const char *lineage, uint64_t txid,
+                         struct fz_err *err) FZ_MUST_CHECK;
+/* The database has ended: remove it from the mount. Waits for the answer. */
+int replica_applier_remove(struct replica_applier *a, const char *name, const char *lineage, int wait_ms,
+                           struct fz_err *err) FZ_MUST_CHECK;
+/* Brings everything into the database files (checkpoint) and lets all locks go: before the host becomes a primary. */
+int replica_applier_detach(struct replica_applier *a, int wait_ms, struct fz_err *err) FZ_MUST_CHECK;
+/* The last state of a lineage; false when the agent has not told any. */
+bool replica_applier_get(struct replica_applier *a, const char *lineage, struct replica_applied *out);
+
+/* ---- the agent's process: runs until sock is closed ---- */
+int replica_applier_serve(int sock, int mountfd, int statefd, struct fz_err *err) FZ_MUST_CHECK;
+
+#endif
