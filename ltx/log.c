@@ -388,6 +388,8 @@ void ltx_log_info(struct ltx_log *log, struct ltx_log_info *out)
 	memcpy(i.name, log->meta.name, sizeof(i.name));
 	memcpy(i.lineage, log->meta.lineage, sizeof(i.lineage));
 	i.epoch = log->meta.epoch;
+	i.epoch_txid = log->meta.epoch_txid;
+	i.epoch_checksum = log->meta.epoch_checksum;
 	i.created_ms = log->meta.created_ms;
 	i.ended_ms = log->meta.ended_ms;
 	i.page_size = log->tail_header.page_size;
@@ -462,7 +464,7 @@ int ltx_log_dirfd(struct ltx_log *log)
 	return log->dirfd;
 }
 
-static int change_meta(struct ltx_log *log, const uint32_t *epoch, const int64_t *ended_ms, struct fz_err *err)
+static int change_meta(struct ltx_log *log, const struct ltx_pos *epoch, const int64_t *ended_ms, struct fz_err *err)
 {
 	struct ltx_log_meta m;
 	int rc;
@@ -472,8 +474,11 @@ static int change_meta(struct ltx_log *log, const uint32_t *epoch, const int64_t
 	m = log->meta;
 	m.page_size = log->tail_header.page_size;
 	pthread_mutex_unlock(&log->mu);
-	if (epoch)
-		m.epoch = *epoch;
+	if (epoch) {
+		m.epoch = epoch->epoch;
+		m.epoch_txid = epoch->txid;
+		m.epoch_checksum = epoch->checksum;
+	}
 	if (ended_ms)
 		m.ended_ms = *ended_ms;
 	rc = log->readonly ? fz_fail(err, FZ_EINTERNAL, "this log was opened for reading")
@@ -490,7 +495,15 @@ static int change_meta(struct ltx_log *log, const uint32_t *epoch, const int64_t
 
 int ltx_log_set_epoch(struct ltx_log *log, uint32_t epoch, struct fz_err *err)
 {
-	return change_meta(log, &epoch, NULL, err);
+	struct ltx_log_info info;
+
+	ltx_log_info(log, &info);
+	return ltx_log_set_epoch_at(log, &(struct ltx_pos){epoch, info.tail_txid, info.tail_checksum}, err);
+}
+
+int ltx_log_set_epoch_at(struct ltx_log *log, const struct ltx_pos *start, struct fz_err *err)
+{
+	return change_meta(log, start, NULL, err);
 }
 
 int ltx_log_set_ended(struct ltx_log *log, int64_t ms, struct fz_err *err)

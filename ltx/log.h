@@ -30,6 +30,8 @@ struct ltx_log_info {
 	char name[512]; /* the database's path below the mount */
 	char lineage[17];
 	uint32_t epoch;
+	uint64_t epoch_txid,
+	        epoch_checksum; /* what this epoch builds on: older ones hold nothing beyond it that counts */
 	uint32_t page_size;     /* of the last transaction; 0 while empty */
 	uint32_t commit;        /* pages after the last transaction */
 	uint64_t base_txid;     /* 0 = no base */
@@ -64,7 +66,9 @@ int ltx_log_drop_prepared(struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK
 int ltx_log_sync(struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK;
 /* Drops committed transactions above txid. Only at start, before anything above was read by others (design 8). */
 int ltx_log_truncate(struct ltx_log *log, uint64_t txid, struct fz_err *err) FZ_MUST_CHECK;
+/* A new epoch begins: at the tail, or (a replica's log) where the primary says that it began. */
 int ltx_log_set_epoch(struct ltx_log *log, uint32_t epoch, struct fz_err *err) FZ_MUST_CHECK;
+int ltx_log_set_epoch_at(struct ltx_log *log, const struct ltx_pos *start, struct fz_err *err) FZ_MUST_CHECK;
 int ltx_log_set_ended(struct ltx_log *log, int64_t ms, struct fz_err *err) FZ_MUST_CHECK;
 /* Installs a finished plain snapshot (an open temporary file in the log's directory, named tmp_name) as base; the
  * segments at or below its max_txid are then removed. With an empty log this is the baseline: tail = its max_txid. Above

@@ -94,6 +94,15 @@ static int parse_line(struct ltx_log_meta *m, const char *key, const char *value
 	} else if (!strcmp(key, "epoch")) {
 		rc = parse_number(value, UINT32_MAX, &v);
 		m->epoch = (uint32_t)v;
+	} else if (!strcmp(key, "epoch_txid")) {
+		rc = parse_number(value, INT64_MAX, &v);
+		m->epoch_txid = (uint64_t)v;
+	} else if (!strcmp(key, "epoch_checksum")) {
+		char *end;
+
+		errno = 0;
+		m->epoch_checksum = strtoull(value, &end, 16);
+		rc = errno || *end || end == value ? -EINVAL : 0;
 	} else if (!strcmp(key, "page_size")) {
 		rc = parse_number(value, 65536, &v);
 		m->page_size = (uint32_t)v;
@@ -140,9 +149,10 @@ int ltx_log_meta_write(const struct ltx_log_meta *m, int dirfd, struct fz_err *e
 	if (rc < 0)
 		return fz_fail_errno(err, -rc, "writing log meta");
 	rc = fz_buf_addf(&text,
-	                 "version=1\nname=%s\nlineage=%s\nepoch=%u\npage_size=%u\ncreated_ms=%" PRId64
-	                 "\nended_ms=%" PRId64 "\n",
-	                 name, m->lineage, m->epoch, m->page_size, m->created_ms, m->ended_ms);
+	                 "version=1\nname=%s\nlineage=%s\nepoch=%u\nepoch_txid=%" PRIu64 "\nepoch_checksum=%016" PRIx64
+	                 "\npage_size=%u\ncreated_ms=%" PRId64 "\nended_ms=%" PRId64 "\n",
+	                 name, m->lineage, m->epoch, m->epoch_txid, m->epoch_checksum, m->page_size, m->created_ms,
+	                 m->ended_ms);
 	if (rc < 0)
 		rc = fz_fail_errno(err, ENOMEM, "writing log meta");
 	else

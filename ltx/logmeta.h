@@ -12,6 +12,7 @@ struct ltx_log_meta {
 	char name[512];
 	char lineage[17];
 	uint32_t epoch, page_size;
+	uint64_t epoch_txid, epoch_checksum; /* what the epoch builds on */
 	int64_t created_ms, ended_ms;
 };
 int ltx_log_meta_read(struct ltx_log_meta *m, int dirfd, struct fz_err *err) FZ_MUST_CHECK;

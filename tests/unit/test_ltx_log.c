@@ -573,11 +573,21 @@ static void meta_survives(void **state)
 	struct fix *f = *state;
 	struct ltx_log_info info;
 
+	const struct ltx_pos start = {9, 41, LTX_FLAG | 0x1234};
+
 	OK(ltx_log_set_epoch(f->log, 7, &f->err));
-	OK(ltx_log_set_ended(f->log, 123456, &f->err));
 	reopen_at(f, f->dirfd);
 	ltx_log_info(f->log, &info);
 	assert_int_equal(info.epoch, 7);
+	assert_int_equal(info.epoch_txid, info.tail_txid);
+	assert_true(info.epoch_checksum == info.tail_checksum);
+	OK(ltx_log_set_epoch_at(f->log, &start, &f->err));
+	OK(ltx_log_set_ended(f->log, 123456, &f->err));
+	reopen_at(f, f->dirfd);
+	ltx_log_info(f->log, &info);
+	assert_int_equal(info.epoch, 9);
+	assert_int_equal(info.epoch_txid, 41);
+	assert_true(info.epoch_checksum == start.checksum);
 	assert_int_equal(info.ended_ms, 123456);
 	assert_true(info.created_ms > 0);
 }
