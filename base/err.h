@@ -34,6 +34,8 @@
 	X(FZ_ESTORE, 1304, "store answered with an error")                                                             \
 	X(FZ_ECONFLICT, 1305, "object exists already")                                                                 \
 	X(FZ_ETIMEOUT, 1306, "took too long")                                                                          \
+	X(FZ_EPEER, 1307, "peer cannot be reached")                                                                    \
+	X(FZ_EDENIED, 1308, "peer is not allowed")                                                                     \
 	X(FZ_EBUSY, 1401, "in use")                                                                                    \
 	X(FZ_ENOTMOUNTED, 1402, "not mounted")                                                                         \
 	X(FZ_EMOUNTED, 1403, "mounted already")                                                                        \

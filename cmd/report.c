@@ -26,6 +26,8 @@ static const struct {
         {FZ_ESTORE,      "see the store's own message above; fazt goes on trying while it is mounted"                 },
         {FZ_ECONFLICT,   "another writer made this object first: see `fazt status`"                                   },
         {FZ_ETIMEOUT,    "try again, or allow more time (--timeout)"                                                  },
+        {FZ_EPEER,       "check HOST:PORT, that fazt is mounted there with --listen, and the firewalls between"       },
+        {FZ_EDENIED,     "list this host's public key there (--follower), and check --primary-key here"               },
         {FZ_EBUSY,       "close the program that is named, then try again"                                            },
         {FZ_ENOTMOUNTED, "mount it first: fazt mount DIR"                                                             },
         {FZ_EMOUNTED,    "unmount it first: fazt umount DIR"                                                          },
