@@ -2,8 +2,10 @@
 #include "cmd/cmd.h"
 
 #include "base/log.h"
+#include "cmd/role.h"
 #include "fs/agent.h"
 #include "fs/supervisor.h"
+#include "replica/applier.h"
 
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -11,11 +13,18 @@
 int cmd_agent(int argc, char **argv)
 {
 	struct fz_err err = {0};
+	struct cmd_role role;
+	int rc;
 
 	fz_log_init("agent", FZ_LOG_INFO);
 	setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	if (fs_agent_serve(FS_FD_AGENT, FS_FD_MOUNT, &err) < 0) {
+	rc = cmd_role_read(&role, FS_FD_STATE, &err);
+	if (rc == 0 && role.replica)
+		rc = replica_applier_serve(FS_FD_AGENT, FS_FD_MOUNT, FS_FD_STATE, &err);
+	else if (rc == 0)
+		rc = fs_agent_serve(FS_FD_AGENT, FS_FD_MOUNT, &err);
+	if (rc < 0) {
 		fz_log_err("agent", &err);
 		return CMD_EXIT_FAILED;
 	}

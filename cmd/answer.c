@@ -93,6 +93,22 @@ static void judge_database(const cJSON *d, cJSON *problems, cJSON *notes)
 		    number_of(d, "merged_txns", 0));
 }
 
+/* A replica that does not hear its primary, or cannot apply what it has. */
+static void judge_link(const cJSON *answer, cJSON *problems)
+{
+	const cJSON *f = cJSON_GetObjectItem(answer, "following"), *d;
+	const char *why = text_of(f, "last_error");
+
+	if (f && !cJSON_IsTrue(cJSON_GetObjectItem(f, "connected")))
+		say(problems, "not connected to the primary %s%s%s", text_of(answer, "primary"),
+		    why && *why ? ": " : "", why ? why : "");
+	cJSON_ArrayForEach (d, cJSON_GetObjectItem(f, "databases")) {
+		why = text_of(d, "last_error");
+		if (why && *why)
+			say(problems, "replica of %s: %s", text_of(d, "name"), why);
+	}
+}
+
 /* What the mount cost: requests served, fsyncs for applications and of the logs. */
 static void add_totals(cJSON *answer, const cJSON *requests, const cJSON *databases)
 {
@@ -132,6 +148,7 @@ static void answer_status(struct cmd_serving *w, cJSON *answer)
 	databases = cJSON_AddArrayToObject(answer, "databases");
 	(void)fs_capture_status(w->capture, databases);
 	add_totals(answer, requests, databases);
+	cmd_link_status(&w->link, answer);
 	targets = cJSON_AddArrayToObject(answer, "targets");
 	if (w->ship)
 		(void)primary_ship_status(w->ship, targets);
@@ -146,7 +163,8 @@ static void answer_status(struct cmd_serving *w, cJSON *answer)
 	if (number_of(answer, "supervisor_pid", 0) <= 0)
 		say(problems,
 		    "the supervisor is gone: nobody replaces this worker should it die; fazt umount and mount again");
-	if (!w->ship)
+	judge_link(answer, problems);
+	if (!w->ship && !w->link.role.replica)
 		say(notes, "no target: commits are kept in the local log only");
 	if (!w->info.passthrough)
 		say(notes, "without kernel passthrough: the same capture, but slower");

@@ -38,6 +38,13 @@ const struct cmd_key cmd_keys[] = {
         C("encrypt", encrypt, T_ENCRYPT),
         C("encrypt", recipients, T_WORDS),
         C("encrypt", identity, T_PATH),
+        C("link", role, T_ROLE),
+        C("link", host_key, T_PATH),
+        C("link", listen, T_TEXT),
+        C("link", advertise, T_TEXT),
+        {"link",  "follower",   T_LINES,    offsetof(struct cmd_conf, followers)    },
+        C("link", primary, T_TEXT),
+        C("link", primary_key, T_TEXT),
         T("url", T_TEXT, url),
         T("encrypt", T_ENCRYPT, encrypt),
         T("recipients", T_WORDS, recipients),
@@ -101,6 +108,7 @@ static void free_fields(void *base, bool target)
 		case T_TEXT:
 		case T_PATH:
 		case T_LEVEL:
+		case T_ROLE:
 		case T_ENCRYPT:
 			if (*(char **)field && strstr(cmd_keys[i].name, "secret"))
 				explicit_bzero(*(char **)field, strlen(*(char **)field));
@@ -219,6 +227,7 @@ static int set_value(void *base, const struct cmd_key *k, const char *v, bool mo
 {
 	static const char *const levels[] = {"error", "warning", "info", "debug", NULL};
 	static const char *const encrypt[] = {"age", "none", NULL};
+	static const char *const roles[] = {"primary", "replica", NULL};
 	void *field = (char *)base + k->at;
 	struct fz_err why = {0};
 	int64_t n = 0;
@@ -238,6 +247,10 @@ static int set_value(void *base, const struct cmd_key *k, const char *v, bool mo
 	case T_LEVEL:
 		if (!one_of(v, levels))
 			return BAD(FZ_ECONFIG, "%s: '%s' is none of error, warning, info, debug", k->name, v);
+		return set_text(field, v, false, err);
+	case T_ROLE:
+		if (!one_of(v, roles))
+			return BAD(FZ_ECONFIG, "%s: '%s' is neither primary nor replica", k->name, v);
 		return set_text(field, v, false, err);
 	case T_ENCRYPT:
 		if (!one_of(v, encrypt))
@@ -381,6 +394,8 @@ int cmd_conf_env(struct cmd_conf *c, char *const *env, struct fz_err *err)
 			section = "mount";
 		else if (cmd_key_of("encrypt", key))
 			section = "encrypt";
+		else if (cmd_key_of("link", key))
+			section = "link";
 		if (section)
 			rc = cmd_conf_set(c, section, NULL, key, eq + 1, false, &o, err);
 		else if (!strcmp(key, "targets"))
@@ -411,6 +426,11 @@ int cmd_conf_load(struct cmd_conf *c, const char *path, struct fz_err *err)
 		path = getenv("FAZT_CONFIG");
 	rc = cmd_conf_read(c, path && *path ? path : NULL, err);
 	return rc < 0 ? rc : cmd_conf_env(c, environ, err);
+}
+
+bool cmd_conf_replica(const struct cmd_conf *c)
+{
+	return c->role && !strcasecmp(c->role, "replica");
 }
 
 bool cmd_target_encrypted(const struct cmd_conf *c, const struct cmd_target *t)

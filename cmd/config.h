@@ -61,6 +61,11 @@ struct cmd_conf {
 	char *identity; /* where restore, log and verify find the secret key */
 	int identity_line;
 	char *identity_where;
+	/* [link] */
+	char *role; /* "primary" or "replica"; NULL = primary */
+	char *listen, *advertise, *host_key;
+	struct cmd_list followers; /* each "age1... [GLOB...]" */
+	char *primary, *primary_key;
 	/* [target NAME] */
 	struct cmd_target *targets;
 	size_t n_targets;
@@ -75,9 +80,9 @@ int cmd_conf_read(struct cmd_conf *c, const char *path, struct fz_err *err) FZ_M
 /* The same from memory; where stands for the file's name in messages. */
 int cmd_conf_parse(struct cmd_conf *c, const char *text, size_t size, const char *where,
                    struct fz_err *err) FZ_MUST_CHECK;
-/* FAZT_<KEY> for every key of [mount] and [encrypt], FAZT_TARGETS: one or more URLs. environ ends with NULL. */
+/* FAZT_<KEY> for every key of [mount], [encrypt] and [link], FAZT_TARGETS: one or more URLs. environ ends with NULL. */
 int cmd_conf_env(struct cmd_conf *c, char *const *env, struct fz_err *err) FZ_MUST_CHECK;
-/* One value from a flag: section "mount", "encrypt" or "target" (then key "url" adds a target). */
+/* One value from a flag: section "mount", "encrypt", "link" or "target" (then key "url" adds a target). */
 int cmd_conf_flag(struct cmd_conf *c, const char *flag, const char *section, const char *key, const char *value,
                   struct fz_err *err) FZ_MUST_CHECK;
 /* File, environment: what every command but mount needs. */
@@ -94,6 +99,8 @@ int cmd_conf_format(const struct cmd_conf *c, struct fz_buf *out, struct fz_err 
 /* Calls fn for every key, in order, for tests of docs: section, key, and whether FAZT_<KEY> exists. */
 void cmd_conf_each_key(void (*fn)(const char *section, const char *key, bool env));
 
+/* This host follows another one. */
+bool cmd_conf_replica(const struct cmd_conf *c);
 bool cmd_target_encrypted(const struct cmd_conf *c, const struct cmd_target *t);
 const struct cmd_list *cmd_target_recipients(const struct cmd_conf *c, const struct cmd_target *t);
 

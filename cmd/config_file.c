@@ -83,8 +83,9 @@ static int on_pair(void *arg, const char *section, const char *name, const char 
 		return 0;
 	}
 	k = cmd_key_of(kind, name);
-	if (!k && strcmp(kind, "mount") && strcmp(kind, "encrypt") && strcmp(kind, "target"))
-		r->rc = *section ? BAD(FZ_ECONFIG, "unknown section [%s]; there are [mount], [encrypt], [target NAME]",
+	if (!k && strcmp(kind, "mount") && strcmp(kind, "encrypt") && strcmp(kind, "link") && strcmp(kind, "target"))
+		r->rc = *section ? BAD(FZ_ECONFIG,
+		                       "unknown section [%s]; there are [mount], [encrypt], [link], [target NAME]",
 		                       section)
 		                 : BAD(FZ_ECONFIG, "'%s' stands before the first section", name);
 	else if (k && r->seen[k - cmd_keys] && !r->indented && k->type != T_LINES && k->type != T_WORDS)

@@ -18,6 +18,7 @@ enum cmd_type {
 	T_BOOL,
 	T_PATH,
 	T_LEVEL,
+	T_ROLE,
 	T_ENCRYPT
 };
 

@@ -1,6 +1,7 @@
 #include "cmd/keys.h"
 
 #include "base/file.h"
+#include "cmd/link.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -276,6 +277,8 @@ int cmd_conf_check(struct cmd_conf *c, struct fz_err *err)
 		snprintf(msg, sizeof(msg), "identity: cannot read the key file %s: %s", c->identity, strerror(errno));
 		rc = where_fail(err, FZ_EKEYFILE, c->identity_where, c->identity_line, msg);
 	}
+	if (rc == 0)
+		rc = cmd_link_check(c, err);
 	for (size_t i = 0; rc == 0 && i < c->n_targets; i++)
 		rc = check_target(&c->targets[i], err);
 	for (size_t i = 0; rc == 0 && i < c->n_targets; i++)

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "cmd/config.h"
 #include "cmd/keys.h"
+#include "cmd/role.h"
 #include "cmd/where.h"
 #include "cmd/wire.h"
 #include "fs/supervisor.h"
@@ -28,6 +29,7 @@
 struct mounting {
 	struct cmd_conf conf;
 	struct cmd_where where;
+	struct cmd_role role;
 	char state[PATH_MAX], log_file[PATH_MAX + 16], exe[PATH_MAX];
 	bool foreground, key_made;
 	int lockfd;      /* held for the life of the supervisor: one mount a state directory */
@@ -35,7 +37,8 @@ struct mounting {
 };
 
 /* Flags of paths may be relative; the configuration's may not. */
-static int path_flag(struct cmd_conf *c, const char *flag, const char *key, const char *value, struct fz_err *err)
+static int path_flag(struct cmd_conf *c, const char *flag, const char *section, const char *key, const char *value,
+                     struct fz_err *err)
 {
 	char cwd[PATH_MAX], path[2 * PATH_MAX];
 
@@ -47,7 +50,12 @@ static int path_flag(struct cmd_conf *c, const char *flag, const char *key, cons
 		snprintf(path, sizeof(path), "%s/%s", cwd, value);
 		value = path;
 	}
-	return cmd_conf_flag(c, flag, "mount", key, value, err);
+	return cmd_conf_flag(c, flag, section, key, value, err);
+}
+
+static int link_flag(struct cmd_conf *c, const char *flag, const char *key, const char *value, struct fz_err *err)
+{
+	return value ? cmd_conf_flag(c, flag, "link", key, value, err) : 0;
 }
 
 static int make_state(struct mounting *m, struct fz_err *err)
@@ -92,6 +100,17 @@ static int write_snapshot(struct mounting *m, struct fz_err *err)
 	if (text.data)
 		explicit_bzero(text.data, text.size);
 	fz_buf_fini(&text);
+	return rc;
+}
+
+/* The agent starts as what the role says, so it must be there before. */
+static int write_role(struct mounting *m, struct fz_err *err)
+{
+	int fd = open(m->state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int rc = fd < 0 ? fz_fail_errno(err, errno, "state directory %s", m->state)
+	                : cmd_role_load(&m->role, fd, &m->conf, err);
+
+	fz_close(&fd);
 	return rc;
 }
 
@@ -271,6 +290,8 @@ static int mount_it(struct mounting *m, const char *dir, struct fz_err *err)
 		rc = cmd_key_default(&m->conf, m->state, &m->key_made, err);
 	if (rc == 0)
 		rc = write_snapshot(m, err);
+	if (rc == 0)
+		rc = write_role(m, err);
 	if (rc < 0)
 		return rc;
 	if (m->foreground) {
@@ -295,25 +316,34 @@ int cmd_mount(int argc, char **argv)
 {
 	struct mounting m = {.lockfd = -1};
 	const char *config = NULL, *state = NULL, *encrypt = NULL, *level = NULL, *log_file = NULL;
+	const char *role = NULL, *listen = NULL, *identity = NULL, *primary = NULL, *primary_key = NULL;
 	bool no_passthrough = false, no_resend = false, take_over = false;
-	struct cmd_words targets = {0}, recipients = {0};
+	struct cmd_words targets = {0}, recipients = {0}, followers = {0};
 	const struct cmd_opt opts[] = {
-	        {"config",    'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &config, NULL},
-	        {"target",     't', "URL", "ship there: dir:/path or s3://bucket/prefix?... (repeatable)", NULL, NULL,
+	        {"config",     'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &config, NULL},
+	        {"target",      't', "URL", "ship there: dir:/path or s3://bucket/prefix?... (repeatable)", NULL, NULL,
 	         &targets},
-	        {"recipient",       'r', "age1...", "encrypt for this key, or for those in a file (repeatable)", NULL, NULL,
+	        {"recipient",        'r', "age1...", "encrypt for this key, or for those in a file (repeatable)", NULL, NULL,
 	         &recipients},
-	        {"encrypt",       0, "age|none", "none: write plain objects", NULL, &encrypt, NULL},
-	        {"foreground",    'f', NULL, "stay, and log to stderr", &m.foreground, NULL, NULL},
-	        {"state",      0, "PATH", "keep log and state there instead of in DIR/.fazt", NULL, &state, NULL},
-	        {"log-level",       0, "LEVEL", "error, warning, info (default) or debug", NULL, &level, NULL},
-	        {"log-file",    0, "FILE", "instead of fazt.log in the state directory", NULL, &log_file, NULL},
-	        {"take-over", 0, NULL, "claim databases in the targets that another writer claimed last", &take_over,
+	        {"encrypt",        0, "age|none", "none: write plain objects", NULL, &encrypt, NULL},
+	        {"foreground",     'f', NULL, "stay, and log to stderr", &m.foreground, NULL, NULL},
+	        {"state",       0, "PATH", "keep log and state there instead of in DIR/.fazt", NULL, &state, NULL},
+	        {"log-level",        0, "LEVEL", "error, warning, info (default) or debug", NULL, &level, NULL},
+	        {"log-file",     0, "FILE", "instead of fazt.log in the state directory", NULL, &log_file, NULL},
+	        {"take-over",  0, NULL, "claim databases in the targets that another writer claimed last", &take_over,
 	         NULL, NULL},
-	        {"no-passthrough",  0, NULL, "do not use kernel passthrough, as on kernels before 6.9", &no_passthrough,
+	        {"role",   0, "ROLE", "primary (default), or replica: follow another host", NULL, &role, NULL},
+	        {"listen",        0, "ADDR:PORT", "let replicas follow this host there", NULL, &listen, NULL},
+	        {"identity",  0, "KEY", "this host's own key for links (fazt keygen -o KEY)", NULL, &identity, NULL},
+	        {"follower",    0, "age1...",
+	         "a host that may follow: its public key, then patterns of databases (repeatable)", NULL, NULL,
+	         &followers},
+	        {"primary",  0, "HOST:PORT", "a replica: whom to follow", NULL, &primary, NULL},
+	        {"primary-key",        0, "age1...", "a replica: the public key of its primary", NULL, &primary_key, NULL},
+	        {"no-passthrough",        0, NULL, "do not use kernel passthrough, as on kernels before 6.9", &no_passthrough,
 	         NULL, NULL},
-	        {"no-resend",       0, NULL, "do not use FUSE's resend, as on kernels before 6.9", &no_resend, NULL, NULL},
-	        {0},
+	        {"no-resend", 0, NULL, "do not use FUSE's resend, as on kernels before 6.9", &no_resend, NULL, NULL},
+	        {0       },
 	};
 	const struct cmd_spec spec = {"mount",
 	                              "[options] DIR",
@@ -346,9 +376,21 @@ int cmd_mount(int argc, char **argv)
 	if (rc == 0 && level)
 		rc = cmd_conf_flag(&m.conf, "--log-level", "mount", "log_level", level, &err);
 	if (rc == 0)
-		rc = path_flag(&m.conf, "--state", "state", state, &err);
+		rc = link_flag(&m.conf, "--role", "role", role, &err);
 	if (rc == 0)
-		rc = path_flag(&m.conf, "--log-file", "log_file", log_file, &err);
+		rc = link_flag(&m.conf, "--listen", "listen", listen, &err);
+	if (rc == 0)
+		rc = link_flag(&m.conf, "--primary", "primary", primary, &err);
+	if (rc == 0)
+		rc = link_flag(&m.conf, "--primary-key", "primary_key", primary_key, &err);
+	for (size_t i = 0; rc == 0 && i < followers.n; i++)
+		rc = link_flag(&m.conf, "--follower", "follower", followers.v[i], &err);
+	if (rc == 0)
+		rc = path_flag(&m.conf, "--identity", "link", "host_key", identity, &err);
+	if (rc == 0)
+		rc = path_flag(&m.conf, "--state", "mount", "state", state, &err);
+	if (rc == 0)
+		rc = path_flag(&m.conf, "--log-file", "mount", "log_file", log_file, &err);
 	m.conf.no_passthrough |= no_passthrough;
 	m.conf.no_resend |= no_resend;
 	m.conf.take_over |= take_over;

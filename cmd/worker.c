@@ -91,7 +91,18 @@ static int start_ship(struct cmd_serving *w, struct fz_err *err)
 	conf.writer = host;
 	rc = primary_ship_start(&w->ship, &conf, err);
 	w->targets.started = rc == 0;
-	return rc;
+	return rc < 0 ? fz_err_prefix(err, "starting the targets") : 0;
+}
+
+static int start_replica(struct cmd_serving *w, struct fz_err *err)
+{
+	int rc = cmd_link_apply(&w->link, FS_FD_AGENT, err);
+
+	if (rc == 0)
+		rc = cmd_link_follow(&w->link, err);
+	if (rc == 0)
+		fz_info("replica of %s", w->link.role.primary);
+	return rc < 0 ? fz_err_prefix(err, "starting the replica") : 0;
 }
 
 static int start(struct cmd_serving *w, struct fz_err *err)
@@ -116,7 +127,11 @@ static int start(struct cmd_serving *w, struct fz_err *err)
 	rc = ltx_logset_open(&w->logs, w->statefd, &logs, err);
 	if (rc < 0)
 		return fz_err_prefix(err, "opening the local logs");
-	if (fcntl(FS_FD_AGENT, F_GETFD) >= 0) {
+	w->link.logs = w->logs;
+	rc = cmd_role_load(&w->link.role, w->statefd, &w->conf, err);
+	if (rc < 0)
+		return rc;
+	if (!w->link.role.replica && fcntl(FS_FD_AGENT, F_GETFD) >= 0) {
 		rc = fs_agent_open(&w->agent, FS_FD_AGENT, err);
 		if (rc < 0)
 			return rc;
@@ -128,12 +143,19 @@ static int start(struct cmd_serving *w, struct fz_err *err)
 	capture.agent = w->agent;
 	capture.passthrough = w->info.passthrough;
 	capture.resume = w->info.resumed;
+	capture.replica = w->link.role.replica;
 	rc = fs_capture_open(&w->capture, &capture, err);
 	if (rc < 0)
 		return fz_err_prefix(err, "starting capture");
-	rc = start_ship(w, err);
+	w->link.capture = w->capture;
+	if (w->link.role.replica)
+		rc = start_replica(w, err);
+	else
+		rc = start_ship(w, err);
+	if (rc == 0)
+		rc = cmd_link_serve(&w->link, err);
 	if (rc < 0)
-		return fz_err_prefix(err, "starting the targets");
+		return rc;
 	w->keep = (struct cmd_logkeep){.logs = w->logs, .ship = w->ship, .keep_ms = w->conf.log_keep_ms};
 	rc = cmd_logkeep_start(&w->keep, err);
 	if (rc < 0)
@@ -163,6 +185,7 @@ static int stop(struct cmd_serving *w)
 	int rc = 0;
 
 	cmd_logkeep_stop(&w->keep);
+	cmd_link_stop(&w->link);
 	if (w->capture && fs_capture_close(w->capture, &why) < 0) {
 		fz_log_err("stopping capture", &why);
 		rc = why.code;
@@ -198,6 +221,9 @@ int cmd_worker(int argc, char **argv)
 	n = readlink("/proc/self/fd/12", w.state_path, sizeof(w.state_path) - 1);
 	w.state_path[n > 0 ? n : 0] = 0;
 	cmd_conf_init(&w.conf);
+	cmd_link_init(&w.link);
+	w.link.statefd = w.statefd;
+	w.link.conf = &w.conf;
 	rc = start(&w, &err);
 	if (rc < 0) {
 		fs_super_init(FS_FD_SUPER);

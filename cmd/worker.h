@@ -4,6 +4,7 @@
 
 #include "cmd/config.h"
 #include "cmd/control.h"
+#include "cmd/link.h"
 #include "cmd/logkeep.h"
 #include "cmd/wire.h"
 #include "fs/session.h"
@@ -24,7 +25,8 @@ struct cmd_serving {
 	struct ltx_logset *logs;
 	struct fs_session *session;
 	struct fs_session_info info;
-	struct fs_agent *agent;
+	struct cmd_link link;
+	struct fs_agent *agent; /* a primary's; a replica's agent is the link's */
 	struct fs_capture *capture;
 	struct primary_ship *ship; /* NULL without targets */
 	struct cmd_logkeep keep;

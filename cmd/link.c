@@ -1,0 +1,352 @@
+#include "cmd/link.h"
+
+#include "base/log.h"
+#include "fs/capture.h"
+#include "ltx/log.h"
+
+#include <cJSON.h>
+#include <errno.h>
+#include <sodium.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define REMOVE_MS 5000
+
+static struct cmd_link *of_applier(struct replica_applier_events *ev)
+{
+	return (struct cmd_link *)(void *)((char *)ev - offsetof(struct cmd_link, applier_events));
+}
+
+static struct cmd_link *of_follow(struct replica_follow_events *ev)
+{
+	return (struct cmd_link *)(void *)((char *)ev - offsetof(struct cmd_link, follow_events));
+}
+
+/* ---- configuration ---- */
+
+/* "age1... [GLOB...]" */
+static int parse_follower(struct primary_follower *f, char *text, struct fz_err *err)
+{
+	struct ltx_age_recipient key;
+	const char **globs = NULL;
+	char *save = NULL, *word = strtok_r(text, " \t", &save);
+	int rc = ltx_age_recipient_parse(&key, word ? word : "", err);
+
+	if (rc < 0)
+		return fz_err_prefix(err, "follower");
+	memcpy(f->key, key.public_key, sizeof(f->key));
+	while ((word = strtok_r(NULL, " \t", &save))) {
+		const char **v = reallocarray(globs, f->n_databases + 1, sizeof(*v));
+
+		if (!v) {
+			free(globs);
+			return fz_fail_errno(err, ENOMEM, "reading the followers");
+		}
+		globs = v;
+		globs[f->n_databases++] = word;
+	}
+	f->databases = globs;
+	return 0;
+}
+
+static void free_followers(struct primary_follower *v, size_t n)
+{
+	for (size_t i = 0; v && i < n; i++) {
+		free((void *)(uintptr_t)v[i].databases);
+		free((void *)(uintptr_t)v[i].name); /* the text that the globs point into */
+	}
+	free(v);
+}
+
+static int parse_followers(const struct cmd_conf *c, struct primary_follower **out, struct fz_err *err)
+{
+	struct primary_follower *v = calloc(c->followers.n + 1, sizeof(*v));
+	int rc = v ? 0 : fz_fail_errno(err, ENOMEM, "reading the followers");
+
+	for (size_t i = 0; rc == 0 && i < c->followers.n; i++) {
+		char *text = strdup(c->followers.v[i]);
+
+		v[i].name = text;
+		rc = text ? parse_follower(&v[i], text, err) : fz_fail_errno(err, ENOMEM, "reading the followers");
+	}
+	if (rc < 0) {
+		free_followers(v, c->followers.n);
+		return rc;
+	}
+	*out = v;
+	return 0;
+}
+
+int cmd_link_secret(const struct cmd_conf *c, uint8_t out[static 32], struct fz_err *err)
+{
+	struct ltx_age_identities ids = {0};
+	int rc;
+
+	if (!c->host_key)
+		return fz_fail(err, FZ_ECONFIG,
+		               "links between hosts need this host's own key: fazt keygen -o /etc/fazt/host.key, then "
+		               "--identity or host_key in [link]");
+	rc = ltx_age_identities_read(&ids, c->host_key, err);
+	if (rc == 0 && ids.n != 1)
+		rc = fz_fail(err, FZ_EKEYFILE, "%s holds %zu keys; a host has one", c->host_key, ids.n);
+	if (rc == 0)
+		memcpy(out, ids.v[0].secret, 32);
+	ltx_age_identities_free(&ids);
+	return rc < 0 ? fz_err_prefix(err, "host_key") : 0;
+}
+
+/* The host's key lies on the host: what it can decrypt is no backup against the loss of the host. */
+static int check_not_backup(const struct cmd_conf *c, const char *host, struct fz_err *err)
+{
+	for (size_t t = 0; t <= c->n_targets; t++) {
+		const struct cmd_list *l = t < c->n_targets ? cmd_target_recipients(c, &c->targets[t]) : &c->recipients;
+
+		for (size_t i = 0; i < l->n; i++)
+			if (!strcmp(l->v[i], host))
+				return fz_fail(err, FZ_ECONFIG,
+				               "host_key: backups are encrypted for this key too; links between hosts "
+				               "need one of their own (fazt keygen -o FILE)");
+	}
+	return 0;
+}
+
+static int check_address(const char *key, const char *text, struct fz_err *err)
+{
+	char host[256], port[8];
+	int rc = text ? fz_net_split(text, host, port, err) : 0;
+
+	if (rc < 0)
+		fz_err_prefix(err, "%s", key);
+	return rc < 0 ? -FZ_ECONFIG : 0;
+}
+
+int cmd_link_check(const struct cmd_conf *c, struct fz_err *err)
+{
+	struct primary_follower *followers = NULL;
+	struct ltx_age_identity id;
+	struct ltx_age_recipient r;
+	char text[LTX_AGE_RECIPIENT_SIZE];
+	int rc = 0;
+
+	if (cmd_conf_replica(c) && (!c->primary || !c->primary_key))
+		return fz_fail(err, FZ_ECONFIG,
+		               "a replica needs the address of its primary and that host's public key: --primary "
+		               "HOST:PORT --primary-key age1...");
+	if (!cmd_conf_replica(c) && c->primary)
+		return fz_fail(err, FZ_ECONFIG, "a primary follows nobody: --role replica goes with --primary");
+	if (c->listen && !c->followers.n)
+		return fz_fail(err, FZ_ECONFIG, "listening, but nobody may follow: --follower age1...");
+	if (!c->listen && c->followers.n)
+		return fz_fail(err, FZ_ECONFIG, "followers, but nothing listens: --listen ADDR:PORT");
+	if (!c->listen && !cmd_conf_replica(c) && !c->host_key)
+		return 0;
+	rc = check_address("listen", c->listen, err);
+	if (rc == 0)
+		rc = check_address("advertise", c->advertise, err);
+	if (rc == 0)
+		rc = check_address("primary", c->primary, err);
+	if (rc == 0 && c->primary_key && ltx_age_recipient_parse(&r, c->primary_key, err) < 0) {
+		fz_err_prefix(err, "primary_key");
+		rc = -FZ_ECONFIG;
+	}
+	if (rc == 0)
+		rc = parse_followers(c, &followers, err);
+	free_followers(followers, c->followers.n);
+	if (rc == 0)
+		rc = cmd_link_secret(c, id.secret, err);
+	if (rc < 0)
+		return rc;
+	ltx_age_identity_recipient(&id, &r);
+	sodium_memzero(&id, sizeof(id));
+	return check_not_backup(c, ltx_age_recipient_format(text, &r), err);
+}
+
+static void hello(const struct cmd_link *l, struct ltx_wire_hello *h)
+{
+	const char *where = l->conf->advertise ? l->conf->advertise : l->conf->listen;
+
+	*h = (struct ltx_wire_hello){.role = l->role.replica ? LTX_WIRE_REPLICA : LTX_WIRE_PRIMARY,
+	                             .epoch = l->role.epoch};
+	memcpy(h->node, l->role.node, sizeof(h->node));
+	if (gethostname(h->host, sizeof(h->host) - 1) < 0)
+		h->host[0] = 0;
+	snprintf(h->advertise, sizeof(h->advertise), "%s", where ? where : "");
+}
+
+/* ---- a host that may be followed ---- */
+
+int cmd_link_serve(struct cmd_link *l, struct fz_err *err)
+{
+	struct primary_server_conf conf = {.listen = l->conf->listen, .logs = l->logs};
+	char where[FZ_NET_ADDR];
+	int rc;
+
+	if (!l->conf->listen)
+		return 0;
+	rc = parse_followers(l->conf, &l->followers, err);
+	if (rc < 0)
+		return rc;
+	l->n_followers = l->conf->followers.n;
+	conf.followers = l->followers;
+	conf.n_followers = l->n_followers;
+	hello(l, &conf.hello);
+	rc = cmd_link_secret(l->conf, conf.secret, err);
+	if (rc == 0)
+		rc = primary_server_start(&l->server, &conf, err);
+	sodium_memzero(conf.secret, sizeof(conf.secret));
+	if (rc < 0)
+		return fz_err_prefix(err, "listening for replicas");
+	if (primary_server_address(l->server, where, NULL) == 0)
+		fz_info("replicas may follow at %s", where);
+	return 0;
+}
+
+/* ---- a replica ---- */
+
+static void agent_hello(struct replica_applier_events *ev, int pid)
+{
+	struct cmd_link *l = of_applier(ev);
+
+	fs_capture_trust(l->capture, pid);
+}
+
+static void applied(struct replica_applier_events *ev, const struct replica_applied *a)
+{
+	struct cmd_link *l = of_applier(ev);
+
+	pthread_mutex_lock(&l->mu);
+	if (l->follow)
+		replica_follow_applied(l->follow);
+	pthread_mutex_unlock(&l->mu);
+}
+
+static void database(struct replica_follow_events *ev, const char *name, const char *lineage, bool ended)
+{
+	struct cmd_link *l = of_follow(ev);
+	struct fz_err err = {0};
+	int rc = 0;
+
+	if (ended)
+		rc = replica_applier_remove(l->applier, name, lineage, REMOVE_MS, &err);
+	if (rc == 0)
+		rc = fs_capture_protect(l->capture, name, !ended, &err);
+	if (rc < 0)
+		fz_log_err(name, &err);
+}
+
+static void peer(struct replica_follow_events *ev, const struct ltx_wire_hello *h)
+{
+	struct cmd_link *l = of_follow(ev);
+
+	if (h->role != LTX_WIRE_PRIMARY)
+		fz_info("%s is a replica itself: this host follows through it", h->host);
+	pthread_mutex_lock(&l->mu);
+	if (h->epoch > l->role.epoch) {
+		struct fz_err err = {0};
+
+		l->role.epoch = h->epoch;
+		if (cmd_role_save(&l->role, l->statefd, &err) < 0)
+			fz_log_err("role", &err);
+	}
+	pthread_mutex_unlock(&l->mu);
+}
+
+/* What the local logs hold may be applied, with or without a primary. */
+static int post_all(struct cmd_link *l, struct fz_err *err)
+{
+	struct ltx_log *log;
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && (log = ltx_logset_at(l->logs, i)); i++) {
+		struct ltx_log_info info;
+
+		ltx_log_info(log, &info);
+		if (!info.ended_ms && info.tail_txid) {
+			rc = fs_capture_protect(l->capture, info.name, true, err);
+			if (rc == 0)
+				rc = ltx_log_sync(log, err);
+			if (rc == 0)
+				rc = replica_applier_post(l->applier, info.name, info.lineage, info.tail_txid, err);
+		}
+		ltx_log_put(log);
+	}
+	return rc;
+}
+
+int cmd_link_apply(struct cmd_link *l, int agent_fd, struct fz_err *err)
+{
+	int rc;
+
+	l->applier_events = (struct replica_applier_events){.applied = applied, .hello = agent_hello};
+	rc = replica_applier_open(&l->applier, agent_fd, &l->applier_events, err);
+	return rc < 0 ? rc : post_all(l, err);
+}
+
+int cmd_link_follow(struct cmd_link *l, struct fz_err *err)
+{
+	struct replica_follow_conf conf = {
+	        .primary = l->role.primary, .logs = l->logs, .applier = l->applier, .events = &l->follow_events};
+	struct replica_follow *follow = NULL;
+	struct ltx_age_recipient key;
+	int rc;
+
+	l->follow_events = (struct replica_follow_events){.database = database, .peer = peer};
+	hello(l, &conf.hello);
+	rc = ltx_age_recipient_parse(&key, l->role.primary_key, err);
+	if (rc < 0)
+		return fz_err_prefix(err, "primary_key");
+	memcpy(conf.primary_key, key.public_key, sizeof(conf.primary_key));
+	rc = cmd_link_secret(l->conf, conf.secret, err);
+	if (rc == 0)
+		rc = replica_follow_start(&follow, &conf, err);
+	sodium_memzero(conf.secret, sizeof(conf.secret));
+	pthread_mutex_lock(&l->mu);
+	l->follow = follow;
+	pthread_mutex_unlock(&l->mu);
+	return rc;
+}
+
+void cmd_link_init(struct cmd_link *l)
+{
+	pthread_mutex_init(&l->mu, NULL);
+}
+
+void cmd_link_stop(struct cmd_link *l)
+{
+	struct replica_follow *follow;
+
+	primary_server_stop(l->server);
+	pthread_mutex_lock(&l->mu);
+	follow = l->follow;
+	l->follow = NULL;
+	pthread_mutex_unlock(&l->mu);
+	replica_follow_stop(follow);
+	replica_applier_close(l->applier);
+	free_followers(l->followers, l->n_followers);
+	l->server = NULL;
+	l->applier = NULL;
+	l->followers = NULL;
+}
+
+void cmd_link_status(struct cmd_link *l, struct cJSON *answer)
+{
+	char where[FZ_NET_ADDR];
+	cJSON *o;
+
+	pthread_mutex_lock(&l->mu);
+	cJSON_AddStringToObject(answer, "role", l->role.replica ? "replica" : "primary");
+	cJSON_AddNumberToObject(answer, "epoch", l->role.epoch);
+	if (l->role.replica)
+		cJSON_AddStringToObject(answer, "primary", l->role.primary);
+	if (l->follow)
+		(void)replica_follow_status(l->follow, cJSON_AddObjectToObject(answer, "following"));
+	pthread_mutex_unlock(&l->mu);
+	if (l->server && primary_server_address(l->server, where, NULL) == 0)
+		cJSON_AddStringToObject(answer, "link_address", where);
+	o = cJSON_AddArrayToObject(answer, "replicas");
+	if (l->server)
+		(void)primary_server_status(l->server, o);
+}

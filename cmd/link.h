@@ -1,0 +1,53 @@
+/* link.h - from the configuration to the links between hosts: a server for whoever may follow this host, and on a
+ * replica the follower of another one with what applies its transactions. */
+#ifndef FZ_CMD_LINK_H
+#define FZ_CMD_LINK_H
+
+#include "cmd/config.h"
+#include "cmd/role.h"
+#include "primary/server.h"
+#include "replica/applier.h"
+#include "replica/follow.h"
+
+#include <pthread.h>
+
+struct cJSON;
+struct fs_capture;
+struct fs_virtual;
+
+struct cmd_link {
+	/* borrowed, set by the caller */
+	int statefd;
+	const struct cmd_conf *conf;
+	struct ltx_logset *logs;
+	struct fs_capture *capture;
+	struct cmd_role role; /* under mu while it follows */
+	/* owned */
+	struct replica_applier_events applier_events;
+	struct replica_follow_events follow_events;
+	struct primary_server_events server_events;
+	struct replica_applier *applier;
+	pthread_mutex_t mu; /* follow: what applies tells it, and may still do so while it stops */
+	struct replica_follow *follow;
+	struct primary_server *server;
+	struct primary_follower *followers;
+	size_t n_followers;
+};
+
+/* Keys, addresses and what belongs together: the host's key is readable (0600) and none of those that backups are encrypted
+ * for; -FZ_ECONFIG, -FZ_EKEYFILE. */
+int cmd_link_check(const struct cmd_conf *c, struct fz_err *err) FZ_MUST_CHECK;
+/* The host's key; wipe it. -FZ_ECONFIG when none is configured. */
+int cmd_link_secret(const struct cmd_conf *c, uint8_t out[static 32], struct fz_err *err) FZ_MUST_CHECK;
+/* Listens, when the configuration says so. */
+int cmd_link_serve(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
+/* A replica: the agent applies (agent_fd is owned), the follower follows. */
+int cmd_link_apply(struct cmd_link *l, int agent_fd, struct fz_err *err) FZ_MUST_CHECK;
+int cmd_link_follow(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
+void cmd_link_init(struct cmd_link *l);
+/* Stops all that was started, in order. */
+void cmd_link_stop(struct cmd_link *l);
+/* role, epoch, primary (address), link_address, and a list `replicas`; on a replica also `following` and the databases. */
+void cmd_link_status(struct cmd_link *l, struct cJSON *answer);
+
+#endif

@@ -1,0 +1,107 @@
+#include "cmd/role.h"
+
+#include "base/file.h"
+
+#include <errno.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ROLE_FILE "role"
+
+static void wanted(char *out, size_t cap, const struct cmd_conf *conf)
+{
+	if (cmd_conf_replica(conf))
+		snprintf(out, cap, "replica %s %s", conf->primary ? conf->primary : "",
+		         conf->primary_key ? conf->primary_key : "");
+	else
+		snprintf(out, cap, "primary");
+}
+
+static int parse_line(struct cmd_role *r, const char *key, const char *value)
+{
+	char *end;
+	size_t n;
+
+	if (!strcmp(key, "role")) {
+		r->replica = !strcmp(value, "replica");
+		return r->replica || !strcmp(value, "primary") ? 0 : -EINVAL;
+	}
+	if (!strcmp(key, "epoch")) {
+		errno = 0;
+		r->epoch = (uint32_t)strtoul(value, &end, 10);
+		return errno || *end || end == value ? -EINVAL : 0;
+	}
+	if (!strcmp(key, "node"))
+		return sodium_hex2bin(r->node, sizeof(r->node), value, strlen(value), NULL, &n, NULL) == 0 &&
+		                       n == sizeof(r->node)
+		               ? 0
+		               : -EINVAL;
+	if (!strcmp(key, "primary"))
+		snprintf(r->primary, sizeof(r->primary), "%s", value);
+	else if (!strcmp(key, "primary_key"))
+		snprintf(r->primary_key, sizeof(r->primary_key), "%s", value);
+	else if (!strcmp(key, "configured"))
+		snprintf(r->configured, sizeof(r->configured), "%s", value);
+	return 0; /* a later version's key */
+}
+
+int cmd_role_read(struct cmd_role *r, int statefd, struct fz_err *err)
+{
+	struct fz_buf text = {0};
+	char *line, *save = NULL;
+	int rc = fz_read_file(statefd, ROLE_FILE, 65536, &text, err);
+
+	*r = (struct cmd_role){.epoch = 1};
+	for (line = text.size ? strtok_r((char *)text.data, "\n", &save) : NULL; rc == 0 && line;
+	     line = strtok_r(NULL, "\n", &save)) {
+		char *eq = strchr(line, '=');
+
+		if (!eq)
+			continue;
+		*eq = 0;
+		if (parse_line(r, line, eq + 1) < 0)
+			rc = fz_fail(err, FZ_ECORRUPT, "the state directory's file `role`: bad value of %s", line);
+	}
+	fz_buf_fini(&text);
+	return rc;
+}
+
+int cmd_role_save(const struct cmd_role *r, int statefd, struct fz_err *err)
+{
+	struct fz_buf text = {0};
+	char node[33];
+	int rc;
+
+	sodium_bin2hex(node, sizeof(node), r->node, sizeof(r->node));
+	rc = fz_buf_addf(&text, "role=%s\nepoch=%u\nnode=%s\nprimary=%s\nprimary_key=%s\nconfigured=%s\n",
+	                 r->replica ? "replica" : "primary", r->epoch, node, r->primary, r->primary_key, r->configured);
+	if (rc < 0)
+		rc = fz_fail_errno(err, ENOMEM, "writing the role");
+	else
+		rc = fz_write_file(statefd, ROLE_FILE, text.data, text.size, 0600, err);
+	fz_buf_fini(&text);
+	return rc;
+}
+
+int cmd_role_load(struct cmd_role *r, int statefd, const struct cmd_conf *conf, struct fz_err *err)
+{
+	char want[sizeof(r->configured)];
+	int rc;
+
+	rc = cmd_role_read(r, statefd, err);
+	if (rc < 0 && rc != -ENOENT)
+		return rc;
+	wanted(want, sizeof(want), conf);
+	if (rc == 0 && !strcmp(want, r->configured))
+		return 0;
+	if (rc == -ENOENT)
+		randombytes_buf(r->node, sizeof(r->node));
+	r->replica = cmd_conf_replica(conf);
+	snprintf(r->primary, sizeof(r->primary), "%s", r->replica && conf->primary ? conf->primary : "");
+	snprintf(r->primary_key, sizeof(r->primary_key), "%s",
+	         r->replica && conf->primary_key ? conf->primary_key : "");
+	memcpy(r->configured, want, sizeof(want));
+	return cmd_role_save(r, statefd, err);
+}

@@ -1,0 +1,28 @@
+/* role.h - what this host is to the others, kept as "role" in the state directory: it outlives the configuration, since a
+ * replica that was promoted stays a primary when it is mounted again with the same flags.
+ *
+ * The configuration counts once: when it names another role, primary or key than it did at the last mount, it wins. Between two mounts
+ * with the same configuration the file does. */
+#ifndef FZ_CMD_ROLE_H
+#define FZ_CMD_ROLE_H
+
+#include "base/net.h"
+#include "cmd/config.h"
+#include "ltx/age.h"
+
+struct cmd_role {
+	bool replica;
+	uint32_t epoch;            /* the highest this host has seen; 1 at the beginning */
+	uint8_t node[16];          /* random, for good */
+	char primary[FZ_NET_ADDR]; /* whom it follows, or followed last; "" = nobody */
+	char primary_key[LTX_AGE_RECIPIENT_SIZE];
+	char configured[2 * FZ_NET_ADDR]; /* what the configuration said when it counted last */
+};
+/* Reads the file, makes it when it is missing, and lets the configuration in when it has changed. */
+int cmd_role_load(struct cmd_role *r, int statefd, const struct cmd_conf *conf, struct fz_err *err) FZ_MUST_CHECK;
+/* What the file says; -ENOENT. For the agent, which has no configuration. */
+int cmd_role_read(struct cmd_role *r, int statefd, struct fz_err *err) FZ_MUST_CHECK;
+/* Replaces the file atomically. */
+int cmd_role_save(const struct cmd_role *r, int statefd, struct fz_err *err) FZ_MUST_CHECK;
+
+#endif
