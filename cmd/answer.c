@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "cmd/keys.h"
+#include "cmd/takeover.h"
 #include "fs/agent.h"
 #include "fs/capture.h"
 #include "ltx/log.h"
@@ -359,6 +360,8 @@ int cmd_answer(struct cmd_control_handler *h, const struct cJSON *request, struc
 		return answer_verify(w, request, answer, err);
 	if (!strcmp(cmd, "umount"))
 		return answer_umount(w, request, answer, err);
+	if (!strcmp(cmd, "promote"))
+		return cmd_promote_answer(w, cJSON_IsTrue(cJSON_GetObjectItem(request, "force")), answer, err);
 	if (!strcmp(cmd, "state")) {
 		cJSON_AddStringToObject(answer, "state_dir", w->state_path);
 		*pass_fd = w->statefd;

@@ -18,6 +18,8 @@ int cmd_verify(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_init(int argc, char **argv);
 int cmd_keygen(int argc, char **argv);
+int cmd_promote(int argc, char **argv);
+int cmd_wait(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 /* Started by the supervisor only: the other two processes of a mount. */
 int cmd_worker(int argc, char **argv);

@@ -314,16 +314,21 @@ void cmd_link_init(struct cmd_link *l)
 	pthread_mutex_init(&l->mu, NULL);
 }
 
-void cmd_link_stop(struct cmd_link *l)
+void cmd_link_unfollow(struct cmd_link *l)
 {
 	struct replica_follow *follow;
 
-	primary_server_stop(l->server);
 	pthread_mutex_lock(&l->mu);
 	follow = l->follow;
 	l->follow = NULL;
 	pthread_mutex_unlock(&l->mu);
 	replica_follow_stop(follow);
+}
+
+void cmd_link_stop(struct cmd_link *l)
+{
+	primary_server_stop(l->server);
+	cmd_link_unfollow(l);
 	replica_applier_close(l->applier);
 	free_followers(l->followers, l->n_followers);
 	l->server = NULL;

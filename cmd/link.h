@@ -45,6 +45,8 @@ int cmd_link_serve(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 int cmd_link_apply(struct cmd_link *l, int agent_fd, struct fz_err *err) FZ_MUST_CHECK;
 int cmd_link_follow(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 void cmd_link_init(struct cmd_link *l);
+/* Nothing comes in any more; what has come goes on to be applied. */
+void cmd_link_unfollow(struct cmd_link *l);
 /* Stops all that was started, in order. */
 void cmd_link_stop(struct cmd_link *l);
 /* role, epoch, primary (address), link_address, and a list `replicas`; on a replica also `following` and the databases. */

@@ -21,6 +21,8 @@ static const struct {
         {"inspect", cmd_inspect, "show and check one LTX file or pack"                               },
         {"init",    cmd_init,    "make the key that backups are encrypted for"                       },
         {"keygen",  cmd_keygen,  "write a new identity to a file and print its recipient"            },
+        {"promote", cmd_promote, "make a replica the primary"                                        },
+        {"wait",    cmd_wait,    "wait until a replica shows a transaction, or all that is known"    },
         {"version", cmd_version, "print the version"                                                 },
         {"worker",  cmd_worker,  NULL                                                                },
         {"agent",   cmd_agent,   NULL                                                                },

@@ -28,7 +28,9 @@ static int parse_line(struct cmd_role *r, const char *key, const char *value)
 		r->replica = !strcmp(value, "replica");
 		return r->replica || !strcmp(value, "primary") ? 0 : -EINVAL;
 	}
-	if (!strcmp(key, "epoch")) {
+	if (!strcmp(key, "promoted"))
+		r->promoted = !strcmp(value, "yes");
+	else if (!strcmp(key, "epoch")) {
 		errno = 0;
 		r->epoch = (uint32_t)strtoul(value, &end, 10);
 		return errno || *end || end == value ? -EINVAL : 0;
@@ -75,8 +77,9 @@ int cmd_role_save(const struct cmd_role *r, int statefd, struct fz_err *err)
 	int rc;
 
 	sodium_bin2hex(node, sizeof(node), r->node, sizeof(r->node));
-	rc = fz_buf_addf(&text, "role=%s\nepoch=%u\nnode=%s\nprimary=%s\nprimary_key=%s\nconfigured=%s\n",
-	                 r->replica ? "replica" : "primary", r->epoch, node, r->primary, r->primary_key, r->configured);
+	rc = fz_buf_addf(&text, "role=%s\npromoted=%s\nepoch=%u\nnode=%s\nprimary=%s\nprimary_key=%s\nconfigured=%s\n",
+	                 r->replica ? "replica" : "primary", r->promoted ? "yes" : "no", r->epoch, node, r->primary,
+	                 r->primary_key, r->configured);
 	if (rc < 0)
 		rc = fz_fail_errno(err, ENOMEM, "writing the role");
 	else
@@ -99,6 +102,7 @@ int cmd_role_load(struct cmd_role *r, int statefd, const struct cmd_conf *conf, 
 	if (rc == -ENOENT)
 		randombytes_buf(r->node, sizeof(r->node));
 	r->replica = cmd_conf_replica(conf);
+	r->promoted = false;
 	snprintf(r->primary, sizeof(r->primary), "%s", r->replica && conf->primary ? conf->primary : "");
 	snprintf(r->primary_key, sizeof(r->primary_key), "%s",
 	         r->replica && conf->primary_key ? conf->primary_key : "");

@@ -89,6 +89,8 @@ static int start_ship(struct cmd_serving *w, struct fz_err *err)
 	conf.targets = w->targets.v;
 	conf.n_targets = w->targets.n;
 	conf.writer = host;
+	for (size_t i = 0; i < w->targets.n; i++)
+		w->targets.v[i].take_over |= w->link.role.promoted;
 	rc = primary_ship_start(&w->ship, &conf, err);
 	w->targets.started = rc == 0;
 	return rc < 0 ? fz_err_prefix(err, "starting the targets") : 0;

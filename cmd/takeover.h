@@ -1,0 +1,12 @@
+/* takeover.h - a host changes its role while it serves: what is done before worker and agent start anew as the other. */
+#ifndef FZ_CMD_TAKEOVER_H
+#define FZ_CMD_TAKEOVER_H
+
+#include "cmd/worker.h"
+
+/* `fazt promote`: this replica becomes the primary. Refused (-FZ_EBUSY) when the primary is connected or known to hold more, unless forced;
+ * the answer lists what would be lost (`behind`: [{name, txns}]). On success the epoch is raised and the processes of
+ * the new role are on their way; answer: epoch. */
+int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, struct fz_err *err) FZ_MUST_CHECK;
+
+#endif
