@@ -59,6 +59,14 @@ const char *fz_buf_str(const struct fz_buf *b)
 	return b->data ? (const char *)b->data : "";
 }
 
+void fz_buf_drop(struct fz_buf *b, size_t n)
+{
+	if (n == 0)
+		return;
+	memmove(b->data, b->data + n, b->size - n + 1); /* and the NUL */
+	b->size -= n;
+}
+
 void fz_buf_reset(struct fz_buf *b)
 {
 	b->size = 0;

@@ -131,7 +131,9 @@ void ltx_logset_close(struct ltx_logset *set); /* every log must have been put *
 int ltx_logset_get(struct ltx_logset *set, const char *name, bool create, struct ltx_log **out,
                    struct fz_err *err) FZ_MUST_CHECK;
 /* The log of another host's lineage, made empty when it is not there (replicas): ended logs of that lineage count too. The
- * living log of that name and another lineage, if any, is left alone: the caller ends it first (-FZ_EEXISTS). */
+ * living log of that name and another lineage, if any, is left alone: the caller ends it first (-FZ_EEXISTS). epoch is for
+ * the one that is made; a log that is there keeps its own. One that is too damaged to open is kept aside as
+ * db/.damaged-<lineage>-<ms> and made anew: the primary has what it held. Its files are for a person to look at. */
 int ltx_logset_adopt(struct ltx_logset *set, const char *name, const char *lineage, uint32_t epoch,
                      struct ltx_log **out, struct fz_err *err) FZ_MUST_CHECK;
 void ltx_log_put(struct ltx_log *log); /* NULL is fine */

@@ -430,9 +430,9 @@ int ltx_log_reload_locked(struct ltx_log *log, struct fz_err *err)
 	return rc;
 }
 
-int ltx_log_make(int dirfd, const char *name, const char *lineage, struct fz_err *err)
+int ltx_log_make(int dirfd, const char *name, const char *lineage, uint32_t epoch, struct fz_err *err)
 {
-	struct ltx_log_meta m = {.created_ms = fz_now_ms()};
+	struct ltx_log_meta m = {.epoch = epoch, .created_ms = fz_now_ms()};
 	int rc;
 
 	if (strlen(name) >= sizeof(m.name))

@@ -88,7 +88,7 @@ int ltx_log_open(struct ltx_log **out, int dirfd, const struct ltx_logset_conf *
                  struct fz_err *err) FZ_MUST_CHECK;
 void ltx_log_close(struct ltx_log *log); /* NULL is fine */
 /* Fills an empty directory: meta (lineage drawn here) and head, synced. */
-int ltx_log_make(int dirfd, const char *name, const char *lineage, struct fz_err *err) FZ_MUST_CHECK;
+int ltx_log_make(int dirfd, const char *name, const char *lineage, uint32_t epoch, struct fz_err *err) FZ_MUST_CHECK;
 /* Readonly: takes in what the writer did since; refresh only when head moved, reload always. mu held. */
 int ltx_log_reload_locked(struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK;
 int ltx_log_refresh_locked(struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK;

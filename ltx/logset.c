@@ -211,24 +211,26 @@ static struct ltx_log *living_locked(struct ltx_logset *set, const char *name)
 }
 
 /* A new log appears under its name with everything in it, or not at all. */
-static int make_locked(struct ltx_logset *set, const char *name, struct fz_err *err)
+static int make_locked(struct ltx_logset *set, const char *name, const char *lineage, uint32_t epoch,
+                       struct fz_err *err)
 {
-	char lineage[17], tmp[64], dir[256], escaped[3 * 512];
-	uint8_t random[8];
+	char tmp[64], dir[256], escaped[3 * 512];
 	int fd = -1, rc;
 
 	rc = ltx_log_escape(escaped, sizeof(escaped), name);
 	if (rc < 0)
 		return fz_fail_errno(err, -rc, "a database's name cannot be used");
-	randombytes_buf(random, sizeof(random));
-	sodium_bin2hex(lineage, sizeof(lineage), random, sizeof(random));
 	/* the name in full is in meta; a path component has an end */
 	snprintf(dir, sizeof(dir), "%.200s.%s", escaped, lineage);
 	snprintf(tmp, sizeof(tmp), NEW_PREFIX "%s", lineage);
+	rc = fz_remove_tree(set->dirfd, tmp, err); /* an adopted lineage may come a second time, after a failure */
+	if (rc < 0)
+		return rc;
 	if (mkdirat(set->dirfd, tmp, 0700) < 0)
 		return fz_fail_errno(err, errno, "cannot create log %s", dir);
 	fd = openat(set->dirfd, tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	rc = fd < 0 ? fz_fail_errno(err, errno, "cannot open log %s", dir) : ltx_log_make(fd, name, lineage, err);
+	rc = fd < 0 ? fz_fail_errno(err, errno, "cannot open log %s", dir)
+	            : ltx_log_make(fd, name, lineage, epoch, err);
 	fz_close(&fd);
 	if (rc == 0 && renameat(set->dirfd, tmp, set->dirfd, dir) < 0)
 		rc = fz_fail_errno(err, errno, "cannot create log %s", dir);
@@ -239,6 +241,16 @@ static int make_locked(struct ltx_logset *set, const char *name, struct fz_err *
 	if (fz_remove_tree(set->dirfd, tmp, NULL) < 0)
 		fz_warn("could not remove %s", tmp);
 	return rc;
+}
+
+static int make_new_locked(struct ltx_logset *set, const char *name, struct fz_err *err)
+{
+	char lineage[17];
+	uint8_t random[8];
+
+	randombytes_buf(random, sizeof(random));
+	sodium_bin2hex(lineage, sizeof(lineage), random, sizeof(random));
+	return make_locked(set, name, lineage, 0, err);
 }
 
 int ltx_logset_get(struct ltx_logset *set, const char *name, bool create, struct ltx_log **out, struct fz_err *err)
@@ -252,7 +264,7 @@ int ltx_logset_get(struct ltx_logset *set, const char *name, bool create, struct
 	if (!log && set->conf.readonly) /* the worker may have made it since */
 		rc = scan_locked(set, err);
 	else if (!log && create)
-		rc = make_locked(set, name, err), made = rc == 0;
+		rc = make_new_locked(set, name, err), made = rc == 0;
 	if (!log && rc == 0)
 		log = living_locked(set, name);
 	if (rc == 0 && !log)
@@ -307,6 +319,75 @@ static int find_dir(struct ltx_logset *set, const char *lineage, char *out, size
 	}
 	closedir(d);
 	return rc < 0 ? fz_fail(err, FZ_ENOTFOUND, "log %s is gone", lineage) : 0;
+}
+
+static struct ltx_log *of_lineage_locked(struct ltx_logset *set, const char *lineage)
+{
+	for (size_t i = 0; i < set->n; i++)
+		if (!strcmp(set->logs[i]->meta.lineage, lineage))
+			return set->logs[i];
+	return NULL;
+}
+
+/* A directory of that lineage which is not in the set did not open at start. Now it does, or makes room for a new one. */
+static int reopen_or_put_aside_locked(struct ltx_logset *set, const char *lineage, struct fz_err *err)
+{
+	char dir[256], aside[80];
+	struct fz_err why;
+	int rc = find_dir(set, lineage, dir, sizeof(dir), err);
+
+	if (rc == -FZ_ENOTFOUND)
+		return 0;
+	if (rc < 0)
+		return rc;
+	rc = open_one(set, dir, &why);
+	if (rc >= 0)
+		return 0;
+	if (rc > -1000) { /* the system's fault, not the log's */
+		if (err)
+			*err = why;
+		return rc;
+	}
+	snprintf(aside, sizeof(aside), ".damaged-%s-%lld", lineage, (long long)fz_now_ms());
+	if (renameat(set->dirfd, dir, set->dirfd, aside) < 0)
+		return fz_fail_errno(err, errno, "cannot put the damaged log %s aside", dir);
+	fz_warn("log %s is damaged (%s) and now db/%s in the state directory: it can be deleted", dir, why.text, aside);
+	return 0;
+}
+
+int ltx_logset_adopt(struct ltx_logset *set, const char *name, const char *lineage, uint32_t epoch,
+                     struct ltx_log **out, struct fz_err *err)
+{
+	struct ltx_log *log;
+	bool made = false;
+	int rc = 0;
+
+	if (strlen(lineage) != 16 || strspn(lineage, "0123456789abcdef") != 16)
+		return fz_fail(err, FZ_ECORRUPT, "not a lineage: %.32s", lineage);
+	pthread_mutex_lock(&set->mu);
+	log = of_lineage_locked(set, lineage);
+	if (!log && living_locked(set, name)) {
+		rc = fz_fail(err, FZ_EEXISTS, "the database %s has a log of another lineage", name);
+	} else if (!log && set->conf.readonly) {
+		rc = fz_fail_errno(err, EROFS, "cannot create a log of %s", name);
+	} else if (!log) {
+		rc = reopen_or_put_aside_locked(set, lineage, err);
+		if (rc == 0 && !of_lineage_locked(set, lineage))
+			rc = make_locked(set, name, lineage, epoch, err);
+		made = rc == 0;
+		log = of_lineage_locked(set, lineage);
+	}
+	if (rc == 0 && strcmp(log->meta.name, name))
+		rc = fz_fail(err, FZ_EEXISTS, "lineage %s belongs to the database %s, not to %s", lineage,
+		             log->meta.name, name);
+	if (rc == 0) {
+		atomic_fetch_add(&log->refs, 1);
+		*out = log;
+	}
+	pthread_mutex_unlock(&set->mu);
+	if (made)
+		ltx_logset_changed(set);
+	return rc;
 }
 
 int ltx_logset_remove(struct ltx_logset *set, struct ltx_log *log, struct fz_err *err)

@@ -28,13 +28,16 @@ struct ltx_noise_cipher {
 };
 struct ltx_noise {
 	bool initiator;
-	int step; /* messages done: 0, 1, 2 */
-	uint8_t s[32], s_pub[32], e[32], e_pub[32], rs[32], re[32];
+	int step; /* messages done: 0, 1, 2; -1 = failed or over, and wiped */
+	uint8_t s[32], s_pub[32], rs[32], re[32];
+	uint8_t e[32], e_pub[32]; /* drawn by write() when e_pub is all zero; tests put those of the vectors here */
 	uint8_t ck[64], h[64];
 	struct ltx_noise_cipher cs;
 	bool has_key;
 };
 
+/* A call that fails ends the handshake: n is wiped and refuses all that follows. (A call out of turn, -FZ_EINTERNAL, leaves
+ * it as it was.) */
 /* secret: own static X25519 key. remote: the responder's public key (initiator), or NULL (responder). */
 int ltx_noise_init(struct ltx_noise *n, bool initiator, const uint8_t secret[static LTX_NOISE_KEY],
                    const uint8_t *remote, const void *prologue, size_t prologue_size, struct fz_err *err) FZ_MUST_CHECK;
@@ -42,15 +45,17 @@ void ltx_noise_fini(struct ltx_noise *n); /* wipes */
 /* The next handshake message with its payload, into out (MSG1 or MSG2 plus size bytes); returns its length. */
 int ltx_noise_write(struct ltx_noise *n, const void *payload, size_t size, uint8_t *out, size_t cap,
                     struct fz_err *err) FZ_MUST_CHECK;
-/* Reads the peer's handshake message; its payload goes to out, whose length is returned. -FZ_ECRYPT. */
+/* Reads the peer's handshake message; its payload goes to out, whose length is returned (more than cap is
+ * refused before anything is computed). -FZ_ECRYPT, also for keys of low order. */
 int ltx_noise_read(struct ltx_noise *n, const uint8_t *msg, size_t size, uint8_t *out, size_t cap,
                    struct fz_err *err) FZ_MUST_CHECK;
-/* The peer's static key: after message 1 at the responder. */
+/* The peer's static key: after message 1 at the responder, NULL before and after ltx_noise_split(). Borrowed. */
 const uint8_t *ltx_noise_remote(const struct ltx_noise *n);
-/* After message 2: the two directions, seen from this end. n holds nothing of use afterwards. */
+/* After message 2: the two directions, seen from this end. n is wiped. */
 int ltx_noise_split(struct ltx_noise *n, struct ltx_noise_cipher *send, struct ltx_noise_cipher *receive,
                     struct fz_err *err) FZ_MUST_CHECK;
-/* Transport messages. out: size + MAC, or size - MAC bytes; in place is fine. -FZ_ECRYPT; nonces never repeat. */
+/* Transport messages. out: size + MAC, or size - MAC bytes; in place is fine. 0 or -FZ_ECRYPT; nonces never repeat, and a
+ * message that is not authentic uses none. */
 int ltx_noise_seal(struct ltx_noise_cipher *c, const void *plain, size_t size, uint8_t *out,
                    struct fz_err *err) FZ_MUST_CHECK;
 int ltx_noise_open(struct ltx_noise_cipher *c, const uint8_t *sealed, size_t size, void *out,

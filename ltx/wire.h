@@ -37,6 +37,7 @@ enum ltx_wire_type {
 	LTX_WIRE_PREPARED, /* primary: as FILE, but neither committed nor visible until COMMIT */
 	LTX_WIRE_COMMIT,   /* primary: the prepared transaction (txid) is committed */
 	LTX_WIRE_ABORT,    /* primary: it is not */
+	LTX_WIRE_LAST = LTX_WIRE_ABORT
 };
 enum ltx_wire_role { LTX_WIRE_PRIMARY = 1, LTX_WIRE_REPLICA = 2 };
 
@@ -97,13 +98,15 @@ struct ltx_wire_msg {
 	};
 };
 
-/* Appends the message (type and body), not sealed yet. */
+/* Appends the message (type and body), not sealed yet. -FZ_EINTERNAL for what the peer would refuse: names that are no
+ * path below a mount, control bytes in host and advertise, DATA without bytes, empty or impossible ranges. */
 int ltx_wire_put(struct fz_buf *out, const struct ltx_wire_msg *m, struct fz_err *err) FZ_MUST_CHECK;
 /* Parses one whole message at the start of data: its length, 0 = more bytes are needed, -FZ_ECORRUPT. An unknown type is
- * skipped by the caller (m->type is then above the last; length is right). */
+ * skipped by the caller (m->type is then above LTX_WIRE_LAST; length is right). m->data.bytes points into data. */
 int ltx_wire_get(struct ltx_wire_msg *m, const void *data, size_t size, struct fz_err *err) FZ_MUST_CHECK;
 
-/* Sealing: takes plain message bytes (plain is emptied), appends records to sealed. */
+/* Sealing: takes plain message bytes (plain is emptied), appends records to sealed. After any failure of these two the
+ * connection must end: the peers' nonces may differ. */
 int ltx_wire_seal(struct ltx_noise_cipher *c, struct fz_buf *plain, struct fz_buf *sealed,
                   struct fz_err *err) FZ_MUST_CHECK;
 /* Opening: whole records at the start of sealed are opened and appended to plain, and removed from sealed. At most
@@ -111,7 +114,8 @@ int ltx_wire_seal(struct ltx_noise_cipher *c, struct fz_buf *plain, struct fz_bu
 int ltx_wire_open(struct ltx_noise_cipher *c, struct fz_buf *sealed, struct fz_buf *plain,
                   struct fz_err *err) FZ_MUST_CHECK;
 
-/* The 8 bytes before a handshake message. Parsing: -FZ_ECORRUPT for anything that is no fazt, also before all 8 are there. */
+/* The 8 bytes before a handshake message. Parsing: LTX_WIRE_HELLO_BYTES; 0 = more bytes are needed; -FZ_ECORRUPT for
+ * anything that is no fazt, also before all 8 are there. */
 void ltx_wire_hello_put(uint8_t out[static LTX_WIRE_HELLO_BYTES], uint8_t version, uint16_t length);
 int ltx_wire_hello_get(const uint8_t *in, size_t size, uint8_t *version, uint16_t *length,
                        struct fz_err *err) FZ_MUST_CHECK;

@@ -21,6 +21,9 @@ struct replica_applied { /* what the agent last said about a lineage */
 struct replica_applier_events {
 	/* Called by the reading thread, without locks, whenever a state changes. */
 	void (*applied)(struct replica_applier_events *ev, const struct replica_applied *a);
+	/* The agent has said hello (again): its pid, which may write what is protected. Before anything is posted to it. May be
+	 * NULL, as any of these. */
+	void (*hello)(struct replica_applier_events *ev, int pid);
 };
 
 /* ---- the worker's end; thread-safe ---- */

@@ -63,7 +63,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (dirfd < 0) {
 		if (!mkdtemp(dir) || (dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0 ||
-		    ltx_log_make(dirfd, "a", "0123456789abcdef", NULL) < 0)
+		    ltx_log_make(dirfd, "a", "0123456789abcdef", 0, NULL) < 0)
 			abort();
 		atexit(cleanup);
 	}

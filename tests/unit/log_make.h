@@ -166,7 +166,7 @@ static inline int setup(void **state)
 	assert_non_null(tmp_make(f->dir, sizeof(f->dir), "fz-log"));
 	f->dirfd = open(f->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	OK(ltx_enc_open(&f->enc, &f->err));
-	OK(ltx_log_make(f->dirfd, "app.db", "0123456789abcdef", &f->err));
+	OK(ltx_log_make(f->dirfd, "app.db", "0123456789abcdef", 0, &f->err));
 	OK(ltx_log_open(&f->log, dup(f->dirfd), &f->conf, NULL, &f->err));
 	*state = f;
 	return 0;

@@ -241,6 +241,93 @@ static void a_damaged_log_is_left_alone(void **state)
 	fz_buf_fini(&text);
 }
 
+#define THEIRS "fedcba9876543210"
+
+/* A replica's log has the primary's lineage and epoch, is found again (ended, too), and never mixes with another one. */
+static void adopts_a_lineage(void **state)
+{
+	static const struct {
+		const char *what, *name, *lineage;
+		int want;
+	} cases[] = {
+	        {"another database's lineage", "b.db", THEIRS,              -FZ_EEXISTS },
+	        {"another one lives",          "a.db", "0000000000000001",  -FZ_EEXISTS },
+	        {"capitals",                   "c.db", "FEDCBA9876543210",  -FZ_ECORRUPT},
+	        {"too short",                  "c.db", "fedcba987654321",   -FZ_ECORRUPT},
+	        {"too long",                   "c.db", "fedcba98765432100", -FZ_ECORRUPT},
+	        {"a way out",                  "c.db", "../../../../../..", -FZ_ECORRUPT},
+	        {"no name",                    "",     "0000000000000002",  -EINVAL     },
+	};
+	struct fix *f = *state;
+	struct ltx_log_info info;
+	struct ltx_log *a, *again, *ours;
+	uint64_t gen = ltx_logset_wait(f->set, UINT64_MAX, 0);
+
+	OK(ltx_logset_adopt(f->set, "a.db", THEIRS, 7, &a, &f->err));
+	assert_int_not_equal(ltx_logset_wait(f->set, gen, 0), gen);
+	append(f, a);
+	for (int i = 0; i < 2; i++) { /* as made, and as found on disk; a log that is there keeps its epoch */
+		OK(ltx_logset_adopt(f->set, "a.db", THEIRS, 9, &again, &f->err));
+		assert_true(i > 0 || again == a);
+		ltx_log_info(again, &info);
+		assert_string_equal(info.name, "a.db");
+		assert_string_equal(info.lineage, THEIRS);
+		assert_int_equal(info.epoch, 7);
+		assert_int_equal(info.tail_txid, 1);
+		ltx_log_put(again);
+		if (i == 0) {
+			ltx_log_put(a);
+			reopen(f);
+		}
+	}
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		int rc = ltx_logset_adopt(f->set, cases[i].name, cases[i].lineage, 1, &a, &f->err);
+
+		if (rc != cases[i].want)
+			fail_msg("%s: %d, not %d", cases[i].what, rc, cases[i].want);
+	}
+	OK(ltx_logset_get(f->set, "a.db", false, &a, &f->err));
+	OK(ltx_log_set_ended(a, 5, &f->err));
+	OK(ltx_logset_get(f->set, "a.db", true, &ours, &f->err)); /* a new life, and the ended one is still theirs */
+	OK(ltx_logset_adopt(f->set, "a.db", THEIRS, 9, &again, &f->err));
+	assert_ptr_equal(again, a);
+	ltx_log_put(again);
+	ltx_log_put(ours);
+	OK(ltx_logset_remove(f->set, a, &f->err));
+	ltx_log_put(a);
+	assert_int_equal(ltx_logset_adopt(f->set, "a.db", THEIRS, 9, &again, &f->err), -FZ_EEXISTS);
+}
+
+/* A replica whose log is damaged gets it from the primary once more; what was there is kept aside. */
+static void adopts_in_place_of_a_damaged_log(void **state)
+{
+	struct fix *f = *state;
+	struct ltx_log_info info;
+	struct ltx_log *log;
+	struct dirent *e;
+	int aside = 0;
+	DIR *d;
+
+	OK(ltx_logset_adopt(f->set, "a.db", THEIRS, 7, &log, &f->err));
+	append(f, log);
+	ltx_log_put(log);
+	OK(fz_write_file(f->dirfd, "db/a.db." THEIRS "/head", "short", 5, 0600, &f->err));
+	for (int i = 0; i < 2; i++) {
+		reopen(f);
+		OK(ltx_logset_adopt(f->set, "a.db", THEIRS, 8, &log, &f->err));
+		ltx_log_info(log, &info);
+		assert_int_equal(info.tail_txid, 0);
+		assert_int_equal(info.epoch, 8);
+		ltx_log_put(log);
+	}
+	d = fdopendir(openat(f->dirfd, "db", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	assert_non_null(d);
+	while ((e = readdir(d)))
+		aside += !strncmp(e->d_name, ".damaged-" THEIRS, strlen(".damaged-" THEIRS));
+	closedir(d);
+	assert_int_equal(aside, 1);
+}
+
 /* Killed while it made a log: nothing of that name is there, and the litter goes. */
 static void an_unfinished_log_goes(void **state)
 {
@@ -326,6 +413,8 @@ int main(void)
 	        T(names_and_lives),
 	        T(removal),
 	        T(a_damaged_log_is_left_alone),
+	        T(adopts_a_lineage),
+	        T(adopts_in_place_of_a_damaged_log),
 	        T(an_unfinished_log_goes),
 	        T(readonly_sees_what_the_worker_does),
 	        T(waiting),
