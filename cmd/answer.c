@@ -360,6 +360,10 @@ int cmd_answer(struct cmd_control_handler *h, const struct cJSON *request, struc
 		return answer_verify(w, request, answer, err);
 	if (!strcmp(cmd, "umount"))
 		return answer_umount(w, request, answer, err);
+	if (!strcmp(cmd, "positions")) {
+		cmd_link_positions(&w->link, answer);
+		return 0;
+	}
 	if (!strcmp(cmd, "promote"))
 		return cmd_promote_answer(w, cJSON_IsTrue(cJSON_GetObjectItem(request, "force")), answer, err);
 	if (!strcmp(cmd, "state")) {

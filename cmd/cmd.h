@@ -1,11 +1,19 @@
 /* cmd.h - the subcommands of `fazt`: one function each in cmd/<name>.c, one table in cmd/main.c.
- * Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not found, 4 verification failed. */
+ * Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not found, 4 verification failed, 5 time is up
+ * (`fazt wait`). */
 #ifndef FZ_CMD_CMD_H
 #define FZ_CMD_CMD_H
 
 #include "base/err.h"
 
-enum cmd_exit { CMD_EXIT_OK = 0, CMD_EXIT_FAILED = 1, CMD_EXIT_USAGE = 2, CMD_EXIT_NOT_FOUND = 3, CMD_EXIT_VERIFY = 4 };
+enum cmd_exit {
+	CMD_EXIT_OK = 0,
+	CMD_EXIT_FAILED = 1,
+	CMD_EXIT_USAGE = 2,
+	CMD_EXIT_NOT_FOUND = 3,
+	CMD_EXIT_VERIFY = 4,
+	CMD_EXIT_TIME = 5
+};
 
 /* Each takes argv[0] = its own name and returns the exit code. */
 int cmd_mount(int argc, char **argv);

@@ -336,6 +336,45 @@ void cmd_link_stop(struct cmd_link *l)
 	l->followers = NULL;
 }
 
+void cmd_link_positions(struct cmd_link *l, struct cJSON *answer)
+{
+	cJSON *f = cJSON_CreateObject(), *list = cJSON_AddArrayToObject(answer, "databases"), *o;
+	const cJSON *d;
+	struct ltx_log *log;
+	bool replica;
+
+	pthread_mutex_lock(&l->mu);
+	replica = l->role.replica;
+	if (l->follow)
+		(void)replica_follow_status(l->follow, f);
+	pthread_mutex_unlock(&l->mu);
+	cJSON_AddBoolToObject(answer, "connected", !replica || cJSON_IsTrue(cJSON_GetObjectItem(f, "connected")));
+	cJSON_ArrayForEach (d, cJSON_GetObjectItem(f, "databases")) {
+		const char *name = cJSON_GetStringValue(cJSON_GetObjectItem(d, "name"));
+
+		o = cJSON_CreateObject();
+		cJSON_AddStringToObject(o, "name", name ? name : "");
+		cJSON_AddNumberToObject(o, "txid", cJSON_GetNumberValue(cJSON_GetObjectItem(d, "applied_txid")));
+		cJSON_AddNumberToObject(o, "primary_txid",
+		                        cJSON_GetNumberValue(cJSON_GetObjectItem(d, "primary_txid")));
+		cJSON_AddItemToArray(list, o);
+	}
+	cJSON_Delete(f);
+	for (size_t i = 0; !replica && (log = ltx_logset_at(l->logs, i)); i++) {
+		struct ltx_log_info info;
+
+		ltx_log_info(log, &info);
+		ltx_log_put(log);
+		if (info.ended_ms)
+			continue;
+		o = cJSON_CreateObject();
+		cJSON_AddStringToObject(o, "name", info.name);
+		cJSON_AddNumberToObject(o, "txid", (double)info.tail_txid);
+		cJSON_AddNumberToObject(o, "primary_txid", (double)info.tail_txid);
+		cJSON_AddItemToArray(list, o);
+	}
+}
+
 void cmd_link_status(struct cmd_link *l, struct cJSON *answer)
 {
 	char where[FZ_NET_ADDR];

@@ -49,6 +49,8 @@ void cmd_link_init(struct cmd_link *l);
 void cmd_link_unfollow(struct cmd_link *l);
 /* Stops all that was started, in order. */
 void cmd_link_stop(struct cmd_link *l);
+/* connected, and databases: [{name, txid, primary_txid}]: what this host shows, and what is known to be there. */
+void cmd_link_positions(struct cmd_link *l, struct cJSON *answer);
 /* role, epoch, primary (address), link_address, and a list `replicas`; on a replica also `following` and the databases. */
 void cmd_link_status(struct cmd_link *l, struct cJSON *answer);
 

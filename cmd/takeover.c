@@ -12,10 +12,15 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "fs/super_client.h"
+#include "ltx/dec.h"
+#include "ltx/enc.h"
 #include "ltx/log.h"
+#include "ltx/sums.h"
 
 #include <cJSON.h>
+#include <errno.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define APPLY_MS  10000
@@ -76,6 +81,116 @@ static int wait_applied(struct cmd_link *l, struct fz_err *err)
 	return 0;
 }
 
+/* The newest page 1 that the log has, page_size bytes. */
+static int newest_page_1(struct ltx_log *log, const struct ltx_log_info *info, uint8_t *page, struct fz_err *err)
+{
+	struct fz_buf frame = {0};
+	int rc = -FZ_ENOTFOUND;
+
+	for (uint64_t txid = info->tail_txid; txid && rc == -FZ_ENOTFOUND;) {
+		const struct ltx_index_entry *at = NULL;
+		struct ltx_index ix = {0};
+		struct ltx_log_entry e;
+		struct fz_src *src = NULL;
+
+		rc = ltx_log_find(log, txid, &e, err);
+		if (rc == 0)
+			rc = ltx_log_src(log, &e, &src, err);
+		if (rc == 0)
+			rc = ltx_index_read(&ix, src, 0, e.e.size_bytes, err);
+		if (rc == 0)
+			at = ltx_index_find(&ix, 1);
+		if (rc == 0 && !at) {
+			rc = -FZ_ENOTFOUND;
+			txid = e.e.min_txid - 1;
+		} else if (rc == 0) {
+			fz_buf_reset(&frame);
+			rc = fz_buf_room(&frame, at->frame_bytes) ? 0 : fz_fail_errno(err, ENOMEM, "reading page 1");
+			if (rc == 0)
+				rc = fz_src_read(src, at->off_bytes, frame.data, at->frame_bytes, err);
+			if (rc == 0)
+				rc = ltx_frame_decode(frame.data, at->frame_bytes, 1, info->page_size, page, err);
+		}
+		ltx_index_fini(&ix);
+		fz_src_close(src);
+	}
+	fz_buf_fini(&frame);
+	return rc == -FZ_ENOTFOUND ? fz_fail(err, FZ_ECORRUPT, "%s: no page 1 in the log", info->name) : rc;
+}
+
+static int append_page_1(struct ltx_log *log, const struct ltx_log_info *info, const uint8_t *page, uint64_t post,
+                         struct fz_err *err)
+{
+	struct ltx_header h = {.page_size = info->page_size,
+	                       .commit = info->commit,
+	                       .min_txid = info->tail_txid + 1,
+	                       .max_txid = info->tail_txid + 1,
+	                       .time_ms = fz_now_ms(),
+	                       .pre_checksum = info->tail_checksum};
+	struct ltx_enc *enc = NULL;
+	struct ltx_trailer t;
+	struct fz_sink *sink;
+	uint64_t bytes;
+	int rc = ltx_enc_open(&enc, err);
+
+	if (rc == 0)
+		rc = ltx_log_begin(log, &h, &sink, err);
+	if (rc < 0)
+		goto out;
+	rc = ltx_enc_begin(enc, sink, &h, err);
+	if (rc == 0)
+		rc = ltx_enc_page(enc, 1, page, err);
+	if (rc == 0)
+		rc = ltx_enc_end(enc, post, &t, &bytes, err);
+	if (rc == 0)
+		rc = ltx_log_commit(log, bytes, 1, &t, false, err);
+	else
+		ltx_log_abort(log);
+out:
+	ltx_enc_close(enc);
+	return rc;
+}
+
+/* A database that was in rollback mode on the former primary is in WAL mode here: its header says so (bytes 18 and 19, which no replica
+ * takes over). From now on that is history, and the first transaction of the epoch. */
+static int say_wal(struct ltx_log *log, struct fz_err *err)
+{
+	struct ltx_sums *sums = NULL;
+	struct ltx_log_info info;
+	uint64_t before, after, post;
+	uint8_t *page;
+	int rc;
+
+	ltx_log_info(log, &info);
+	if (!info.tail_txid)
+		return 0;
+	page = malloc(info.page_size);
+	if (!page)
+		return fz_fail_errno(err, ENOMEM, "%s", info.name);
+	rc = newest_page_1(log, &info, page, err);
+	if (rc < 0 || memcmp(page, "SQLite format 3", 16) || (page[18] == 2 && page[19] == 2))
+		goto out;
+	before = ltx_page_checksum(1, page, info.page_size);
+	page[18] = page[19] = 2;
+	after = ltx_page_checksum(1, page, info.page_size);
+	post = ltx_db_checksum_swap(info.tail_checksum, before, after);
+	rc = ltx_sums_open(&sums, ltx_log_dirfd(log), err);
+	if (rc == 0 && ltx_sums_head(sums)->txid != info.tail_txid)
+		rc = fz_fail(err, FZ_EINTERNAL, "%s: the table of checksums is at %llu, the log at %llu", info.name,
+		             (unsigned long long)ltx_sums_head(sums)->txid, (unsigned long long)info.tail_txid);
+	if (rc == 0)
+		rc = append_page_1(log, &info, page, post, err);
+	if (rc == 0) {
+		ltx_sums_set(sums, 1, after);
+		ltx_sums_head(sums)->checksum = post;
+		ltx_sums_head(sums)->txid = info.tail_txid + 1;
+	}
+out:
+	ltx_sums_close(sums);
+	free(page);
+	return rc;
+}
+
 static int raise_epoch(struct cmd_link *l, uint32_t epoch, struct fz_err *err)
 {
 	struct ltx_log *log;
@@ -87,6 +202,8 @@ static int raise_epoch(struct cmd_link *l, uint32_t epoch, struct fz_err *err)
 		ltx_log_info(log, &info);
 		if (!info.ended_ms)
 			rc = ltx_log_set_epoch(log, epoch, err);
+		if (rc == 0 && !info.ended_ms)
+			rc = say_wal(log, err);
 		ltx_log_put(log);
 	}
 	return rc;
