@@ -25,10 +25,12 @@
 #define KEEP_MS    100 /* a -shm that was asked for stays open this long */
 #define ANSWER_MS  500 /* beyond what was asked to wait */
 #define PENDING    0x40000000
+#define RESERVED   (PENDING + 1)
 #define SHARED     (PENDING + 2)
 #define SHARED_LEN 510
+#define SHM_WRITE  120 /* of the wal-index: the writer's */
 
-enum op { OP_SHM = 1, OP_LOCK, OP_UNLOCK };
+enum op { OP_SHM = 1, OP_LOCK, OP_UNLOCK, OP_FENCE, OP_BECOME };
 struct request {
 	uint64_t number;
 	int32_t op, wait_ms;
@@ -134,6 +136,20 @@ int fs_agent_lock(struct fs_agent *a, const char *db_path, bool take, int wait_m
 	struct answer ans;
 
 	return ask(a, take ? OP_LOCK : OP_UNLOCK, db_path, wait_ms, &ans, err);
+}
+
+int fs_agent_fence(struct fs_agent *a, const char *db_path, int wait_ms, struct fz_err *err)
+{
+	struct answer ans;
+
+	return ask(a, OP_FENCE, db_path, wait_ms, &ans, err);
+}
+
+int fs_agent_become_replica(struct fs_agent *a, struct fz_err *err)
+{
+	struct answer ans;
+
+	return ask(a, OP_BECOME, "", 0, &ans, err);
 }
 
 /* ---- the agent's end ---- */
@@ -279,8 +295,69 @@ static int take(struct held **list, int mountfd, const char *path, int wait_ms)
 	return 0;
 }
 
-int fs_agent_serve(int sock, int mountfd, struct fz_err *err)
+/* ---- fences ---- */
+
+void fs_fence_free(struct fs_fence *list)
 {
+	while (list) {
+		struct fs_fence *next = list->next;
+
+		fz_close(&list->db_fd);
+		fz_close(&list->shm_fd);
+		free(list);
+		list = next;
+	}
+}
+
+/* Applications hold a writer's lock for a transaction, so trying often is all that waiting takes. */
+static int lock_within(int fd, off_t byte, uint64_t end_ns)
+{
+	int rc;
+
+	while ((rc = set_lock(fd, F_WRLCK, byte, 1)) == -EAGAIN && fz_mono_ns() < end_ns)
+		nanosleep(&(struct timespec){.tv_nsec = 300000}, NULL);
+	return rc == -EAGAIN || rc == -EACCES ? -FZ_EBUSY : rc;
+}
+
+static int fence(struct fs_fence **list, int mountfd, const char *path, int wait_ms)
+{
+	uint64_t end = fz_mono_ns() + (uint64_t)(wait_ms > 0 ? wait_ms : 0) * 1000000;
+	char shm[4200];
+	struct fs_fence *f;
+	int rc;
+
+	for (f = *list; f; f = f->next)
+		if (!strcmp(f->path, path))
+			return 0;
+	f = malloc(sizeof(*f) + strlen(path) + 1);
+	if (!f)
+		return -ENOMEM;
+	strcpy(f->path, path);
+	f->next = NULL;
+	f->shm_fd = -1;
+	f->db_fd = openat(mountfd, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	rc = f->db_fd < 0 ? (errno == ENOENT ? -FZ_ENOTFOUND : -errno) : 0;
+	while (rc == 0 && (rc = try_shared(f->db_fd)) == -EAGAIN && fz_mono_ns() < end) {
+		nanosleep(&(struct timespec){.tv_nsec = 300000}, NULL);
+		rc = 0;
+	}
+	snprintf(shm, sizeof(shm), "%s-shm", path);
+	if (rc == 0)
+		f->shm_fd = openat(mountfd, shm, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (rc == 0)
+		rc = f->shm_fd >= 0 ? lock_within(f->shm_fd, SHM_WRITE, end) : lock_within(f->db_fd, RESERVED, end);
+	if (rc < 0) {
+		fs_fence_free(f);
+		return rc == -EAGAIN ? -FZ_EBUSY : rc;
+	}
+	f->next = *list;
+	*list = f;
+	return 0;
+}
+
+int fs_agent_serve(int sock, int mountfd, struct fs_fence **fences, struct fz_err *err)
+{
+	struct fs_fence *fenced = NULL;
 	struct held *list = NULL;
 	struct shm *shms = NULL;
 	int rc = 0;
@@ -309,11 +386,22 @@ int fs_agent_serve(int sock, int mountfd, struct fz_err *err)
 			ans.rc = take(&list, mountfd, r.path, r.wait_ms);
 		else if (r.op == OP_UNLOCK)
 			drop(&list, r.path);
+		else if (r.op == OP_FENCE)
+			ans.rc = fence(&fenced, mountfd, r.path, r.wait_ms);
+		else if (r.op == OP_BECOME)
+			rc = 1;
 		else
 			ans.rc = -FZ_EUSAGE;
 		if (send(sock, &ans, sizeof(ans), MSG_NOSIGNAL) < 0 && errno != EPIPE && errno != EAGAIN)
 			fz_warn("agent: cannot answer: %s", fz_strerror(-errno));
+		if (rc == 1)
+			break;
 	}
+	if (rc != 1) {
+		fs_fence_free(fenced);
+		fenced = NULL;
+	}
+	*fences = fenced;
 	while (list)
 		drop(&list, NULL);
 	while (shms)

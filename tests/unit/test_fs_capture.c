@@ -669,8 +669,10 @@ static void quiet(void **state)
 			assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sock), 0);
 			pid = fork();
 			if (!pid) {
+				struct fs_fence *fences;
+
 				close(sock[0]);
-				_exit(fs_agent_serve(sock[1], open(w.root, O_RDONLY | O_DIRECTORY), &err) < 0);
+				_exit(fs_agent_serve(sock[1], open(w.root, O_RDONLY | O_DIRECTORY), &fences, &err) < 0);
 			}
 			close(sock[1]);
 			ok(fs_agent_open(&agent, sock[0], &err), &err);
