@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -587,15 +588,15 @@ static void greeting(void **state)
 		const char *what, *bytes;
 		int want;
 	} cases[] = {
-	        {"ours",              "FZTL\x01\0\0\x60",         LTX_WIRE_HELLO_BYTES},
-	        {"a later version",   "FZTL\x07\0\x12\x34",       LTX_WIRE_HELLO_BYTES},
-	        {"not that version",  "FZTL\x01\0\0\0",           LTX_WIRE_HELLO_BYTES},
-	        {"version 0",         "FZTL\0\0\0\x60",           -FZ_ECORRUPT        },
-	        {"the reserved byte", "FZTL\x01\x01\0\x60",       -FZ_ECORRUPT        },
-	        {"a browser",         "GET / HT",                 -FZ_ECORRUPT        },
-	        {"TLS",               "\x16\x03\x01\x02\0\x01\0", -FZ_ECORRUPT        },
-	        {"SSH",               "SSH-2.0-",                 -FZ_ECORRUPT        },
-	        {"almost",            "FZTM\x01\0\0\x60",         -FZ_ECORRUPT        },
+	        {"ours",              "FZTL\x01\0\0\x60",         0           },
+	        {"a later version",   "FZTL\x07\0\x12\x34",       0           },
+	        {"not that version",  "FZTL\x01\0\0\0",           0           },
+	        {"version 0",         "FZTL\0\0\0\x60",           -FZ_ECORRUPT},
+	        {"the reserved byte", "FZTL\x01\x01\0\x60",       -FZ_ECORRUPT},
+	        {"a browser",         "GET / HT",                 -FZ_ECORRUPT},
+	        {"TLS",               "\x16\x03\x01\x02\0\x01\0", -FZ_ECORRUPT},
+	        {"SSH",               "SSH-2.0-",                 -FZ_ECORRUPT},
+	        {"almost",            "FZTM\x01\0\0\x60",         -FZ_ECORRUPT},
 	};
 	uint8_t out[LTX_WIRE_HELLO_BYTES], version;
 	uint16_t length;
@@ -607,9 +608,10 @@ static void greeting(void **state)
 		for (size_t n = 0; n <= LTX_WIRE_HELLO_BYTES; n++) { /* once refused, more bytes do not help */
 			int rc = ltx_wire_hello_get(n ? b : NULL, n, &version, &length, &err);
 
-			if (refused || n == LTX_WIRE_HELLO_BYTES ? rc != cases[i].want : rc != 0 && rc != cases[i].want)
+			if (refused || n == LTX_WIRE_HELLO_BYTES ? rc != cases[i].want
+			                                         : rc != -EAGAIN && rc != cases[i].want)
 				fail_msg("%s, %zu bytes: %d", cases[i].what, n, rc);
-			refused = rc < 0;
+			refused = rc < 0 && rc != -EAGAIN;
 		}
 		if (cases[i].want < 0)
 			continue;
