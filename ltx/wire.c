@@ -338,8 +338,8 @@ int ltx_wire_hello_get(const uint8_t *in, size_t size, uint8_t *version, uint16_
 	if ((size && memcmp(in, MAGIC, size < 4 ? size : 4)) || (size > 4 && in[4] == 0) || (size > 5 && in[5] != 0))
 		return fz_fail(err, FZ_ECORRUPT, "the other end does not speak fazt's protocol: is the port right?");
 	if (size < LTX_WIRE_HELLO_BYTES)
-		return 0;
+		return fz_fail(err, EAGAIN, "the greeting has not come yet");
 	*version = in[4];
 	*length = fz_be16(in + 6);
-	return LTX_WIRE_HELLO_BYTES;
+	return 0;
 }

@@ -114,8 +114,8 @@ int ltx_wire_seal(struct ltx_noise_cipher *c, struct fz_buf *plain, struct fz_bu
 int ltx_wire_open(struct ltx_noise_cipher *c, struct fz_buf *sealed, struct fz_buf *plain,
                   struct fz_err *err) FZ_MUST_CHECK;
 
-/* The 8 bytes before a handshake message. Parsing: LTX_WIRE_HELLO_BYTES; 0 = more bytes are needed; -FZ_ECORRUPT for
- * anything that is no fazt, also before all 8 are there. */
+/* The 8 bytes before a handshake message. Parsing: 0; -EAGAIN = more bytes are needed; -FZ_ECORRUPT for anything that
+ * is no fazt, also before all 8 are there. */
 void ltx_wire_hello_put(uint8_t out[static LTX_WIRE_HELLO_BYTES], uint8_t version, uint16_t length);
 int ltx_wire_hello_get(const uint8_t *in, size_t size, uint8_t *version, uint16_t *length,
                        struct fz_err *err) FZ_MUST_CHECK;

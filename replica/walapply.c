@@ -1,10 +1,12 @@
 #include "replica/walapply.h"
 
+#include "replica/walpriv.h"
+
 #include "base/cursor.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "ltx/wal.h"
 #include "replica/lock.h"
-#include "replica/walindex.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -17,29 +19,14 @@
 #define WAL_VERSION 3007000
 #define BATCH_BYTES (1024 * 1024)
 
-struct replica_wal {
-	int dbfd, walfd;
-	uint32_t page_size;
-	struct replica_walindex x;
-	bool writing; /* holds WRITE */
-	/* the transaction under way */
-	uint32_t frame; /* last frame in the index or pending in the batch */
-	uint32_t sum[2];
-	uint8_t *batch; /* frames not written yet */
-	uint32_t *batch_pgno;
-	uint32_t batch_n, batch_max;
-	uint8_t *last;      /* page of the newest frame, which is not in the batch yet: it may be the commit frame */
-	uint32_t last_pgno; /* 0 = none */
-};
-
-static int open_beside(const char *path, const char *suffix, const struct stat *db, struct fz_err *err)
+static int open_beside(int dirfd, const char *path, const char *suffix, const struct stat *db, struct fz_err *err)
 {
 	char *p;
 	int fd;
 
 	if (asprintf(&p, "%s%s", path, suffix) < 0)
 		return fz_fail_errno(err, ENOMEM, "opening %s%s", path, suffix);
-	fd = open(p, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, db->st_mode & 0777);
+	fd = openat(dirfd, p, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, db->st_mode & 0777);
 	if (fd >= 0) {
 		/* whoever uses the database must be able to use this file: its mode and owner, as SQLite does it */
 		(void)fchmod(fd, db->st_mode & 0777);
@@ -51,7 +38,7 @@ static int open_beside(const char *path, const char *suffix, const struct stat *
 			return rc;
 		}
 	} else if (errno == EEXIST) {
-		fd = open(p, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+		fd = openat(dirfd, p, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	}
 	if (fd < 0)
 		fd = fz_fail_errno(err, errno, "cannot open %s", p);
@@ -59,8 +46,31 @@ static int open_beside(const char *path, const char *suffix, const struct stat *
 	return fd;
 }
 
-int replica_wal_attach(struct replica_wal **out, int dbfd, const char *path, uint32_t page_size, uint64_t deadline_ns,
-                       struct fz_err *err)
+static int buffers(struct replica_wal *w, uint32_t page_size, struct fz_err *err)
+{
+	uint32_t max = BATCH_BYTES / page_size;
+	uint8_t *batch = malloc((size_t)max * (LTX_WAL_FRAME_SIZE + page_size)), *last = malloc(page_size);
+	uint32_t *pgno = calloc(max, sizeof(*pgno));
+
+	if (!batch || !last || !pgno) {
+		free(batch);
+		free(last);
+		free(pgno);
+		return fz_fail_errno(err, ENOMEM, "attaching to a WAL");
+	}
+	free(w->batch);
+	free(w->batch_pgno);
+	free(w->last);
+	w->batch = batch;
+	w->batch_pgno = pgno;
+	w->batch_max = max;
+	w->last = last;
+	w->page_size = page_size;
+	return 0;
+}
+
+int replica_wal_attach(struct replica_wal **out, int dbfd, int dirfd, const char *path, uint32_t page_size,
+                       uint64_t deadline_ns, struct fz_err *err)
 {
 	struct replica_wal *w = calloc(1, sizeof(*w));
 	struct stat st;
@@ -70,19 +80,13 @@ int replica_wal_attach(struct replica_wal **out, int dbfd, const char *path, uin
 		return fz_fail_errno(err, ENOMEM, "attaching to %s", path);
 	w->dbfd = dbfd;
 	w->walfd = w->x.fd = -1;
-	w->page_size = page_size;
-	w->batch_max = BATCH_BYTES / page_size;
-	w->batch = malloc((size_t)w->batch_max * (LTX_WAL_FRAME_SIZE + page_size));
-	w->batch_pgno = calloc(w->batch_max, sizeof(*w->batch_pgno));
-	w->last = malloc(page_size);
-	if (!w->batch || !w->batch_pgno || !w->last)
-		rc = fz_fail_errno(err, ENOMEM, "attaching to %s", path);
-	else if (fstat(dbfd, &st) < 0)
+	rc = buffers(w, page_size, err);
+	if (rc == 0 && fstat(dbfd, &st) < 0)
 		rc = fz_fail_errno(err, errno, "attaching to %s", path);
 	if (rc == 0)
-		rc = w->walfd = open_beside(path, "-wal", &st, err);
+		rc = w->walfd = open_beside(dirfd, path, "-wal", &st, err);
 	if (rc >= 0)
-		rc = open_beside(path, "-shm", &st, err);
+		rc = open_beside(dirfd, path, "-shm", &st, err);
 	if (rc >= 0)
 		rc = replica_walindex_open(&w->x, rc, page_size, deadline_ns, err);
 	if (rc < 0) {
@@ -95,20 +99,25 @@ int replica_wal_attach(struct replica_wal **out, int dbfd, const char *path, uin
 
 static void end(struct replica_wal *w)
 {
-	if (w->writing)
+	if (w->writing && !w->held)
 		(void)replica_lock(w->x.fd, F_UNLCK, REPLICA_SHM_WRITE, 1, 0);
 	w->writing = false;
 	w->batch_n = 0;
 	w->last_pgno = 0;
 }
 
+void replica_wal_abort(struct replica_wal *w)
+{
+	if (w->writing && w->x.indexed > w->x.h.mx_frame)
+		replica_walindex_cleanup(&w->x);
+	end(w);
+}
+
 void replica_wal_detach(struct replica_wal *w)
 {
 	if (!w)
 		return;
-	if (w->writing && w->x.indexed > w->x.h.mx_frame)
-		replica_walindex_cleanup(&w->x);
-	end(w);
+	replica_wal_abort(w);
 	replica_walindex_close(&w->x);
 	fz_close(&w->walfd);
 	free(w->batch);
@@ -121,15 +130,17 @@ void replica_wal_detach(struct replica_wal *w)
 int replica_wal_begin(struct replica_wal *w, uint64_t deadline_ns, struct fz_err *err)
 {
 	struct stat st;
-	int rc;
+	int rc = 0;
 
-	rc = replica_lock(w->x.fd, F_WRLCK, REPLICA_SHM_WRITE, 1, deadline_ns);
+	if (!w->held)
+		rc = replica_lock(w->x.fd, F_WRLCK, REPLICA_SHM_WRITE, 1, deadline_ns);
 	if (rc < 0)
 		return rc == -EAGAIN ? fz_fail(err, FZ_EBUSY, "the database is being written by an application")
 		                     : fz_fail_errno(err, -rc, "locking the wal-index");
 	w->writing = true;
-	rc = replica_walindex_read(&w->x, w->walfd, deadline_ns, err);
-	if (rc == 0 && !w->x.h.mx_frame) {
+	if (!w->held)
+		rc = replica_walindex_read(&w->x, w->walfd, deadline_ns, err);
+	if (rc == 0 && !w->x.h.mx_frame && !w->held) {
 		if (fstat(w->dbfd, &st) < 0)
 			rc = fz_fail_errno(err, errno, "reading the size of the database");
 		else
@@ -264,8 +275,8 @@ int replica_wal_commit(struct replica_wal *w, uint32_t pages, struct fz_err *err
 	rc = push_last(w, pages, err);
 	if (rc == 0)
 		rc = flush(w, err);
-	if (rc == 0 && fdatasync(w->walfd) < 0)
-		rc = fz_fail_errno(err, errno, "syncing the WAL");
+	if (rc == 0 && !w->lazy)
+		rc = replica_wal_sync(w, err);
 	if (rc < 0)
 		return rc;
 	w->x.h.page_size = replica_walindex_size_put(w->page_size);
@@ -276,4 +287,71 @@ int replica_wal_commit(struct replica_wal *w, uint32_t pages, struct fz_err *err
 	replica_walindex_publish(&w->x);
 	end(w);
 	return 0;
+}
+
+/* ---- for who holds the locks for good ---- */
+int replica_wal_hold(struct replica_wal *w, bool lazy, uint64_t deadline_ns, struct fz_err *err)
+{
+	uint32_t page_size = w->page_size;
+	int rc = replica_lock(w->x.fd, F_WRLCK, REPLICA_SHM_WRITE, 2, deadline_ns); /* WRITE and CKPT are neighbours */
+
+	if (rc < 0)
+		return rc == -EAGAIN ? fz_fail(err, FZ_EBUSY, "an application writes or checkpoints the database")
+		                     : fz_fail_errno(err, -rc, "locking the wal-index");
+	w->held = w->x.held = true;
+	w->lazy = lazy;
+	rc = replica_walindex_read(&w->x, w->walfd, deadline_ns, err);
+	if (rc == 0 && !w->x.h.mx_frame)
+		w->x.page_size = page_size; /* a WAL that counts for nothing does not tell */
+	if (rc == 0 && w->x.page_size != page_size)
+		rc = buffers(w, w->x.page_size, err);
+	return rc;
+}
+
+uint32_t replica_wal_page_size(const struct replica_wal *w)
+{
+	return w->page_size;
+}
+
+uint32_t replica_wal_frames(const struct replica_wal *w)
+{
+	return w->x.h.mx_frame;
+}
+
+uint32_t replica_wal_backfilled(const struct replica_wal *w)
+{
+	return replica_walindex_info((struct replica_walindex *)&w->x)->backfill;
+}
+
+int replica_wal_sync(struct replica_wal *w, struct fz_err *err)
+{
+	return fdatasync(w->walfd) < 0 ? fz_fail_errno(err, errno, "syncing the WAL") : 0;
+}
+
+int replica_wal_restart(struct replica_wal *w, uint64_t keep_bytes, struct fz_err *err)
+{
+	struct stat st;
+	int rc;
+
+	FZ_ASSERT(w->held && !w->writing);
+	if (!w->x.h.mx_frame)
+		return 1;
+	if (replica_wal_backfilled(w) != w->x.h.mx_frame)
+		return 0;
+	rc = replica_walindex_restart(&w->x, err);
+	/* nobody reads the file now: whoever comes finds no frame in the index until the next is published */
+	if (rc > 0 && fstat(w->walfd, &st) == 0 && (uint64_t)st.st_size > keep_bytes && ftruncate(w->walfd, 0) < 0)
+		rc = fz_fail_errno(err, errno, "cutting the WAL");
+	return rc;
+}
+
+int replica_wal_resize(struct replica_wal *w, uint32_t page_size, struct fz_err *err)
+{
+	int rc;
+
+	FZ_ASSERT(w->held && !w->writing && !w->x.h.mx_frame);
+	rc = buffers(w, page_size, err);
+	if (rc == 0)
+		w->x.page_size = page_size;
+	return rc;
 }

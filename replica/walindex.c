@@ -1,5 +1,6 @@
 #include "replica/walindex.h"
 
+#include "base/cursor.h"
 #include "base/file.h"
 #include "ltx/wal.h"
 #include "replica/lock.h"
@@ -8,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -179,8 +181,19 @@ int replica_walindex_find(struct replica_walindex *x, uint32_t pgno, uint32_t la
 	return 0;
 }
 
+int replica_walindex_page(struct replica_walindex *x, uint32_t frame, uint32_t *pgno, struct fz_err *err)
+{
+	struct hash h = {0};
+	int rc = hash_of(x, region_of(frame), &h, err);
+
+	if (rc < 0)
+		return rc;
+	*pgno = h.pgno[frame - h.zero - 1];
+	return *pgno ? 0 : fz_fail(err, FZ_ECORRUPT, "the wal-index has no page for frame %u", frame);
+}
+
 /* ---- header ---- */
-static volatile struct replica_walindex_info *info_of(struct replica_walindex *x)
+volatile struct replica_walindex_info *replica_walindex_info(struct replica_walindex *x)
 {
 	return (volatile struct replica_walindex_info *)(void *)(x->regions[0] + 96);
 }
@@ -193,18 +206,30 @@ static void header_sum(const struct replica_walindex_header *h, uint32_t sum[2])
 	ltx_wal_sum(*(const uint8_t *)&one == 0, h, 40, sum); /* this machine's byte order */
 }
 
+static bool header_ok(const struct replica_walindex_header *h)
+{
+	uint32_t sum[2];
+
+	header_sum(h, sum);
+	return h->is_init && h->version == VERSION && !memcmp(sum, h->sum, sizeof(sum));
+}
+
+/* Under WRITE. Copy 1 is written first, after frames and entries: when it is whole and copy 0 differs, whoever published died
+ * between the two, and writing copy 0 finishes it. */
 static bool read_header(struct replica_walindex *x)
 {
 	struct replica_walindex_header a, b;
-	uint32_t sum[2];
 
 	memcpy(&a, x->regions[0], sizeof(a));
 	barrier();
 	memcpy(&b, x->regions[0] + sizeof(a), sizeof(b));
-	header_sum(&a, sum);
-	if (memcmp(&a, &b, sizeof(a)) || !a.is_init || a.version != VERSION || memcmp(sum, a.sum, sizeof(sum)))
+	if (!header_ok(&b))
 		return false;
-	x->h = a;
+	if (memcmp(&a, &b, sizeof(a))) {
+		memcpy(x->regions[0], &b, sizeof(b));
+		barrier();
+	}
+	x->h = b;
 	return true;
 }
 
@@ -224,7 +249,7 @@ void replica_walindex_publish(struct replica_walindex *x)
 static int recover(struct replica_walindex *x, int walfd, uint64_t deadline_ns, struct fz_err *err)
 {
 	uint8_t head[LTX_WAL_HEADER_SIZE], *private = NULL, *shared, *frame = NULL;
-	const uint32_t frame_bytes = LTX_WAL_FRAME_SIZE + x->page_size;
+	uint32_t frame_bytes;
 	volatile struct replica_walindex_info *info;
 	struct ltx_wal_header wh;
 	struct ltx_wal_frame f;
@@ -232,7 +257,7 @@ static int recover(struct replica_walindex *x, int walfd, uint64_t deadline_ns, 
 	struct fz_err ignored;
 	int rc;
 
-	rc = replica_lock(x->fd, F_WRLCK, REPLICA_SHM_CKPT, 2, deadline_ns);
+	rc = replica_lock(x->fd, F_WRLCK, REPLICA_SHM_CKPT + x->held, 2 - x->held, deadline_ns);
 	if (rc < 0)
 		return shm_error(err, rc, "recovering the wal-index");
 	memset(&x->h, 0, sizeof(x->h));
@@ -240,6 +265,8 @@ static int recover(struct replica_walindex *x, int walfd, uint64_t deadline_ns, 
 	if (fz_pread(walfd, head, sizeof(head), 0) == sizeof(head) && ltx_wal_header_get(&wh, head, &ignored) == 0) {
 		bool more = true;
 
+		if (x->held)
+			x->page_size = wh.page_size;
 		if (wh.page_size != x->page_size) {
 			rc = fz_fail(err, FZ_ECORRUPT, "the WAL has pages of %u bytes, the database of %u",
 			             wh.page_size, x->page_size);
@@ -248,6 +275,7 @@ static int recover(struct replica_walindex *x, int walfd, uint64_t deadline_ns, 
 		x->h.big_endian = wh.big_endian;
 		memcpy(x->h.salt, head + 16, 8);
 		memcpy(sum, wh.sum, sizeof(sum));
+		frame_bytes = LTX_WAL_FRAME_SIZE + x->page_size;
 		private = malloc(REGION_BYTES);
 		frame = malloc(frame_bytes);
 		if (!private || !frame) {
@@ -292,7 +320,7 @@ static int recover(struct replica_walindex *x, int walfd, uint64_t deadline_ns, 
 	if (rc < 0)
 		goto out;
 	replica_walindex_publish(x);
-	info = info_of(x);
+	info = replica_walindex_info(x);
 	info->backfill = 0;
 	info->backfill_attempted = x->h.mx_frame;
 	info->mark[0] = 0;
@@ -303,10 +331,39 @@ static int recover(struct replica_walindex *x, int walfd, uint64_t deadline_ns, 
 		(void)replica_lock(x->fd, F_UNLCK, REPLICA_SHM_READ(i), 1, 0);
 	}
 out:
-	(void)replica_lock(x->fd, F_UNLCK, REPLICA_SHM_CKPT, 2, 0);
+	(void)replica_lock(x->fd, F_UNLCK, REPLICA_SHM_CKPT + x->held, 2 - x->held, 0);
 	free(private);
 	free(frame);
 	return rc;
+}
+
+int replica_walindex_restart(struct replica_walindex *x, struct fz_err *err)
+{
+	volatile struct replica_walindex_info *info = replica_walindex_info(x);
+	uint8_t salt[4];
+	int rc;
+
+	if (getrandom(salt, sizeof(salt), 0) != sizeof(salt))
+		return fz_fail_errno(err, errno, "getrandom");
+	rc = replica_lock(x->fd, F_WRLCK, REPLICA_SHM_READ(1), 4, 0);
+	if (rc == -EAGAIN)
+		return 0;
+	if (rc < 0)
+		return shm_error(err, rc, "restarting the WAL");
+	/* first this: a death before the header leaves a WAL that is only backfilled once more */
+	info->backfill = 0;
+	info->backfill_attempted = 0;
+	barrier();
+	x->h.mx_frame = 0;
+	fz_put32(x->h.salt, fz_be32(x->h.salt) + 1);
+	memcpy(x->h.salt + 4, salt, sizeof(salt));
+	replica_walindex_publish(x);
+	info->mark[1] = 0;
+	for (int i = 2; i < 5; i++)
+		info->mark[i] = UNUSED_MARK;
+	x->indexed = 0;
+	(void)replica_lock(x->fd, F_UNLCK, REPLICA_SHM_READ(1), 4, 0);
+	return 1;
 }
 
 /* The dead man's switch: whoever comes first discards what a crash left in the wal-index. */
@@ -369,10 +426,12 @@ int replica_walindex_read(struct replica_walindex *x, int walfd, uint64_t deadli
 
 	if (rc < 0)
 		return rc;
+	if (x->held && x->h.mx_frame)
+		x->page_size = replica_walindex_size_get(x->h.page_size);
 	if (x->h.mx_frame && replica_walindex_size_get(x->h.page_size) != x->page_size)
 		return fz_fail(err, FZ_ECORRUPT, "the wal-index has pages of %u bytes, the database of %u",
 		               replica_walindex_size_get(x->h.page_size), x->page_size);
-	info = info_of(x);
+	info = replica_walindex_info(x);
 	if (info->backfill > x->h.mx_frame)
 		info->backfill = 0; /* a crash inside a restart of the WAL */
 	x->indexed = x->h.mx_frame;

@@ -1,8 +1,10 @@
 /* walindex.h - the wal-index (`-shm`) of a live database: 32 KiB regions of page numbers by frame and a hash table over
- * them, the header in two copies, the checkpoint info. For replica/walapply.c alone. Source: wal.c of SQLite.
+ * them, the header in two copies, the checkpoint info. For replica/walapply.c and replica/checkpoint.c alone. Source: wal.c of
+ * SQLite.
  *
  * LOCKS  bytes of the file: WRITE guards everything beyond mx_frame and the header; the caller holds it from
- *        replica_walindex_read() to replica_walindex_publish(). DMS is held for as long as it is open. */
+ *        replica_walindex_read() to replica_walindex_publish(). DMS is held for as long as it is open. CKPT (held: for as
+ *        long as it is open) guards the checkpoint info and is needed for a restart. */
 #ifndef FZ_REPLICA_WALINDEX_H
 #define FZ_REPLICA_WALINDEX_H
 
@@ -38,12 +40,14 @@ struct replica_walindex {
 	uint32_t n_regions;
 	struct replica_walindex_header h; /* as read, or as it will be published */
 	uint32_t indexed;                 /* last frame that has an entry */
+	bool held; /* the caller holds WRITE and CKPT for good, and takes whatever page size the WAL has */
 };
 /* fd is owned from here on, also on failure. Takes DMS: whoever comes first discards what a crash left. */
 int replica_walindex_open(struct replica_walindex *x, int fd, uint32_t page_size, uint64_t deadline_ns,
                           struct fz_err *err) FZ_MUST_CHECK;
 void replica_walindex_close(struct replica_walindex *x);
-/* Takes over the live header; recovers it from the WAL where it is torn or missing. -FZ_EBUSY. */
+/* Takes over the live header; finishes a publication that died between the copies; recovers from the WAL what is torn or
+ * missing. -FZ_EBUSY. */
 int replica_walindex_read(struct replica_walindex *x, int walfd, uint64_t deadline_ns,
                           struct fz_err *err) FZ_MUST_CHECK;
 /* Entry of the next frame (indexed + 1). */
@@ -51,10 +55,17 @@ int replica_walindex_append(struct replica_walindex *x, uint32_t pgno, struct fz
 /* The newest frame <= last that holds pgno; 0 = none. */
 int replica_walindex_find(struct replica_walindex *x, uint32_t pgno, uint32_t last, uint32_t *frame,
                           struct fz_err *err) FZ_MUST_CHECK;
+/* The page in a frame that has an entry. */
+int replica_walindex_page(struct replica_walindex *x, uint32_t frame, uint32_t *pgno, struct fz_err *err) FZ_MUST_CHECK;
 /* Forgets entries beyond h.mx_frame, in its region (the first entry of a region zeroes it). */
 void replica_walindex_cleanup(struct replica_walindex *x);
 /* Publishes h: copy 1, barrier, copy 0. The frames must be in the WAL and synced. */
 void replica_walindex_publish(struct replica_walindex *x);
+/* The checkpoint info, shared with every connection. */
+volatile struct replica_walindex_info *replica_walindex_info(struct replica_walindex *x);
+/* Under WRITE and CKPT, everything backfilled: no frame counts any more, the next one is frame 1 of a new generation. 1, or 0
+ * when a reader still relies on a frame. Readers that come now read the database file alone. */
+int replica_walindex_restart(struct replica_walindex *x, struct fz_err *err) FZ_MUST_CHECK;
 uint16_t replica_walindex_size_put(uint32_t page_size);
 uint32_t replica_walindex_size_get(uint16_t encoded);
 
