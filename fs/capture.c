@@ -8,6 +8,7 @@
 #include "fs/capture_priv.h"
 #include "fs/capture_wal.h"
 #include "fs/discover.h"
+#include "fs/guard.h"
 #include "fs/keeper.h"
 #include "fs/recover.h"
 #include "fs/scrub.h"
@@ -107,6 +108,7 @@ static void destroy(struct fs_capture *c)
 	}
 	fz_close(&c->inotify_fd);
 	fz_close(&c->event_fd);
+	fs_guard_close(c->guard);
 	pthread_mutex_destroy(&c->mu);
 	pthread_mutex_destroy(&c->discover_mu);
 	free_list(c->databases);
@@ -148,6 +150,14 @@ int fs_capture_open(struct fs_capture **out, const struct fs_capture_conf *conf,
 	    copy_list(&c->exclude, conf->exclude, conf->n_exclude) < 0) {
 		fz_fail(err, -ENOMEM, "no memory");
 		goto fail;
+	}
+	rc = fs_guard_open(&c->guard, err);
+	if (rc < 0)
+		goto fail;
+	if (conf->replica) { /* files are classified, that is all: no log, no thread */
+		atomic_store(&c->settled, true);
+		*out = c;
+		return 0;
 	}
 	c->inotify_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 	c->event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -191,13 +201,19 @@ static int sync_one(struct fs_db *db, struct fz_err *err)
 	return db->log ? ltx_log_sync(db->log, err) : 0;
 }
 
+static bool known_on_replica(struct fs_capture *c, const char *name)
+{
+	return c->conf.replica && fs_guard_protects(c->guard, name);
+}
+
 int fs_capture_sync(struct fs_capture *c, const char *name, struct fz_err *err)
 {
-	bool found = !name;
+	bool found = !name || known_on_replica(c, name);
 	struct fs_db *db;
 	int rc = 0;
 
-	fs_discover(c);
+	if (!c->conf.replica)
+		fs_discover(c);
 	for (size_t i = 0; (db = fs_registry_at(c, i)); i++) {
 		if (!name || !strcmp(name, db->name)) {
 			int r;
@@ -274,7 +290,7 @@ int fs_capture_close(struct fs_capture *c, struct fz_err *err)
 
 int fs_capture_scrub(struct fs_capture *c, const char *name, struct fs_scrub_result *out, struct fz_err *err)
 {
-	bool found = !name;
+	bool found = !name || known_on_replica(c, name);
 	struct fs_db *db;
 	int rc = 0;
 
@@ -317,27 +333,39 @@ static const char *journal_mode(struct fs_db *db)
 	return fs_db_in_wal(db) || (fs_db_read_head(db, &h, NULL) == 0 && h.wal) ? "wal" : "rollback";
 }
 
-static int add_status(struct fs_db *db, cJSON *array)
+/* What the log knows. NULL: no memory. */
+static cJSON *add_log_status(struct ltx_log *log, struct ltx_log_info *info, cJSON *array)
 {
-	const struct ltx_sums_head *head = ltx_sums_head(db->sums);
 	cJSON *o = cJSON_CreateObject();
 	char sum[20], time[FZ_TIME_SIZE];
-	struct ltx_log_info info;
 
 	if (!o || !cJSON_AddItemToArray(array, o)) {
 		cJSON_Delete(o);
-		return -ENOMEM;
+		return NULL;
 	}
-	ltx_log_info(db->log, &info);
-	snprintf(sum, sizeof(sum), "%016llx", (unsigned long long)info.tail_checksum);
-	cJSON_AddStringToObject(o, "name", db->name);
-	cJSON_AddNumberToObject(o, "txid", (double)info.tail_txid);
-	cJSON_AddStringToObject(o, "time", info.tail_txid ? fz_format_time(time, info.tail_time_ms) : "");
+	ltx_log_info(log, info);
+	snprintf(sum, sizeof(sum), "%016llx", (unsigned long long)info->tail_checksum);
+	cJSON_AddStringToObject(o, "name", info->name);
+	cJSON_AddNumberToObject(o, "txid", (double)info->tail_txid);
+	cJSON_AddStringToObject(o, "time", info->tail_txid ? fz_format_time(time, info->tail_time_ms) : "");
 	cJSON_AddStringToObject(o, "checksum", sum);
-	cJSON_AddNumberToObject(o, "epoch", info.epoch);
-	cJSON_AddStringToObject(o, "lineage", info.lineage);
-	cJSON_AddNumberToObject(o, "page_size", info.page_size);
-	cJSON_AddNumberToObject(o, "pages", info.commit);
+	cJSON_AddNumberToObject(o, "epoch", info->epoch);
+	cJSON_AddStringToObject(o, "lineage", info->lineage);
+	cJSON_AddNumberToObject(o, "page_size", info->page_size);
+	cJSON_AddNumberToObject(o, "pages", info->commit);
+	cJSON_AddNumberToObject(o, "log_bytes", (double)info->log_bytes);
+	cJSON_AddNumberToObject(o, "log_syncs", (double)info->syncs);
+	return cJSON_AddNumberToObject(o, "base_bytes", (double)info->base_bytes) ? o : NULL;
+}
+
+static int add_status(struct fs_db *db, cJSON *array)
+{
+	const struct ltx_sums_head *head = ltx_sums_head(db->sums);
+	struct ltx_log_info info;
+	cJSON *o = add_log_status(db->log, &info, array);
+
+	if (!o)
+		return -ENOMEM;
 	cJSON_AddStringToObject(o, "journal_mode", journal_mode(db));
 	cJSON_AddStringToObject(o, "capture", capture_way(db));
 	cJSON_AddBoolToObject(o, "in_doubt", fs_wal_in_doubt(db) || db->rb.staged);
@@ -345,10 +373,31 @@ static int add_status(struct fs_db *db, cJSON *array)
 	cJSON_AddNumberToObject(o, "resyncs", (double)db->resyncs);
 	cJSON_AddNumberToObject(o, "scrub_found", (double)db->scrub_found);
 	cJSON_AddNumberToObject(o, "scrub_percent", head->commit ? 100.0 * db->scrub_next / head->commit : 0);
-	cJSON_AddStringToObject(o, "last_error", db->last_error);
-	cJSON_AddNumberToObject(o, "log_bytes", (double)info.log_bytes);
-	cJSON_AddNumberToObject(o, "log_syncs", (double)info.syncs);
-	return cJSON_AddNumberToObject(o, "base_bytes", (double)info.base_bytes) ? 0 : -ENOMEM;
+	return cJSON_AddStringToObject(o, "last_error", db->last_error) ? 0 : -ENOMEM;
+}
+
+/* A replica's: txid is what its log holds; how far that is applied, who applies it knows. */
+static int add_replica_status(struct fs_capture *c, cJSON *array)
+{
+	struct ltx_log *log;
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && c->conf.logs && (log = ltx_logset_at(c->conf.logs, i)); i++) {
+		struct ltx_log_info info;
+		cJSON *o = NULL;
+
+		ltx_log_info(log, &info);
+		if (!info.ended_ms) {
+			o = add_log_status(log, &info, array);
+			rc = o && cJSON_AddStringToObject(o, "journal_mode", "wal") &&
+			                     cJSON_AddStringToObject(o, "capture", "none") &&
+			                     cJSON_AddStringToObject(o, "last_error", "")
+			             ? 0
+			             : -ENOMEM;
+		}
+		ltx_log_put(log);
+	}
+	return rc;
 }
 
 int fs_capture_status(struct fs_capture *c, struct cJSON *array)
@@ -356,6 +405,8 @@ int fs_capture_status(struct fs_capture *c, struct cJSON *array)
 	struct fs_db *db;
 	int rc = 0;
 
+	if (c->conf.replica)
+		return add_replica_status(c, array);
 	for (size_t i = 0; rc == 0 && (db = fs_registry_at(c, i)); i++) {
 		pthread_mutex_lock(&db->mu);
 		if (db->log)
@@ -364,4 +415,36 @@ int fs_capture_status(struct fs_capture *c, struct cJSON *array)
 		fs_registry_put(db);
 	}
 	return rc;
+}
+
+/* ---- read-only databases ---- */
+
+int fs_capture_protect(struct fs_capture *c, const char *name, bool on, struct fz_err *err)
+{
+	return fs_guard_protect(c->guard, name, on, err);
+}
+
+void fs_capture_trust(struct fs_capture *c, int pid)
+{
+	fs_guard_trust(c->guard, pid);
+}
+
+bool fs_capture_guards(const struct fs_capture *c)
+{
+	return !fs_guard_idle(c->guard);
+}
+
+int fs_capture_may_open(struct fs_capture *c, const char *path, int flags, int pid)
+{
+	return fs_guard_may_open(c->guard, path, flags, pid);
+}
+
+int fs_capture_may_alter(struct fs_capture *c, const char *path, int pid)
+{
+	return fs_guard_may_alter(c->guard, path, pid);
+}
+
+int fs_capture_may_remove_dir(struct fs_capture *c, const char *path, int pid)
+{
+	return fs_guard_may_name(c->guard, path, pid);
 }

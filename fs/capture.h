@@ -46,8 +46,14 @@ struct fs_capture_conf {
 int fs_capture_protect(struct fs_capture *c, const char *name, bool on, struct fz_err *err) FZ_MUST_CHECK;
 /* The process that may write what is protected: its pid (any of its threads counts); 0 = none. */
 void fs_capture_trust(struct fs_capture *c, int pid);
-/* For fs/ops: may the process (fuse_ctx.pid) open path with these flags (O_ACCMODE, O_CREAT, O_TRUNC)? 0 or -EROFS. */
+/* For fs/ops: may the process (fuse_ctx.pid) open path with these flags (O_ACCMODE, O_CREAT, O_TRUNC)? 0 or -EROFS. Whether it
+ * may make a file is FS_EV_CREATE's answer. */
 int fs_capture_may_open(struct fs_capture *c, const char *path, int flags, int pid);
+/* What no event tells: owner, mode, times of path; the removal of a directory. 0 or -EROFS. */
+int fs_capture_may_alter(struct fs_capture *c, const char *path, int pid);
+int fs_capture_may_remove_dir(struct fs_capture *c, const char *path, int pid);
+/* False: nothing is protected, all of these answer 0. */
+bool fs_capture_guards(const struct fs_capture *c);
 
 /* Opens: for every database already known (a log exists): recovery as in design "Capture" 8, before anything is served.
  * Starts the capture thread and the scrub thread. */
@@ -90,11 +96,12 @@ struct fs_event {
 	const char *path, *path2;
 	uint64_t off_bytes, len_bytes, size_bytes;
 	bool exchange;
+	bool dir;   /* CREATE: a directory */
 	int pid;    /* who asks: fuse_ctx.pid */
 	void *priv; /* the capture's own, from before() to after(); start with NULL */
 };
-/* Before the operation is carried out on the backing file: 0, or -errno to answer the application with (only when nothing
- * else keeps the promise: today never). after() must follow with the operation's result, on the same event. */
+/* Before the operation is carried out on the backing file: 0, or -errno to answer the application with (-EROFS: protected).
+ * After 0, after() must follow with the operation's result, on the same event. */
 int fs_capture_before(struct fs_capture *c, struct fs_event *ev);
 void fs_capture_after(struct fs_capture *c, struct fs_event *ev, int rc);
 

@@ -21,13 +21,15 @@ struct fs_file {
 	struct fs_db *db; /* counted; NULL for FS_ROLE_OTHER */
 	enum fs_role role;
 	enum fs_mode mode;
-	int fd;    /* borrowed */
-	int wd;    /* inotify, -1 = none */
-	bool gone; /* a -shm without passthrough: unlinked, and open only because the agent looked at it (db->mu) */
-	char *path;
+	int fd;     /* borrowed */
+	int wd;     /* inotify, -1 = none */
+	bool gone;  /* a -shm without passthrough: unlinked, and open only because the agent looked at it (db->mu) */
+	char *path; /* under c->mu; on a replica kept up to date */
 };
+struct fs_guard;
 struct fs_capture {
 	struct fs_capture_conf conf;
+	struct fs_guard *guard;
 	char **databases, **exclude; /* own copies */
 	pthread_mutex_t mu;          /* guards dbs, files, watches, free_scratch, every db's refs and active */
 	struct fs_db *dbs;

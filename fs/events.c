@@ -6,6 +6,7 @@
 #include "fs/capture_journal.h"
 #include "fs/capture_priv.h"
 #include "fs/capture_wal.h"
+#include "fs/guard.h"
 #include "fs/recover.h"
 #include "ltx/journal.h"
 
@@ -26,7 +27,7 @@ static struct target target_of(struct fs_capture *c, const struct fs_event *ev)
 {
 	struct target t = {NULL, FS_ROLE_OTHER};
 
-	if (ev->file && ev->file->role == FS_ROLE_OTHER)
+	if (ev->file && !ev->file->db)
 		return t;
 	if (ev->file) {
 		t.role = ev->file->role;
@@ -471,10 +472,54 @@ static void after_name(struct fs_capture *c, const struct fs_event *ev, const st
 		rename_names(c, ev->path, ev->path2, ev->exchange);
 }
 
+static int refused(struct fs_capture *c, const struct fs_event *ev)
+{
+	int rc;
+
+	if (fs_guard_idle(c->guard))
+		return 0;
+	if (ev->op != FS_EV_TRUNCATE || !ev->file)
+		return fs_guard_event(c->guard, ev);
+	pthread_mutex_lock(&c->mu);
+	rc = fs_guard_may_alter(c->guard, ev->file->path, ev->pid);
+	pthread_mutex_unlock(&c->mu);
+	return rc;
+}
+
+/* Nothing is captured on a replica, but an open file must be known by the name it has now: the agent makes a database under
+ * another one. */
+static void rename_files(struct fs_capture *c, const char *from, const char *to, bool exchange)
+{
+	size_t nf = strlen(from), nt = strlen(to);
+
+	pthread_mutex_lock(&c->mu);
+	for (struct fs_file *f = c->files; f; f = f->next) {
+		const char *now = NULL, *rest = NULL;
+		char *path;
+
+		if (!strncmp(f->path, from, nf) && (!f->path[nf] || f->path[nf] == '/')) {
+			now = to;
+			rest = f->path + nf;
+		} else if (exchange && !strncmp(f->path, to, nt) && (!f->path[nt] || f->path[nt] == '/')) {
+			now = from;
+			rest = f->path + nt;
+		}
+		if (now && asprintf(&path, "%s%s", now, rest) > 0) {
+			free(f->path);
+			f->path = path;
+		}
+	}
+	pthread_mutex_unlock(&c->mu);
+}
+
 int fs_capture_before(struct fs_capture *c, struct fs_event *ev)
 {
-	struct target t = target_of(c, ev);
+	struct target t;
+	int rc = refused(c, ev);
 
+	if (rc < 0)
+		return rc;
+	t = target_of(c, ev);
 	atomic_store(&c->settled, true);
 	if (t.db)
 		dispatch_before(t.db, t.role, ev);
@@ -492,7 +537,9 @@ void fs_capture_after(struct fs_capture *c, struct fs_event *ev, int rc)
 	ev->priv = NULL;
 	if (t.db)
 		dispatch_after(t.db, t.role, ev, rc);
-	if (rc == 0 && (ev->op == FS_EV_UNLINK || ev->op == FS_EV_RENAME))
+	if (rc == 0 && c->conf.replica && ev->op == FS_EV_RENAME)
+		rename_files(c, ev->path, ev->path2, ev->exchange);
+	else if (rc == 0 && (ev->op == FS_EV_UNLINK || ev->op == FS_EV_RENAME))
 		after_name(c, ev, &t);
 	fs_registry_put(t.db);
 }

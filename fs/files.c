@@ -6,6 +6,7 @@
 #include "fs/capture_journal.h"
 #include "fs/capture_priv.h"
 #include "fs/capture_wal.h"
+#include "fs/guard.h"
 #include "fs/recover.h"
 #include "ltx/journal.h"
 
@@ -62,6 +63,8 @@ enum fs_role fs_capture_role(struct fs_capture *c, const char *path)
 	char *base;
 	bool wal;
 
+	if (fs_guard_protects(c->guard, path))
+		return role;
 	base = base_name(path, len);
 	if (!base)
 		return FS_ROLE_OTHER;
@@ -155,6 +158,21 @@ static void open_companion(struct fs_db *db, struct fs_file *f)
 	}
 }
 
+/* On a replica: what it is, and everything passes through; nobody asks which pages were written. */
+static int open_uncaptured(struct fs_capture *c, struct fs_file *f, enum fs_mode *mode)
+{
+	f->role = fs_capture_role(c, f->path);
+	f->mode = *mode == FS_MODE_ANY ? FS_MODE_PASSTHROUGH : *mode;
+	if (!c->conf.passthrough)
+		f->mode = FS_MODE_WRITE_THROUGH;
+	*mode = f->mode;
+	pthread_mutex_lock(&c->mu);
+	f->next = c->files;
+	c->files = f;
+	pthread_mutex_unlock(&c->mu);
+	return 0;
+}
+
 int fs_capture_file_open(struct fs_capture *c, const char *path, int fd, bool created, enum fs_mode *mode,
                          struct fs_file **out, struct fz_err *err)
 {
@@ -173,6 +191,11 @@ int fs_capture_file_open(struct fs_capture *c, const char *path, int fd, bool cr
 	base = base_name(path, len);
 	if (!f->path || !base)
 		goto fail;
+	if (c->conf.replica) {
+		free(base);
+		*out = f;
+		return open_uncaptured(c, f, mode);
+	}
 	if (f->role == FS_ROLE_DB) {
 		kind = kind_of(c, path, fd, &wal);
 		db = fs_registry_get(c, path, kind != KIND_OTHER);

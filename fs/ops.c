@@ -73,9 +73,14 @@ int fs_child_path(struct fs_session *s, uint64_t parent, const char *name, char 
 	return rc;
 }
 
-int fs_visible(uint64_t parent, const char *name)
+bool fs_is_state(uint64_t parent, const char *name)
 {
-	return parent == FUSE_ROOT_ID && strcmp(name, ".fazt") == 0 ? -ENOENT : 0;
+	return parent == FUSE_ROOT_ID && strcmp(name, ".fazt") == 0;
+}
+
+int fs_may_name(uint64_t parent, const char *name)
+{
+	return fs_virtual_is(parent) || fs_is_state(parent, name) ? -EROFS : 0;
 }
 
 /* The spare name of a hidden file does not count: its application removed the last. */
@@ -213,8 +218,13 @@ static void op_init(void *userdata, struct fuse_conn_info *c)
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct stat st;
-	int rc = fs_node_stat(fs_session_of(req), ino, &st);
+	int rc;
 
+	if (fs_virtual_is(ino)) {
+		fs_vop_getattr(req, ino);
+		return;
+	}
+	rc = fs_node_stat(fs_session_of(req), ino, &st);
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
 	else
@@ -271,4 +281,5 @@ const struct fuse_lowlevel_ops fs_ops = {
         .statfs = op_statfs,
         .getxattr = op_getxattr,
         .fallocate = fs_op_fallocate,
+        .poll = fs_op_poll,
 };

@@ -16,6 +16,7 @@
 #include "fs/node.h"
 #include "fs/redo.h"
 #include "fs/session.h"
+#include "fs/virtual.h"
 
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
 #define FS_NATIVE_PASSTHROUGH 1 /* libfuse writes backing ids into its replies itself */
@@ -35,6 +36,7 @@ struct fs_session {
 	struct fs_table tab;
 	int fusefd, rootfd;         /* borrowed: inherited numbers */
 	struct fs_capture *capture; /* borrowed, while run() */
+	struct fs_virtual *virtual;
 	bool passthrough, resend, resumed;
 	uint64_t hidden_dev; /* where the hidden directory lies */
 
@@ -63,6 +65,7 @@ struct fs_thread {
 	uint8_t *out; /* FS_MAX_WRITE bytes for READ and READDIR; may be buf, since libfuse has taken the arguments */
 	unsigned nslot;
 	uint32_t opcode;
+	int pid;         /* who asks: a thread's number */
 	uint64_t unique; /* without FS_RESENT */
 	bool resent;
 	int32_t backing_id; /* for the OPEN or CREATE reply; 0 = cached */
@@ -84,8 +87,10 @@ int fs_root_open(struct fs_session *s, const char *path, int flags, mode_t mode)
 /* Path of a node, or of a name; 0 or -errno. Holds no lock when it returns. */
 int fs_path(struct fs_session *s, uint64_t node, char path[static PATH_MAX]);
 int fs_child_path(struct fs_session *s, uint64_t parent, const char *name, char path[static PATH_MAX]);
-/* -ENOENT for the state directory, which the mount does not show. */
-int fs_visible(uint64_t parent, const char *name);
+/* True for .fazt: the state directory, which the mount does not show, and what stands in its place. */
+bool fs_is_state(uint64_t parent, const char *name);
+/* -EROFS for .fazt and names below it, which nobody can make, remove or rename. */
+int fs_may_name(uint64_t parent, const char *name);
 /* Attributes of a node, open or not. */
 int fs_node_stat(struct fs_session *s, uint64_t node, struct stat *st);
 /* The reply for a name that was found or made: counts the kernel's reference. st NULL: looked up here. */
@@ -113,6 +118,15 @@ void fs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void fs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void fs_op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 int fs_lookup(struct fs_session *s, uint64_t parent, const char *name, uint64_t *node, struct stat *st);
+
+/* ops_virtual.c: for ids with FS_VIRTUAL_BIT, and .fazt in the root. Nothing of it is kept in the node table or needs an intent. */
+void fs_vop_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void fs_vop_getattr(fuse_req_t req, fuse_ino_t ino);
+void fs_vop_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off);
+void fs_vop_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fs_vop_release(fuse_req_t req, struct fuse_file_info *fi);
+void fs_vop_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void fs_op_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct fuse_pollhandle *ph);
 
 /* ops_file.c */
 void fs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);

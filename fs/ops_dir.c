@@ -60,10 +60,13 @@ void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct fuse_entry_param e = {0};
 	struct stat st;
 	uint64_t node = 0;
-	int rc = fs_visible(parent, name);
+	int rc;
 
-	if (rc == 0)
-		rc = fs_lookup(s, parent, name, &node, &st);
+	if (fs_virtual_is(parent) || fs_is_state(parent, name)) {
+		fs_vop_lookup(req, parent, name);
+		return;
+	}
+	rc = fs_lookup(s, parent, name, &node, &st);
 	if (rc == 0)
 		rc = fs_entry(s, node, &st, &e);
 	if (rc ==
@@ -77,6 +80,8 @@ void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static void do_forget(struct fs_session *s, uint64_t node, uint64_t count)
 {
+	if (fs_virtual_is(node))
+		return;
 	fs_table_lock(&s->tab);
 	fs_node_forget_locked(&s->tab, node, count);
 	fs_table_unlock(&s->tab);
@@ -120,14 +125,15 @@ static int do_make(struct fs_session *s, fuse_req_t req, uint64_t parent, const 
                    struct fuse_entry_param *e)
 {
 	struct fs_intent in = fs_intent_for(FS_REDO_CREATE, parent, name, 0);
-	struct fs_event ev = {.op = FS_EV_CREATE};
+	struct fs_event ev = {.op = FS_EV_CREATE, .pid = fs_self->pid, .dir = S_ISDIR(m->mode)};
 	char path[PATH_MAX];
 	struct fs_cell *n;
 	struct stat st;
 	int rc;
 
-	if (fs_visible(parent, name) < 0)
-		return -EPERM;
+	rc = fs_may_name(parent, name);
+	if (rc < 0)
+		return rc;
 	if (fs_repeated(s, FS_REDO_CREATE, &in.node))
 		return fs_entry(s, in.node, NULL, e);
 	rc = fs_child_path(s, parent, name, path);
@@ -193,14 +199,15 @@ void fs_op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const 
 static int do_link(struct fs_session *s, uint64_t node, uint64_t parent, const char *name, struct fuse_entry_param *e)
 {
 	struct fs_intent in = fs_intent_for(FS_REDO_LINK, parent, name, node);
-	struct fs_event ev = {.op = FS_EV_LINK};
+	struct fs_event ev = {.op = FS_EV_LINK, .pid = fs_self->pid};
 	char from[PATH_MAX], to[PATH_MAX];
 	struct fs_cell *n;
 	struct stat st;
 	int rc;
 
-	if (fs_visible(parent, name) < 0)
-		return -EPERM;
+	rc = fs_may_name(parent, name);
+	if (rc < 0)
+		return rc;
 	if (fs_repeated(s, FS_REDO_LINK, NULL))
 		return fs_entry(s, node, NULL, e);
 	fs_table_lock(&s->tab);
@@ -323,13 +330,13 @@ static int remove_at(struct fs_session *s, const char *path, bool dir, uint64_t 
 static int do_unlink(struct fs_session *s, uint64_t parent, const char *name, bool dir)
 {
 	struct fs_intent in = fs_intent_for(FS_REDO_UNLINK, parent, name, 0);
-	struct fs_event ev = {.op = FS_EV_UNLINK};
+	struct fs_event ev = {.op = FS_EV_UNLINK, .pid = fs_self->pid};
 	struct fs_open *o = NULL;
 	char path[PATH_MAX];
 	struct stat st;
 	int rc;
 
-	rc = fs_visible(parent, name);
+	rc = fs_may_name(parent, name);
 	if (rc < 0)
 		return rc;
 	if (fs_repeated(s, FS_REDO_UNLINK, NULL))
@@ -344,7 +351,7 @@ static int do_unlink(struct fs_session *s, uint64_t parent, const char *name, bo
 		o = fs_open_get(s, in.node, true);
 	ev.path = path;
 	ev.file = o && o->live ? o->file : NULL;
-	rc = dir ? 0 : fs_capture_before(s->capture, &ev);
+	rc = dir ? fs_capture_may_remove_dir(s->capture, path, ev.pid) : fs_capture_before(s->capture, &ev);
 	if (rc < 0)
 		goto out;
 	if (o)
@@ -427,7 +434,7 @@ static int do_rename(struct fs_session *s, uint64_t parent, const char *name, ui
                      unsigned flags)
 {
 	struct fs_intent in = fs_intent_for(FS_REDO_RENAME, parent, name, 0);
-	struct fs_event ev = {.op = FS_EV_RENAME, .exchange = flags & RENAME_EXCHANGE};
+	struct fs_event ev = {.op = FS_EV_RENAME, .pid = fs_self->pid, .exchange = flags & RENAME_EXCHANGE};
 	char from[PATH_MAX], to[PATH_MAX];
 	struct stat st, target = {0};
 	struct fs_open *o = NULL;
@@ -436,11 +443,11 @@ static int do_rename(struct fs_session *s, uint64_t parent, const char *name, ui
 
 	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE))
 		return -EINVAL;
-	rc = fs_visible(parent, name);
+	rc = fs_may_name(parent, name);
+	if (rc == 0)
+		rc = fs_may_name(parent2, name2);
 	if (rc < 0)
 		return rc;
-	if (fs_visible(parent2, name2) < 0)
-		return -EPERM;
 	if (fs_repeated(s, FS_REDO_RENAME, NULL))
 		return 0;
 	rc = fs_child_path(s, parent, name, from);
@@ -560,7 +567,7 @@ static int do_readdir(struct fs_session *s, fuse_req_t req, uint64_t node, size_
 			size_t need;
 
 			at += d->reclen;
-			if (fs_visible(node, d->name) < 0)
+			if (fs_is_state(node, d->name)) /* can be entered, is not listed: cp, tar and rm pass it by */
 				continue;
 			need = fuse_add_direntry(req, (char *)fs_self->out + *filled, size - *filled, d->name, &st,
 			                         d->off);
@@ -576,8 +583,15 @@ static int do_readdir(struct fs_session *s, fuse_req_t req, uint64_t node, size_
 void fs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	size_t n;
-	int rc = do_readdir(fs_session_of(req), req, ino, size < FS_MAX_WRITE ? size : FS_MAX_WRITE, off, &n);
+	int rc;
 
+	if (size > FS_MAX_WRITE)
+		size = FS_MAX_WRITE;
+	if (fs_virtual_is(ino)) {
+		fs_vop_readdir(req, ino, size, off);
+		return;
+	}
+	rc = do_readdir(fs_session_of(req), req, ino, size, off, &n);
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
 	else
@@ -587,7 +601,7 @@ void fs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struc
 void fs_op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	struct fs_session *s = fs_session_of(req);
-	int fd = open_dir(s, ino), rc = fd;
+	int fd = fs_virtual_is(ino) ? -EINVAL : open_dir(s, ino), rc = fd;
 
 	if (fd >= 0)
 		rc = fsync(fd) < 0 ? -errno : 0;

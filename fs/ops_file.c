@@ -46,7 +46,7 @@ static void reply_rc(fuse_req_t req, int rc)
 
 static int truncate_open(struct fs_session *s, struct fs_open *o, uint64_t size)
 {
-	struct fs_event ev = {.op = FS_EV_TRUNCATE, .file = o->file, .size_bytes = size};
+	struct fs_event ev = {.op = FS_EV_TRUNCATE, .file = o->file, .size_bytes = size, .pid = fs_self->pid};
 	int rc;
 
 	EVENT(s, ev, rc, ftruncate(o->fd, (off_t)size));
@@ -55,12 +55,30 @@ static int truncate_open(struct fs_session *s, struct fs_open *o, uint64_t size)
 
 /* ---- open, create, release ---- */
 
-static int do_open(struct fs_session *s, uint64_t node, struct fuse_file_info *fi)
+/* A database that comes from another host is not written to; but what a former worker has opened stays open. */
+static int may_open(struct fs_session *s, uint64_t node, int flags)
 {
-	struct fs_open *o = fs_open_get(s, node, true);
-	struct fz_err err = {0};
+	char path[PATH_MAX];
+	struct fs_result r;
 	int rc;
 
+	if (!fs_capture_guards(s->capture) || fs_path(s, node, path) < 0)
+		return 0;
+	rc = fs_capture_may_open(s->capture, path, flags, fs_self->pid);
+	if (rc < 0 && fs_self->resent && fs_redo_find(s->sh, fs_self->unique, &r))
+		rc = 0;
+	return rc;
+}
+
+static int do_open(struct fs_session *s, uint64_t node, struct fuse_file_info *fi)
+{
+	int rc = may_open(s, node, fi->flags);
+	struct fz_err err = {0};
+	struct fs_open *o;
+
+	if (rc < 0)
+		return rc;
+	o = fs_open_get(s, node, true);
 	if (!o)
 		return -ENOMEM;
 	pthread_mutex_lock(&o->mu);
@@ -90,8 +108,13 @@ static int do_open(struct fs_session *s, uint64_t node, struct fuse_file_info *f
 
 void fs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	int rc = do_open(fs_session_of(req), ino, fi);
+	int rc;
 
+	if (fs_virtual_is(ino)) {
+		fs_vop_open(req, ino, fi);
+		return;
+	}
+	rc = do_open(fs_session_of(req), ino, fi);
 	if (rc < 0)
 		fuse_reply_err(req, fz_err_errno(rc));
 	else
@@ -103,7 +126,7 @@ static int make_file(struct fs_session *s, fuse_req_t req, uint64_t parent, cons
                      uint64_t *node, int *fd)
 {
 	struct fs_intent in = fs_intent_for(FS_REDO_CREATE, parent, name, fs_node_new_id(&s->tab));
-	struct fs_event ev = {.op = FS_EV_CREATE};
+	struct fs_event ev = {.op = FS_EV_CREATE, .pid = fs_self->pid};
 	char path[PATH_MAX];
 	struct fs_cell *n;
 	struct stat st;
@@ -152,8 +175,9 @@ static int do_create(struct fs_session *s, fuse_req_t req, uint64_t parent, cons
 	bool created = true;
 	int fd = -1, rc = 0;
 
-	if (fs_visible(parent, name) < 0)
-		return -EPERM;
+	rc = fs_may_name(parent, name);
+	if (rc < 0)
+		return rc;
 	if (!fs_repeated(s, FS_REDO_CREATE, &node)) {
 		rc = make_file(s, req, parent, name, mode, &node, &fd);
 		if (rc == -EEXIST && !(fi->flags & O_EXCL)) {
@@ -219,6 +243,10 @@ static int do_release(struct fs_session *s, uint64_t node)
 
 void fs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	if (fs_virtual_is(ino)) {
+		fs_vop_release(req, fi);
+		return;
+	}
 	do_release(fs_session_of(req), ino);
 	fuse_reply_err(req, 0);
 }
@@ -228,9 +256,17 @@ void fs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct fs_session *s = fs_session_of(req);
-	struct fs_open *o = fs_open_get(s, ino, false);
-	ssize_t n = o && o->live ? fz_pread(o->fd, fs_self->out, size < FS_MAX_WRITE ? size : FS_MAX_WRITE, off) : -EIO;
+	struct fs_open *o;
+	ssize_t n;
 
+	if (size > FS_MAX_WRITE)
+		size = FS_MAX_WRITE;
+	if (fs_virtual_is(ino)) {
+		fs_vop_read(req, ino, size, off, fi);
+		return;
+	}
+	o = fs_open_get(s, ino, false);
+	n = o && o->live ? fz_pread(o->fd, fs_self->out, size, off) : -EIO;
 	fs_open_put(s, o);
 	if (n < 0)
 		fuse_reply_err(req, (int)-n);
@@ -293,7 +329,8 @@ void fs_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_
 static int do_fallocate(struct fs_session *s, uint64_t node, int mode, off_t off, off_t len)
 {
 	struct fs_open *o = fs_open_get(s, node, false);
-	struct fs_event ev = {.op = FS_EV_WRITE, .off_bytes = (uint64_t)off, .len_bytes = (uint64_t)len};
+	struct fs_event ev = {
+	        .op = FS_EV_WRITE, .off_bytes = (uint64_t)off, .len_bytes = (uint64_t)len, .pid = fs_self->pid};
 	struct stat st;
 	int rc = -EIO;
 
@@ -320,7 +357,7 @@ void fs_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t 
 
 static int truncate_path(struct fs_session *s, uint64_t node, uint64_t size)
 {
-	struct fs_event ev = {.op = FS_EV_TRUNCATE, .size_bytes = size};
+	struct fs_event ev = {.op = FS_EV_TRUNCATE, .size_bytes = size, .pid = fs_self->pid};
 	char path[PATH_MAX];
 	int fd = -1, rc;
 
@@ -400,13 +437,25 @@ static void set_dead(struct fs_session *s, uint64_t node, const struct stat *a, 
 	fs_table_unlock(&s->tab);
 }
 
+static int may_alter(struct fs_session *s, uint64_t node)
+{
+	char path[PATH_MAX];
+
+	if (!fs_capture_guards(s->capture) || fs_path(s, node, path) < 0)
+		return 0;
+	return fs_capture_may_alter(s->capture, path, fs_self->pid);
+}
+
 /* Owner, mode, times. */
 static int set_rest(struct fs_session *s, uint64_t node, const struct stat *a, int set)
 {
+	int fd, rc = may_alter(s, node);
 	struct timespec t[2];
 	char proc[64];
-	int fd = attr_fd(s, node), rc = 0;
 
+	if (rc < 0)
+		return rc;
+	fd = attr_fd(s, node);
 	if (fd == -ENOENT) {
 		set_dead(s, node, a, set);
 		return 0;
@@ -437,9 +486,9 @@ static int do_setattr(struct fs_session *s, uint64_t node, const struct stat *a,
 {
 	const int rest = FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_ATIME |
 	                 FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW;
-	int rc = 0;
+	int rc = fs_virtual_is(node) ? -EROFS : 0;
 
-	if (set & FUSE_SET_ATTR_SIZE)
+	if (rc == 0 && (set & FUSE_SET_ATTR_SIZE))
 		rc = set_size(s, node, (uint64_t)a->st_size);
 	if (rc == 0 && (set & rest))
 		rc = set_rest(s, node, a, set);

@@ -48,6 +48,7 @@ void fs_process(struct fs_session *s, struct fs_thread *me, size_t n, bool resen
 	if (n < sizeof(*h))
 		return;
 	me->opcode = h->opcode;
+	me->pid = (int)h->pid;
 	me->unique = h->unique & ~FS_RESENT;
 	me->resent = resent || (h->unique & FS_RESENT);
 	me->backing_id = 0;

@@ -82,6 +82,9 @@ int fs_session_open(struct fs_session **out, struct fz_err *err)
 	rc = fs_table_init(&s->tab, s->sh, FS_FD_SHARED, err);
 	if (rc < 0)
 		goto out;
+	rc = fs_virtual_open(&s->virtual, s->sh, s->fusefd, err);
+	if (rc < 0)
+		goto out;
 	s->stopfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (s->stopfd < 0) {
 		rc = fz_fail_errno(err, errno, "cannot make an eventfd");
@@ -118,6 +121,7 @@ void fs_session_close(struct fs_session *s)
 	fs_super_init(-1);
 	if (s->se)
 		fuse_session_destroy(s->se);
+	fs_virtual_close(s->virtual);
 	fs_table_fini(&s->tab);
 	fs_shared_unmap(s->sh);
 	fz_close(&s->stopfd);
@@ -134,6 +138,11 @@ void fs_session_info(const struct fs_session *s, struct fs_session_info *out)
 	                                .resend = s->resend,
 	                                .restarts = s->sh->starts ? s->sh->starts - 1 : 0,
 	                                .supervisor_pid = s->sh->supervisor_pid};
+}
+
+struct fs_virtual *fs_session_virtual(struct fs_session *s)
+{
+	return s->virtual;
 }
 
 /* ---- taking over ---- */
@@ -211,6 +220,7 @@ static int take_over(struct fs_session *s, struct fz_err *err)
 	FS_CRASHPOINT(reopened);
 	if (!s->resumed)
 		return 0;
+	fs_virtual_take_over(s->virtual);
 	if (s->resend) {
 		rc = fs_ask_resend(s->fusefd);
 		if (rc < 0 && rc != -ENODEV)
@@ -289,6 +299,7 @@ static const char *const op_names[FS_OPS] = {
         [FUSE_FSYNCDIR] = "fsyncdir",   [FUSE_CREATE] = "create",
         [FUSE_INTERRUPT] = "interrupt", [FUSE_BATCH_FORGET] = "batch_forget",
         [FUSE_FALLOCATE] = "fallocate", [FUSE_RENAME2] = "rename2",
+        [FUSE_POLL] = "poll",
 };
 
 int fs_session_status(struct fs_session *s, cJSON *object)

@@ -10,6 +10,7 @@
 struct cJSON;
 struct fs_session;
 struct fs_capture;
+struct fs_virtual;
 
 struct fs_session_info {
 	bool resumed;      /* not the first worker of this mount */
@@ -22,6 +23,8 @@ struct fs_session_info {
  * fs_session_info() tells what capture needs to know. */
 int fs_session_open(struct fs_session **out, struct fz_err *err) FZ_MUST_CHECK;
 void fs_session_info(const struct fs_session *s, struct fs_session_info *out);
+/* What the mount shows below .fazt/ (fs/virtual.h). Lives as long as the session. */
+struct fs_virtual *fs_session_virtual(struct fs_session *s);
 /* Serves until the mount is gone or fs_session_stop(). Re-opens the capture's files of resumed nodes, redoes the open
  * intent, asks for RESEND, then reads. ready is called once requests are being answered. */
 int fs_session_run(struct fs_session *s, struct fs_capture *capture, void (*ready)(void *arg), void *arg,

@@ -6,7 +6,8 @@
  *              program order. So a record is made valid by one store that comes last, and made invalid by one that comes
  *              first. Anything larger is covered by an intent (fs/redo.h).
  *          (2) Indexes, free lists and locks are private to a worker and rebuilt from the cells by the next one.
- *          (3) Any change of this file raises FS_SHARED_VERSION: an upgraded worker refuses another version's state. */
+ *          (3) Any change of the layout raises FS_SHARED_VERSION: an upgraded worker refuses another version's state. New
+ *          messages come last; a supervisor that does not know one says nothing. */
 #ifndef FZ_FS_SHARED_H
 #define FZ_FS_SHARED_H
 
@@ -26,6 +27,7 @@
 #define FS_NAME_SIZE      256
 #define FS_REPLY_BYTES    512 /* largest reply that may not be computed again (CREATE) is 176 bytes */
 #define FS_SEG_CELLS      1024
+#define FS_WAITERS        96
 #define FS_RESENT         (1ull << 63) /* FUSE_UNIQUE_RESEND */
 #define FS_SYNTHETIC      (1ull << 62) /* unique of a replayed INIT: never the kernel's */
 
@@ -111,9 +113,15 @@ struct fs_shared {
 	struct fs_suspect suspects[16];
 	struct fs_result ring[FS_RING];
 	struct fs_slot slots[FS_SLOTS];
+	/* fs/virtual.h: who waits for a change of a text, by the kernel's number of the open file. 0 = free. When there is no room,
+	 * the range in which the others lie (spill_to 0 = none). */
+	_Atomic uint64_t waiters[FS_WAITERS];
+	_Atomic uint64_t spill_from, spill_to;
 };
 
-#define FS_BUF_OFF   (((sizeof(struct fs_shared) + 4095) / 4096) * 4096)
+#define FS_BUF_OFF (((sizeof(struct fs_shared) + 4095) / 4096) * 4096)
+/* The waiters came later, into what was zero: nothing else may move. */
+_Static_assert(FS_BUF_OFF == 77 * 4096, "another layout: raise FS_SHARED_VERSION");
 #define FS_CELL_OFF  (FS_BUF_OFF + (uint64_t)FS_SLOTS * FS_BUF_BYTES)
 #define FS_MAP_BYTES (FS_CELL_OFF + (16ull << 30)) /* address space reserved: 50 million cells */
 
@@ -138,6 +146,7 @@ enum fs_msg_type {
 	FS_MSG_BACKING_OPEN,  /* with a descriptor: register it for passthrough; answered: code = id */
 	FS_MSG_BACKING_CLOSE, /* text: the id */
 	FS_MSG_REPLY,
+	FS_MSG_RESTART, /* worker and agent anew, as in an upgrade; answered: 0 = accepted, then SIGUSR2 comes */
 };
 struct fs_msg {
 	uint32_t type, id;

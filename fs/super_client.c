@@ -3,11 +3,14 @@
 #include "fs/shared.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+
+#define RESTART_MS 5000 /* it answers at once, unless it is too old to know the question */
 
 static pthread_mutex_t mu = PTHREAD_MUTEX_INITIALIZER; /* one question at a time; guards all below */
 static int sock = -1;
@@ -69,14 +72,19 @@ static void tell(enum fs_msg_type type, int code, const char *text)
 	pthread_mutex_unlock(&mu);
 }
 
-/* The answer's code; its text is in m. -FZ_ENOTMOUNTED: nobody answers. */
-static int ask_locked(enum fs_msg_type type, const char *text, int fd)
+/* The answer's code; its text is in m. -FZ_ENOTMOUNTED: nobody answers; -FZ_ETIMEOUT: not within wait_ms (-1 = for ever). */
+static int ask_locked(enum fs_msg_type type, const char *text, int fd, int wait_ms)
 {
+	struct pollfd p = {sock, POLLIN, 0};
 	ssize_t n;
 
 	if (put_locked(type, 0, text, fd) < 0)
 		return -FZ_ENOTMOUNTED;
 	do {
+		if (wait_ms >= 0 && poll(&p, 1, wait_ms) == 0) {
+			m.len = 0;
+			return -FZ_ETIMEOUT;
+		}
 		n = recv(sock, &m, sizeof(m), 0);
 	} while ((n < 0 && errno == EINTR) ||
 	         (n >= (ssize_t)FS_MSG_HEAD && (m.type != FS_MSG_REPLY || m.id != next_id)));
@@ -87,14 +95,16 @@ static int ask_locked(enum fs_msg_type type, const char *text, int fd)
 	return m.code;
 }
 
-static int ask(enum fs_msg_type type, const char *text, struct fz_err *err)
+static int ask(enum fs_msg_type type, const char *text, int wait_ms, struct fz_err *err)
 {
 	int rc;
 
 	pthread_mutex_lock(&mu);
-	rc = ask_locked(type, text, -1);
+	rc = ask_locked(type, text, -1, wait_ms);
 	if (rc == -FZ_ENOTMOUNTED)
 		fz_fail(err, FZ_ENOTMOUNTED, "the supervisor is not there");
+	else if (rc == -FZ_ETIMEOUT)
+		fz_fail(err, FZ_ETIMEOUT, "the supervisor does not answer: unmount and mount again");
 	else if (rc < 0)
 		fz_fail(err, rc <= -1000 ? -rc : rc, "%.*s", (int)m.len, m.text);
 	pthread_mutex_unlock(&mu);
@@ -106,7 +116,7 @@ int32_t fs_super_backing_open(int fd)
 	int rc;
 
 	pthread_mutex_lock(&mu);
-	rc = ask_locked(FS_MSG_BACKING_OPEN, NULL, fd);
+	rc = ask_locked(FS_MSG_BACKING_OPEN, NULL, fd, -1);
 	pthread_mutex_unlock(&mu);
 	return rc;
 }
@@ -121,7 +131,7 @@ void fs_super_backing_close(int32_t id)
 
 int fs_super_lock_database(const char *path, struct fz_err *err)
 {
-	return ask(FS_MSG_LOCK, path, err);
+	return ask(FS_MSG_LOCK, path, -1, err);
 }
 void fs_super_sweep(void)
 {
@@ -137,5 +147,9 @@ void fs_super_failed(const struct fz_err *why)
 }
 int fs_super_umount(struct fz_err *err)
 {
-	return ask(FS_MSG_UMOUNT, NULL, err);
+	return ask(FS_MSG_UMOUNT, NULL, -1, err);
+}
+int fs_super_restart(struct fz_err *err)
+{
+	return ask(FS_MSG_RESTART, NULL, RESTART_MS, err);
 }

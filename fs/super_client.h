@@ -21,6 +21,12 @@ void fs_super_failed(const struct fz_err *why);
 /* Asks for the unmount: 0 = accepted (the supervisor ends this worker with SIGTERM), -FZ_EBUSY + who. */
 int fs_super_umount(struct fz_err *err) FZ_MUST_CHECK;
 
+/* Asks for worker and agent to be started anew, as in an upgrade: applications see a pause and keep their handles. 0 =
+ * accepted: SIGUSR2 follows, so this worker hands over (fs_session_stop()) while the caller goes on. The new processes have the same
+ * arguments: what shall be different they read from the state directory. -FZ_EBUSY: the mount is being ended;
+ * -FZ_ETIMEOUT: a supervisor that does not know this (older than the worker). */
+int fs_super_restart(struct fz_err *err) FZ_MUST_CHECK;
+
 /* Kernel passthrough for a worker without CAP_SYS_ADMIN (fs/backing.h): the id of fd, or a negative code. */
 int32_t fs_super_backing_open(int fd);
 void fs_super_backing_close(int32_t id);

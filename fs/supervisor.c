@@ -106,13 +106,14 @@ static int start_worker(struct fs_super *s, struct fz_err *err)
 static void start_agent(struct fs_super *s)
 {
 	struct give g[] = {
-	        {s->agent_end, FS_FD_AGENT}
+	        {s->agent_end, FS_FD_AGENT},
+                {s->statefd,   FS_FD_STATE}
         };
 
 	s->agent_ns = 0;
 	if (!s->conf->agent_argv || s->conf->no_agent || s->agent > 0 || s->leaving || !s->ready)
 		return;
-	s->agent = start(s->conf->agent_argv, g, 1, true, s->dir);
+	s->agent = start(s->conf->agent_argv, g, sizeof(g) / sizeof(g[0]), true, s->dir);
 	if (s->agent < 0)
 		fz_warn("cannot start the agent: %s", strerror(errno));
 }
@@ -222,6 +223,23 @@ static void on_umount(struct fs_super *s, uint32_t id)
 	next_step_out(s);
 }
 
+/* The worker hands over; with its end the agent goes too, and both begin anew. */
+static void replace_worker(struct fs_super *s, const char *why)
+{
+	fz_info("%s: the worker finishes, the next one is %s", why, s->conf->worker_argv[0]);
+	kill(s->worker, SIGUSR2);
+}
+
+static void on_restart(struct fs_super *s, uint32_t id)
+{
+	if (s->leaving || s->worker <= 0) {
+		reply(s, id, -FZ_EBUSY, "the mount is being ended");
+		return;
+	}
+	reply(s, id, 0, "");
+	replace_worker(s, "restart");
+}
+
 static void on_ready(struct fs_super *s)
 {
 	s->ready = true;
@@ -287,6 +305,9 @@ static void on_message(struct fs_super *s)
 		break;
 	case FS_MSG_UMOUNT:
 		on_umount(s, id);
+		break;
+	case FS_MSG_RESTART:
+		on_restart(s, id);
 		break;
 	case FS_MSG_BACKING_OPEN:
 		reply(s, id, fd < 0 ? -EBADF : fs_backing_own_open(s->fusefd, fd), "");
@@ -383,8 +404,7 @@ static bool on_signal(struct fs_super *s, int *rc, struct fz_err *err)
 			s->leave = true;
 			try_leave(s);
 		} else if (si.ssi_signo == SIGUSR2 && s->worker > 0 && !s->leaving) {
-			fz_info("upgrade: the worker finishes, the next one is %s", s->conf->worker_argv[0]);
-			kill(s->worker, SIGUSR2);
+			replace_worker(s, "upgrade");
 		}
 	}
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {

@@ -23,7 +23,7 @@ struct fs_supervisor_conf {
 enum fs_fd {
 	FS_FD_FUSE = 10,   /* /dev/fuse (worker) */
 	FS_FD_ROOT = 11,   /* backing directory (worker) */
-	FS_FD_STATE = 12,  /* state directory (worker) */
+	FS_FD_STATE = 12,  /* state directory (both: an agent that applies reads logs there) */
 	FS_FD_SHARED = 13, /* memfd: fs/shared.h (worker) */
 	FS_FD_SUPER = 14,  /* SEQPACKET to the supervisor (worker) */
 	FS_FD_AGENT = 15,  /* SEQPACKET between worker and agent (both) */

@@ -143,7 +143,7 @@ int replica_apply_run(struct replica_apply *a, uint64_t txid, const volatile boo
 	}
 	if (info.tail_txid && info.tail_txid < a->st.txid)
 		rc = doubt(a, target, cancel, err);
-	while (rc == 0 && a->st.txid < target && !(cancel && *cancel)) {
+	while (rc == 0 && a->st.txid < target && !replica_apply_cancelled(cancel)) {
 		uint64_t waiting = target - a->st.txid;
 
 		replica_backfill_pace(a, cancel);
@@ -210,6 +210,10 @@ int replica_apply_remove(struct replica_apply *a, struct fz_err *err)
 
 	replica_backfill_poll(a, true);
 	a->removed = true;
+	if (!a->pos)
+		rc = replica_position_open(&a->pos, ltx_log_dirfd(a->conf.log), false, err);
+	if (rc < 0)
+		return rc == -FZ_ENOTFOUND ? 0 : rc;
 	/* the database first: a file of it that is left over is litter, and without its WAL it would be an older state */
 	for (unsigned i = 0; rc == 0 && i < sizeof(suffix) / sizeof(suffix[0]); i++) {
 		char path[1024];
@@ -256,7 +260,7 @@ int replica_apply_open(struct replica_apply **out, const struct replica_apply_co
 		rc = replica_attach_directory(a, err);
 	if (rc == 0)
 		rc = ltx_sums_open(&a->sums, ltx_log_dirfd(conf->log), err);
-	if (rc == 0) {
+	if (rc == 0 && !conf->to_remove) {
 		ltx_log_info(conf->log, &info);
 		durable = info.synced_txid > info.base_txid ? info.synced_txid : info.base_txid;
 		rc = durable ? replica_attach(a, durable, deadline, NULL, err) : 0;

@@ -29,6 +29,7 @@ struct replica_apply_conf {
 	uint64_t wal_bytes;      /* checkpoint when the WAL is larger; 0 = 4 MiB */
 	uint64_t wal_hard_bytes; /* above it apply pauses so that readers let the WAL restart; 0 = 1 GiB */
 	bool sync_each;          /* fsync the WAL at each batch; otherwise at checkpoints only */
+	bool to_remove;          /* attach nothing: replica_apply_remove() follows */
 };
 struct replica_apply_state {
 	uint64_t txid, checksum; /* applied and visible */
@@ -39,9 +40,11 @@ struct replica_apply_state {
 	bool readers_hold_wal; /* the WAL cannot restart now */
 };
 
-/* Attaches: makes the database when it is not there (from the log's base or from TXID 1 on), takes SHARED, WAL, wal-index, DMS,
- * WRITE and CKPT. A file of that name that is not this database's (no position in the log's directory) is renamed to
- * NAME.local-<ms> and told. wait_ms: for locks that applications hold (-FZ_EBUSY). */
+/* Attaches: makes the database when it is not there (from the log's base or from TXID 1 on, as far as the log is durable; when
+ * nothing is, replica_apply_run() makes it), takes SHARED, WAL, wal-index, DMS, WRITE and CKPT. A file of that name that is not
+ * this database's (neither a position nor a table of page sums in the log's directory) is renamed to NAME.local-<ms> and
+ * told. Where the position does not lead on (another history, the log starts later), all pages are compared with the log.
+ * wait_ms: for locks that applications hold (-FZ_EBUSY). */
 int replica_apply_open(struct replica_apply **out, const struct replica_apply_conf *conf, int64_t wait_ms,
                        struct fz_err *err) FZ_MUST_CHECK;
 /* Detaches; what is applied stays. checkpointed: everything is brought into the database and the position is exact. */
@@ -57,7 +60,8 @@ int replica_apply_checkpoint(struct replica_apply *a, struct fz_err *err) FZ_MUS
  * WAL transaction and counts. Continues from *next_pgno for at most max_pages; *next_pgno = 0 at the end. */
 int replica_apply_scrub(struct replica_apply *a, uint32_t *next_pgno, uint32_t max_pages,
                         struct fz_err *err) FZ_MUST_CHECK;
-/* The database was deleted on the primary: gives up the locks and unlinks it; or renamed: renames it with WAL and wal-index. */
+/* The database was deleted on the primary (or renamed: then it comes again under the other name, as another lineage): unlinks it
+ * and gives up the locks. A file that was never applied to stays. */
 int replica_apply_remove(struct replica_apply *a, struct fz_err *err) FZ_MUST_CHECK;
 void replica_apply_get(const struct replica_apply *a, struct replica_apply_state *out);
 

@@ -43,6 +43,11 @@ struct replica_apply {
 	struct replica_pause nudge, soft, hard;
 };
 
+static inline bool replica_apply_cancelled(const volatile bool *cancel)
+{
+	return cancel && __atomic_load_n(cancel, __ATOMIC_RELAXED);
+}
+
 /* ---- attach.c ---- */
 /* 1: attached; 0: the log holds nothing yet. The database is made, or brought on, to txid at least. */
 int replica_attach(struct replica_apply *a, uint64_t txid, uint64_t deadline_ns, const volatile bool *cancel,

@@ -139,7 +139,7 @@ static bool rest(struct replica_apply *a, unsigned ms, const volatile bool *canc
 		if (rc)
 			break;
 		nanosleep(&(struct timespec){0, 100000}, NULL);
-	} while (fz_mono_ns() < end && !(cancel && *cancel));
+	} while (fz_mono_ns() < end && !replica_apply_cancelled(cancel));
 	return rc > 0;
 }
 

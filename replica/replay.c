@@ -66,7 +66,7 @@ static int one(const struct replica_replay *r, struct ltx_dec *d, struct out *o,
 	while (rc == 0 && (rc = ltx_dec_page(d, &pgno, &page, err)) == 1) {
 		ltx_sums_set(r->sums, pgno, ltx_page_checksum(pgno, page, h->page_size));
 		rc = o->run ? put(o, pgno, page, h->page_size, err) : 0;
-		if (rc == 0 && r->cancel && *r->cancel)
+		if (rc == 0 && r->cancel && __atomic_load_n(r->cancel, __ATOMIC_RELAXED))
 			rc = fz_fail(err, -ECANCELED, "stopped");
 	}
 	if (rc == 0 && o->run)

@@ -50,6 +50,8 @@ struct world_reader {
 	} * seen; /* shared */
 };
 struct world {
+	struct world *in; /* shares its directories and logs */
+	const char *name;
 	char dir[160], primary[200], mount[200], db[300];
 	int mountfd, statefd;
 	struct ltx_logset *logs;   /* the worker's */
@@ -190,26 +192,37 @@ static inline void world_logs(struct world *w)
 	struct ltx_logset_conf ro = {.readonly = true};
 
 	WOK(ltx_logset_open(&w->rologs, w->statefd, &ro, &w->err));
-	WOK(ltx_logset_get(w->rologs, "app.db", false, &w->ro, &w->err));
+	WOK(ltx_logset_get(w->rologs, w->name, false, &w->ro, &w->err));
 }
 
-static inline void world_init_in(struct world *w, uint32_t page_size, const char *mode, uint64_t seed)
+static inline void world_init_more(struct world *w, struct world *in, const char *name, uint32_t page_size,
+                                   const char *mode, uint64_t seed)
 {
 	char text[256];
 
 	memset(w, 0, sizeof(*w));
 	w->rnd = seed;
-	assert_non_null(tmp_make(w->dir, sizeof(w->dir), "fz-apply"));
-	snprintf(w->primary, sizeof(w->primary), "%s/primary.db", w->dir);
+	w->in = in;
+	w->name = name;
+	if (in) {
+		memcpy(w->dir, in->dir, sizeof(w->dir));
+		w->mountfd = dup(in->mountfd);
+		w->statefd = dup(in->statefd);
+		w->logs = in->logs;
+	} else {
+		assert_non_null(tmp_make(w->dir, sizeof(w->dir), "fz-apply"));
+		snprintf(text, sizeof(text), "%s/mount", w->dir);
+		assert_int_equal(mkdir(text, 0755), 0);
+		w->mountfd = open(text, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		snprintf(text, sizeof(text), "%s/state", w->dir);
+		assert_int_equal(mkdir(text, 0700), 0);
+		w->statefd = open(text, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		WOK(ltx_logset_open(&w->logs, w->statefd, NULL, &w->err));
+	}
+	snprintf(w->primary, sizeof(w->primary), "%s/primary-%u.db", w->dir, (unsigned)seed);
 	snprintf(w->mount, sizeof(w->mount), "%s/mount", w->dir);
-	snprintf(w->db, sizeof(w->db), "%s/app.db", w->mount);
-	snprintf(text, sizeof(text), "%s/state", w->dir);
-	assert_int_equal(mkdir(w->mount, 0755), 0);
-	assert_int_equal(mkdir(text, 0700), 0);
-	w->mountfd = open(w->mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	w->statefd = open(text, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	WOK(ltx_logset_open(&w->logs, w->statefd, NULL, &w->err));
-	WOK(ltx_logset_get(w->logs, "app.db", true, &w->log, &w->err));
+	snprintf(w->db, sizeof(w->db), "%s/%s", w->mount, name);
+	WOK(ltx_logset_get(w->logs, name, true, &w->log, &w->err));
 	WOK(ltx_enc_open(&w->enc, &w->err));
 	assert_int_equal(sqlite3_open(w->primary, &w->sql), SQLITE_OK);
 	world_sql(w, "PRAGMA page_size=%u; PRAGMA auto_vacuum=2; PRAGMA synchronous=OFF; PRAGMA journal_mode=%s",
@@ -218,6 +231,11 @@ static inline void world_init_in(struct world *w, uint32_t page_size, const char
 	             "CREATE TABLE meta(txid INTEGER, n INTEGER, s INTEGER); INSERT INTO meta VALUES(0,0,0)");
 	world_close_transaction(w);
 	world_logs(w);
+}
+
+static inline void world_init_in(struct world *w, uint32_t page_size, const char *mode, uint64_t seed)
+{
+	world_init_more(w, NULL, "app.db", page_size, mode, seed);
 }
 
 static inline void world_reader_stop(struct world *w, unsigned i);
@@ -231,10 +249,12 @@ static inline void world_fini(struct world *w)
 	ltx_logset_close(w->rologs);
 	ltx_enc_close(w->enc);
 	ltx_log_put(w->log);
-	ltx_logset_close(w->logs);
 	free(w->image);
 	close(w->mountfd);
 	close(w->statefd);
+	if (w->in)
+		return;
+	ltx_logset_close(w->logs);
 	WOK(fz_remove_tree(AT_FDCWD, w->dir, &w->err));
 }
 
@@ -279,9 +299,11 @@ static inline uint64_t world_read(sqlite3 *db, sqlite3_stmt *st, volatile struct
 
 enum world_kind {
 	WORLD_SHORT = 0,
-	WORLD_LONG = 1,   /* holds snapshots for some ms, and looks that they do not move */
-	WORLD_OPENER = 2, /* a new connection for each read */
-	WORLD_HOLD = 4,   /* one snapshot for ever, until SIGUSR1 */
+	WORLD_LONG = 1, /* holds snapshots for some ms, and looks that they do not move */
+	WORLD_OPENER =
+	        2, /* a new connection for each read; patient, since SQLite that closes a connection tries for EXCLUSIVE,
+			    * and whoever opens just then meets that */
+	WORLD_HOLD = 4, /* one snapshot for ever, until SIGUSR1 */
 	WORLD_MMAP = 8,
 	WORLD_PATIENT = 16, /* waits for a recovery, as after a kill it may have to */
 };
@@ -307,7 +329,7 @@ static inline void world_reader_run(struct world *w, int stop, volatile struct w
 		if (!db) {
 			int rc = sqlite3_open_v2(w->db, &db, SQLITE_OPEN_READWRITE, NULL);
 
-			sqlite3_busy_timeout(db, kind & WORLD_PATIENT ? 20000 : 0);
+			sqlite3_busy_timeout(db, kind & (WORLD_PATIENT | WORLD_OPENER) ? 20000 : 0);
 			if (rc == SQLITE_OK && kind & WORLD_MMAP)
 				sqlite3_exec(db, "PRAGMA mmap_size=100000000", NULL, NULL, NULL);
 			if (rc == SQLITE_OK)

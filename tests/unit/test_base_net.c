@@ -245,8 +245,8 @@ static void listening_fails(void **state)
 	        {"a..b:7070",   "a..b",            -FZ_EPEER     }, /* no name: nobody is asked */
 	        {"7070",        "HOST:PORT",       -FZ_EUSAGE    },
 	};
-	char at[FZ_NET_ADDR];
-	int fd;
+	char at[FZ_NET_ADDR], peer[FZ_NET_ADDR];
+	int fd, c;
 
 	for (size_t i = 0; i < N(cases); i++) {
 		assert_int_equal(fz_net_listen(cases[i].text, &err), cases[i].want);
@@ -256,6 +256,10 @@ static void listening_fails(void **state)
 	OK(fz_net_local(fd, at, &err));
 	assert_int_equal(fz_net_listen(at, &err), -EADDRINUSE);
 	assert_says("another port");
+	c = OK(fz_net_connect(at, 60000, -1, &err));
+	close(accept_one(fd, peer)); /* the first to close keeps the port in TIME_WAIT */
+	assert_int_equal(fz_net_read(c, peer, 1, MINUTE, -1, &err), -ECONNRESET);
+	close(c);
 	close(fd);
 	fd = OK(fz_net_listen(at, &err)); /* at once after a restart */
 	close(fd);

@@ -458,7 +458,10 @@ static void nonces_end(void **state)
 	OK(ltx_noise_open(&p.b_receive, m, 20, out, &err));
 	for (int i = 0; i < 2; i++) {
 		assert_int_equal(ltx_noise_seal(&p.a_send, "more", 4, m, &err), -FZ_ECRYPT);
+		assert_non_null(strstr(err.text, "nonces"));
 		assert_int_equal(ltx_noise_open(&p.b_receive, m, 20, out, &err), -FZ_ECRYPT);
+		assert_non_null(strstr(err.text, "nonces")); /* not: looked at, and found wrong */
+		err.text[0] = 0;
 	}
 	assert_true(p.a_send.nonce == UINT64_MAX && p.b_receive.nonce == UINT64_MAX);
 }

@@ -1,0 +1,474 @@
+#include "primary/feed.h"
+
+#include "base/clock.h"
+#include "base/cursor.h"
+#include "base/log.h"
+#include "primary/recut.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MS_NS        UINT64_C(1000000)
+#define RETRY_MS     1000
+#define RETRY_MAX_MS 60000
+#define GAPS         8 /* looks at a log that is being folded or squashed */
+
+struct primary_feed *primary_feed_new(uint32_t id, const struct ltx_log_info *info)
+{
+	struct primary_feed *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return NULL;
+	f->id = id;
+	memcpy(f->name, info->name, sizeof(f->name));
+	memcpy(f->lineage, info->lineage, sizeof(f->lineage));
+	pthread_mutex_init(&f->mu, NULL);
+	return f;
+}
+
+static void drop_file(struct primary_feed *f)
+{
+	fz_src_close(f->src);
+	f->src = NULL;
+}
+
+void primary_feed_free(struct primary_feed *f)
+{
+	if (!f)
+		return;
+	drop_file(f);
+	pthread_mutex_destroy(&f->mu);
+	free(f);
+}
+
+/* ---- what goes wrong with one database ---- */
+
+/* The log cannot be read: this database waits, the others go on. */
+static int fail(struct primary_feed *f, const struct fz_err *why)
+{
+	int64_t ms = RETRY_MS;
+	bool tell;
+
+	drop_file(f);
+	for (unsigned i = 0; i < f->failures && ms < RETRY_MAX_MS; i++)
+		ms *= 2;
+	f->failures++;
+	f->retry_ns = fz_mono_ns() + (uint64_t)ms * MS_NS;
+	pthread_mutex_lock(&f->mu);
+	tell = f->err.code != why->code;
+	f->state = PRIMARY_FEED_FAILED;
+	f->err = *why;
+	pthread_mutex_unlock(&f->mu);
+	if (tell) {
+		struct fz_err e = *why;
+
+		fz_err_prefix(&e, "%s", f->name);
+		fz_log_err("a replica waits, since the log cannot be read", &e);
+	}
+	return 0;
+}
+
+static void works(struct primary_feed *f)
+{
+	if (!f->failures)
+		return;
+	f->failures = 0;
+	pthread_mutex_lock(&f->mu);
+	f->err.code = 0;
+	pthread_mutex_unlock(&f->mu);
+}
+
+int64_t primary_feed_retry_ms(const struct primary_feed *f, uint64_t now_ns)
+{
+	if (f->state != PRIMARY_FEED_FAILED) /* written by this thread only */
+		return -1;
+	return f->retry_ns > now_ns ? (int64_t)((f->retry_ns - now_ns) / MS_NS) + 1 : 0;
+}
+
+/* ---- DB ---- */
+
+static int announce(struct primary_feed *f, const struct ltx_log_info *info, struct fz_buf *out, struct fz_err *err)
+{
+	struct ltx_wire_msg m = {.type = LTX_WIRE_DB};
+	struct ltx_wire_db *d = &m.db;
+
+	if (f->announced && f->told.epoch == info->epoch && f->told.epoch_txid == info->epoch_txid &&
+	    f->told.base_txid == info->base_txid && f->told.ended_ms == info->ended_ms)
+		return 0;
+	d->id = f->id;
+	memcpy(d->name, f->name, sizeof(d->name));
+	memcpy(d->lineage, f->lineage, sizeof(d->lineage));
+	d->epoch = info->epoch;
+	d->epoch_txid = info->epoch_txid;
+	d->epoch_checksum = info->epoch_checksum;
+	d->base_txid = info->base_txid;
+	d->first_txid = info->first_txid;
+	d->tail_txid = info->tail_txid;
+	d->tail_checksum = info->tail_checksum;
+	d->created_ms = info->created_ms;
+	d->ended_ms = info->ended_ms;
+	d->page_size = info->page_size;
+	f->told = *d;
+	f->announced = true;
+	return ltx_wire_put(out, &m, err);
+}
+
+/* ---- WANT ---- */
+
+static int post_checksum(struct fz_src *src, uint64_t *out, struct fz_err *err)
+{
+	uint8_t raw[LTX_TRAILER_SIZE];
+	int rc = src->size_bytes < sizeof(raw)
+	                 ? fz_fail(err, FZ_ECORRUPT, "an LTX file of %" PRIu64 " bytes in the log", src->size_bytes)
+	                 : fz_src_read(src, src->size_bytes - sizeof(raw), raw, sizeof(raw), err);
+
+	if (rc == 0)
+		*out = fz_be64(raw);
+	return rc;
+}
+
+/* Whether what the replica holds is part of this history: 0, 1 = it is not and *why says so, negative = the log cannot be read. Where
+ * the log has given up that detail (in the base, inside a merged range) an older epoch is believed up to where it ended; what
+ * follows has checksums of its own. */
+static int judge(struct ltx_log *log, const struct ltx_log_info *info, const struct ltx_wire_want *w,
+                 struct fz_err *why)
+{
+	struct ltx_log_entry e;
+	struct fz_src *src = NULL;
+	uint64_t checksum = 0;
+	int rc;
+
+	if (w->txid == 0)
+		return 0;
+	if (w->epoch > info->epoch)
+		return fz_fail(why, FZ_EFENCED,
+		               "the replica knows epoch %u of this database, this host is at epoch %u: another host "
+		               "has "
+		               "become its primary since",
+		               w->epoch, info->epoch),
+		       1;
+	if (w->txid > info->tail_txid)
+		return fz_fail(why, FZ_EORDER,
+		               "the replica is at TXID %" PRIu64 ", this host's history ends at %" PRIu64
+		               ": the replica holds transactions that this host does not have",
+		               w->txid, info->tail_txid),
+		       1;
+	rc = ltx_log_find(log, w->txid, &e, why);
+	if (rc == 0 && e.e.max_txid == w->txid) {
+		rc = ltx_log_src(log, &e, &src, why);
+		if (rc == 0)
+			rc = post_checksum(src, &checksum, why);
+		fz_src_close(src);
+	} else if (rc == 0) {
+		if (w->epoch == info->epoch || w->txid < info->epoch_txid)
+			return 0;
+		checksum = w->txid == info->epoch_txid ? info->epoch_checksum : ~w->checksum;
+	}
+	if (rc == 0 && checksum != w->checksum)
+		return fz_fail(why, FZ_ECHECKSUM,
+		               "the replica's transaction %" PRIu64 " is another one than this host's: their histories "
+		               "went apart before it",
+		               w->txid),
+		       1;
+	return rc;
+}
+
+static int diverged(struct primary_feed *f, const struct ltx_log_info *info, const struct ltx_wire_want *w,
+                    const struct fz_err *why, struct fz_buf *out, struct fz_err *err)
+{
+	struct ltx_wire_msg m = {.type = LTX_WIRE_DIVERGED};
+	bool tell;
+
+	m.mark.id = f->id;
+	m.mark.txid = w->txid < info->tail_txid ? w->txid : info->tail_txid;
+	pthread_mutex_lock(&f->mu);
+	tell = f->state != PRIMARY_FEED_DIVERGED;
+	f->state = PRIMARY_FEED_DIVERGED;
+	f->err = *why;
+	pthread_mutex_unlock(&f->mu);
+	if (tell) {
+		struct fz_err e = *why;
+
+		fz_err_prefix(&e, "%s", f->name);
+		fz_log_err("a replica has diverged", &e);
+	}
+	return ltx_wire_put(out, &m, err);
+}
+
+/* Where the replica wants to go on. */
+static int take_want(struct primary_feed *f, struct ltx_log *log, const struct ltx_log_info *info, struct fz_buf *out,
+                     struct fz_err *err)
+{
+	struct fz_err why = {0};
+	struct ltx_wire_want w;
+	bool is;
+	int rc;
+
+	pthread_mutex_lock(&f->mu);
+	is = f->wanted;
+	w = f->want;
+	f->wanted = false;
+	pthread_mutex_unlock(&f->mu);
+	if (!is)
+		return 0;
+	drop_file(f);
+	f->sent_txid = w.txid;
+	f->sent_checksum = w.checksum;
+	f->want_base_txid = w.base_txid;
+	f->want_base_offset = w.base_offset;
+	f->sent_bytes = f->durable_bytes = f->n_marks = 0;
+	rc = judge(log, info, &w, &why);
+	if (rc > 0)
+		return diverged(f, info, &w, &why, out, err);
+	pthread_mutex_lock(&f->mu);
+	f->received = f->durable = w.txid; /* it asks only from where its disk is */
+	if (f->applied > w.txid)
+		f->applied = w.txid;
+	pthread_mutex_unlock(&f->mu);
+	if (rc < 0) { /* asked again once the log can be read */
+		pthread_mutex_lock(&f->mu);
+		if (!f->wanted)
+			f->want = w;
+		f->wanted = true;
+		pthread_mutex_unlock(&f->mu);
+		return rc == -FZ_EGAP && f->gaps++ < GAPS ? 1 : fail(f, &why);
+	}
+	f->gaps = 0;
+	pthread_mutex_lock(&f->mu);
+	f->state = PRIMARY_FEED_STREAM;
+	f->err.code = 0;
+	pthread_mutex_unlock(&f->mu);
+	return 0;
+}
+
+bool primary_feed_want(struct primary_feed *f, const struct ltx_wire_want *w)
+{
+	pthread_mutex_lock(&f->mu);
+	f->want = *w;
+	f->wanted = true;
+	pthread_mutex_unlock(&f->mu);
+	return true;
+}
+
+/* ---- window ---- */
+
+static void mark(struct primary_feed *f, uint64_t window_bytes)
+{
+	uint64_t before = f->n_marks > 1 ? f->marks[f->n_marks - 2].bytes : f->durable_bytes;
+	unsigned at = f->n_marks;
+
+	if (at && (at == PRIMARY_FEED_MARKS || f->marks[at - 1].bytes - before < window_bytes / 8))
+		at--; /* the last one moves on */
+	f->marks[at].txid = f->sent_txid;
+	f->marks[at].bytes = f->sent_bytes;
+	f->n_marks = at + 1;
+}
+
+static bool window_shut(struct primary_feed *f, uint64_t window_bytes)
+{
+	unsigned done = 0;
+	bool shut;
+
+	pthread_mutex_lock(&f->mu);
+	while (done < f->n_marks && f->marks[done].txid <= f->durable)
+		f->durable_bytes = f->marks[done++].bytes;
+	f->n_marks -= done;
+	memmove(f->marks, f->marks + done, f->n_marks * sizeof(f->marks[0]));
+	shut = f->shut = f->sent_bytes - f->durable_bytes >= window_bytes;
+	pthread_mutex_unlock(&f->mu);
+	return shut;
+}
+
+bool primary_feed_ack(struct primary_feed *f, const struct ltx_wire_ack *a)
+{
+	bool wake = false;
+
+	pthread_mutex_lock(&f->mu);
+	f->received = a->received;
+	f->applied = a->applied;
+	if (a->durable > f->durable) {
+		f->durable = a->durable;
+		wake = f->shut;
+		f->shut = false;
+	}
+	pthread_mutex_unlock(&f->mu);
+	return wake;
+}
+
+uint64_t primary_feed_durable(struct primary_feed *f)
+{
+	uint64_t txid;
+
+	pthread_mutex_lock(&f->mu);
+	txid = f->state == PRIMARY_FEED_DIVERGED ? 0 : f->durable;
+	pthread_mutex_unlock(&f->mu);
+	return txid;
+}
+
+/* ---- FILE, DATA ---- */
+
+static int put_file(const struct primary_feed *f, const struct ltx_pack_entry *e, uint64_t off_bytes,
+                    struct fz_buf *out, struct fz_err *err)
+{
+	struct ltx_wire_msg m = {.type = LTX_WIRE_FILE};
+
+	m.file.id = f->id;
+	m.file.min_txid = e->min_txid;
+	m.file.max_txid = e->max_txid;
+	m.file.size_bytes = e->size_bytes;
+	m.file.off_bytes = off_bytes;
+	m.file.sent_ms = fz_now_ms();
+	return ltx_wire_put(out, &m, err);
+}
+
+static int put_data(const struct primary_feed *f, const uint8_t *bytes, size_t n, struct fz_buf *out,
+                    struct fz_err *err)
+{
+	struct ltx_wire_msg m = {.type = LTX_WIRE_DATA};
+
+	m.data.id = f->id;
+	m.data.bytes = bytes;
+	m.data.n = (uint32_t)n;
+	return ltx_wire_put(out, &m, err);
+}
+
+/* The next piece of the file that is under way. */
+static int send_piece(struct primary_feed *f, uint64_t window_bytes, uint8_t *chunk, struct fz_buf *out,
+                      struct fz_err *err)
+{
+	uint64_t left = f->file.size_bytes - f->off_bytes, checksum = 0;
+	size_t n = left < LTX_WIRE_CHUNK ? (size_t)left : LTX_WIRE_CHUNK;
+	struct fz_err why = {0};
+	int rc = fz_src_read(f->src, f->off_bytes, chunk, n, &why);
+
+	if (rc == 0 && n == left)
+		rc = post_checksum(f->src, &checksum, &why);
+	if (rc < 0)
+		return fail(f, &why);
+	rc = n ? put_data(f, chunk, n, out, err) : 0;
+	if (rc < 0)
+		return rc;
+	f->off_bytes += n;
+	f->sent_bytes += n;
+	if (n == left) {
+		f->sent_txid = f->file.max_txid;
+		f->sent_checksum = checksum;
+		works(f);
+		drop_file(f);
+		mark(f, window_bytes);
+	}
+	return 1;
+}
+
+/* A file that goes in pieces: large, the base, or what remains of a merged range. */
+static int begin_file(struct primary_feed *f, struct ltx_log *log, const struct ltx_log_entry *e, struct fz_buf *out,
+                      struct fz_err *why, struct fz_err *err)
+{
+	uint64_t from = 0;
+	bool rest = e->seg && e->e.min_txid <= f->sent_txid;
+	int rc = rest ? primary_recut(log, e, f->sent_txid, f->sent_checksum, &f->src, why)
+	              : ltx_log_src(log, e, &f->src, why);
+
+	if (rc < 0)
+		return rc;
+	f->file = e->e;
+	f->file.size_bytes = f->src->size_bytes;
+	if (rest)
+		f->file.min_txid = f->sent_txid + 1;
+	if (!e->seg && e->e.max_txid == f->want_base_txid && f->want_base_offset <= f->file.size_bytes)
+		from = f->want_base_offset;
+	f->want_base_txid = 0;
+	f->off_bytes = from;
+	rc = put_file(f, &f->file, from, out, err);
+	return rc < 0 ? rc : 1;
+}
+
+/* As many whole transactions as one piece holds. */
+static int send_run(struct primary_feed *f, struct ltx_log *log, const struct ltx_log_entry *e, int n, uint8_t *chunk,
+                    struct fz_buf *out, struct fz_err *why, struct fz_err *err)
+{
+	struct fz_src *src = NULL;
+	size_t bytes = 0, at = 0;
+	int k = 0, rc;
+
+	while (k < n && e[k].e.size_bytes <= LTX_WIRE_CHUNK - bytes)
+		bytes += e[k++].e.size_bytes;
+	rc = ltx_log_src_range(log, &e[0], &e[k - 1], &src, why);
+	if (rc == 0 && src->size_bytes != bytes)
+		rc = fz_fail(why, FZ_ECORRUPT, "entries of the log do not lie back to back");
+	if (rc == 0)
+		rc = fz_src_read(src, 0, chunk, bytes, why);
+	fz_src_close(src);
+	if (rc < 0)
+		return rc;
+	for (int i = 0; i < k; i++) {
+		rc = put_file(f, &e[i].e, 0, out, err);
+		if (rc == 0)
+			rc = put_data(f, chunk + at, (size_t)e[i].e.size_bytes, out, err);
+		if (rc < 0)
+			return rc;
+		at += (size_t)e[i].e.size_bytes;
+	}
+	if (bytes >= LTX_TRAILER_SIZE)
+		f->sent_checksum = fz_be64(chunk + bytes - LTX_TRAILER_SIZE);
+	f->sent_txid = e[k - 1].e.max_txid;
+	f->sent_bytes += bytes;
+	works(f);
+	return 1;
+}
+
+static int send_next(struct primary_feed *f, struct ltx_log *log, const struct ltx_log_info *info,
+                     uint64_t window_bytes, uint8_t *chunk, struct fz_buf *out, struct fz_err *err)
+{
+	struct ltx_log_entry e[LTX_LOG_RUN];
+	struct fz_err why = {0};
+	int n, rc;
+
+	if (f->src)
+		return send_piece(f, window_bytes, chunk, out, err);
+	if (f->sent_txid >= info->tail_txid || window_shut(f, window_bytes))
+		return 0;
+	err->code = 0;
+	rc = n = ltx_log_find_run(log, f->sent_txid + 1, e, LTX_LOG_RUN, &why);
+	if (n > 0 && e[0].seg && e[0].e.min_txid == f->sent_txid + 1 && e[0].e.size_bytes <= LTX_WIRE_CHUNK) {
+		rc = send_run(f, log, e, n, chunk, out, &why, err);
+		if (rc > 0)
+			mark(f, window_bytes);
+	} else if (n > 0) {
+		rc = begin_file(f, log, e, out, &why, err);
+		if (rc > 0)
+			rc = send_piece(f, window_bytes, chunk, out, err);
+	}
+	if (rc >= 0) {
+		f->gaps = 0;
+		return rc;
+	}
+	if (err->code) /* of the connection */
+		return rc;
+	if (rc == -FZ_EGAP && f->gaps++ < GAPS) /* folded or squashed since: look again */
+		return 1;
+	return fail(f, &why);
+}
+
+int primary_feed_turn(struct primary_feed *f, struct ltx_log *log, const struct ltx_log_info *info,
+                      uint64_t window_bytes, uint8_t *chunk, struct fz_buf *out, struct fz_err *err)
+{
+	int rc;
+
+	rc = announce(f, info, out, err);
+	if (rc == 0)
+		rc = take_want(f, log, info, out, err);
+	if (rc < 0)
+		return rc;
+	if (f->state == PRIMARY_FEED_FAILED &&
+	    fz_mono_ns() >= f->retry_ns) { /* its error stays until something was read */
+		pthread_mutex_lock(&f->mu);
+		f->state = PRIMARY_FEED_STREAM;
+		pthread_mutex_unlock(&f->mu);
+	}
+	if (f->state != PRIMARY_FEED_STREAM)
+		return 0;
+	return send_next(f, log, info, window_bytes, chunk, out, err);
+}

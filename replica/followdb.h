@@ -1,0 +1,95 @@
+/* followdb.h - one database on a replica: what its log holds, what is on its way, and how that gets into the log.
+ *
+ * STATES   IDLE     not on this connection, or nothing is wanted of it
+ *          WANTED   WANT was said; what still comes of an earlier stream is skipped until the file that answers
+ *          STREAM   files follow one another
+ *          DIVERGED the primary's history is another one: nothing is taken, the log stays as it is
+ *          FAILED   something of this database alone is wrong (a damaged file, a full disk): wanted again from retry_ns on
+ * A FILE is received in memory, or, when it is large or a base, into a part (replica/incoming.h) that work() verifies and moves into
+ * the log bit by bit, so that no file holds up another database. Nothing reaches the log that was not verified whole, in
+ * order, and on top of the log's own checksum.
+ * LOCKS    the follow thread owns everything; what status shows is changed under env->mu. */
+#ifndef FZ_REPLICA_FOLLOWDB_H
+#define FZ_REPLICA_FOLLOWDB_H
+
+#include "ltx/log.h"
+#include "ltx/wire.h"
+
+#include <pthread.h>
+
+struct ltx_dec;
+struct replica_incoming;
+
+struct replica_followenv { /* what the databases of one link share */
+	pthread_mutex_t mu;
+	struct ltx_dec *dec;   /* reused for each small file */
+	uint64_t memory_bytes; /* of files that are being received in memory, all databases together */
+};
+
+enum replica_followdb_state {
+	REPLICA_FOLLOWDB_IDLE,
+	REPLICA_FOLLOWDB_WANTED,
+	REPLICA_FOLLOWDB_STREAM,
+	REPLICA_FOLLOWDB_DIVERGED,
+	REPLICA_FOLLOWDB_FAILED,
+};
+
+struct replica_followdb {
+	struct replica_followenv *env;
+	char name[LTX_WIRE_NAME], lineage[17];
+	struct ltx_log *log;               /* counted; NULL while it is not needed */
+	struct ltx_wire_db db;             /* as the primary said last; id 0 = not on this connection */
+	uint64_t tail_txid, tail_checksum; /* of the log; nobody else appends to it */
+	enum { REPLICA_RECEIVE_NOTHING, REPLICA_RECEIVE_SKIP, REPLICA_RECEIVE_MEMORY, REPLICA_RECEIVE_PART } receive;
+	struct ltx_wire_file file;
+	uint64_t got_bytes;
+	struct fz_buf memory;
+	struct replica_incoming *in;
+	bool base;            /* what is in the part becomes the log's base */
+	struct fz_sink *sink; /* a verified part is being copied into the log */
+	uint64_t copied_bytes;
+	bool dirty; /* has transactions that are not synced */
+	bool ack_due, seen;
+	unsigned failures;
+	uint64_t retry_ns;
+	int told; /* code of the error that was logged last */
+
+	/* env->mu for writing; status reads */
+	enum replica_followdb_state state;
+	bool ended;
+	uint32_t epoch;
+	uint64_t received, durable, applied, primary_txid;
+	int64_t behind_ms; /* since when something of the primary is missing here; 0 = nothing is */
+	struct fz_err err;
+};
+
+struct replica_followdb *replica_followdb_new(struct replica_followenv *env, const struct ltx_wire_db *d);
+void replica_followdb_free(struct replica_followdb *db);
+/* Takes over log (counted, also on failure) and puts it right for appending: what a crash left in doubt goes, the rest is
+ * synced. */
+int replica_followdb_open(struct replica_followdb *db, struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK;
+/* The connection is gone, or nothing more is wanted: the log is put, a base stays in its part. */
+void replica_followdb_close(struct replica_followdb *db);
+/* What to ask for; the state is WANTED then. */
+void replica_followdb_want(struct replica_followdb *db, struct ltx_wire_want *out);
+/* The primary has said something about it (db->db is that): the position in its history. */
+int replica_followdb_told(struct replica_followdb *db, struct fz_err *err) FZ_MUST_CHECK;
+/* This database alone has a problem: told once, tried again later. */
+void replica_followdb_fail(struct replica_followdb *db, const struct fz_err *why);
+/* The primary's history is another one than this log's. For now the log stays untouched, marked with an error; making a named
+ * branch of what the primary does not have belongs here. agreed_txid: where the two may last have been the same. */
+void replica_followdb_diverged(struct replica_followdb *db, uint64_t agreed_txid);
+
+/* FILE and DATA. Negative: the peer breaks the protocol, the connection ends. Any other problem is this database's. */
+int replica_followdb_file(struct replica_followdb *db, const struct ltx_wire_file *file,
+                          struct fz_err *err) FZ_MUST_CHECK;
+int replica_followdb_data(struct replica_followdb *db, const uint8_t *bytes, size_t n,
+                          struct fz_err *err) FZ_MUST_CHECK;
+/* Some of what a part needs, for budget_ns at most. Returns whether there is more to do at once. */
+bool replica_followdb_work(struct replica_followdb *db, uint64_t budget_ns);
+/* Makes durable what was taken. Returns whether the durable position has moved. */
+bool replica_followdb_sync(struct replica_followdb *db);
+/* Applied up to txid, as the agent says; moved: an ACK is due. */
+void replica_followdb_applied(struct replica_followdb *db, uint64_t txid);
+
+#endif

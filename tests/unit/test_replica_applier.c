@@ -1,0 +1,270 @@
+/* replica/applier.h: worker and agent as two processes over a socket pair, several databases at once. */
+#include "replica/applier.h"
+
+#include "tests/unit/apply_world.h"
+
+#include <sys/socket.h>
+
+static struct { /* what the reading thread was told */
+	pthread_mutex_t mu;
+	unsigned hellos, states;
+	int pid;
+} heard = {.mu = PTHREAD_MUTEX_INITIALIZER};
+
+static void on_applied(struct replica_applier_events *ev, const struct replica_applied *a)
+{
+	(void)ev;
+	(void)a;
+	pthread_mutex_lock(&heard.mu);
+	heard.states++;
+	pthread_mutex_unlock(&heard.mu);
+}
+
+static void on_hello(struct replica_applier_events *ev, int pid)
+{
+	(void)ev;
+	pthread_mutex_lock(&heard.mu);
+	heard.hellos++;
+	heard.pid = pid;
+	pthread_mutex_unlock(&heard.mu);
+}
+
+static struct replica_applier_events events = {.applied = on_applied, .hello = on_hello};
+
+static pid_t agent_start(struct world *w, int sock)
+{
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (!pid) {
+		struct fz_err err;
+
+		for (int fd = 3; fd < 256; fd++)
+			if (fd != sock && fd != w->mountfd && fd != w->statefd)
+				close(fd);
+		_exit(replica_applier_serve(sock, w->mountfd, w->statefd, &err) < 0);
+	}
+	return pid;
+}
+
+static void agent_end(pid_t pid, int sig)
+{
+	int st;
+
+	if (sig)
+		kill(pid, sig);
+	assert_int_equal(waitpid(pid, &st, 0), pid);
+	if (!sig)
+		assert_true(WIFEXITED(st) && WEXITSTATUS(st) == 0);
+}
+
+static void lineage(struct world *w, char out[17])
+{
+	struct ltx_log_info info;
+
+	ltx_log_info(w->log, &info);
+	memcpy(out, info.lineage, 17);
+}
+
+static void post(struct replica_applier *a, struct world *w)
+{
+	char l[17];
+
+	lineage(w, l);
+	WOK(ltx_log_sync(w->log, &w->err));
+	WOK(replica_applier_post(a, w->name, l, w->txid, &w->err));
+}
+
+/* Until the agent says that this TXID is applied. */
+static void reached(struct replica_applier *a, struct world *w)
+{
+	struct replica_applied now;
+	char l[17];
+
+	lineage(w, l);
+	for (unsigned i = 0; i < 20000; i++) {
+		if (replica_applier_get(a, l, &now) && now.state.txid == w->txid && !now.err.code)
+			return;
+		usleep(1000);
+	}
+	fail_msg("%s: not applied: %s", w->name, now.err.text);
+}
+
+/* Until there were more greetings than that; returns how many there were. */
+static unsigned wait_hello(unsigned than)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < 20000 && n <= than; i++) {
+		pthread_mutex_lock(&heard.mu);
+		n = heard.hellos;
+		pthread_mutex_unlock(&heard.mu);
+		if (n <= than)
+			usleep(1000);
+	}
+	assert_true(n > than);
+	return n;
+}
+
+static void test_databases(void **state)
+{
+	struct world worlds[3];
+	static const char *const names[] = {"app.db", "tenants/one.db", "tenants/two words.db"};
+	struct replica_applier *a;
+	char l[17];
+	int sv[2];
+	pid_t pid;
+	struct world *w = &worlds[0];
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++)
+		world_init_more(&worlds[i], i ? &worlds[0] : NULL, names[i], 4096, i == 1 ? "DELETE" : "WAL", i + 1);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), 0);
+	pid = agent_start(w, sv[1]);
+	WOK(replica_applier_open(&a, dup(sv[0]), &events, &w->err));
+	for (unsigned i = 0; i < 3; i++)
+		post(a, &worlds[i]);
+	for (unsigned i = 0; i < 3; i++) {
+		reached(a, &worlds[i]);
+		assert_int_equal(world_visible(&worlds[i]), 1);
+	}
+	assert_int_equal(replica_applier_pid(a), pid);
+	assert_int_equal(heard.pid, pid);
+	world_reader_start(&worlds[1], 0, WORLD_SHORT);
+	for (unsigned n = 0; n < 20; n++) {
+		for (unsigned i = 0; i < 3; i++) {
+			world_commits(&worlds[i], 3, false);
+			post(a, &worlds[i]);
+		}
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		reached(a, &worlds[i]);
+		assert_int_equal(world_visible(&worlds[i]), worlds[i].txid);
+	}
+	world_reader_stop(&worlds[1], 0);
+	assert_true(heard.states > 3);
+
+	/* one is deleted */
+	lineage(&worlds[2], l);
+	WOK(replica_applier_remove(a, names[2], l, 5000, &w->err));
+	assert_int_equal(access(worlds[2].db, F_OK), -1);
+	/* and asking again does no harm */
+	WOK(replica_applier_remove(a, names[2], l, 5000, &w->err));
+
+	/* the host becomes a primary: files are complete, applications can write */
+	WOK(replica_applier_detach(a, 5000, &w->err));
+	world_same(&worlds[0]);
+	world_same(&worlds[1]);
+	{
+		char res[256];
+
+		world_ask(w, w->db, SQLITE_OPEN_READWRITE, "BEGIN IMMEDIATE; ROLLBACK", res, sizeof(res));
+		assert_string_equal(res, "ok");
+	}
+	/* and a replica again */
+	world_commits(w, 2, false);
+	post(a, w);
+	reached(a, w);
+	assert_int_equal(world_visible(w), w->txid);
+	replica_applier_close(a);
+	close(sv[0]);
+	close(sv[1]);
+	agent_end(pid, 0);
+	for (unsigned i = 3; i-- > 0;)
+		world_fini(&worlds[i]);
+}
+
+/* The supervisor keeps both ends: neither side sees the other's death, only the next one's greeting. */
+static void test_deaths(void **state)
+{
+	struct world world, *w = &world;
+	struct replica_applier *a;
+	unsigned hellos;
+	int sv[2];
+	pid_t pid;
+
+	(void)state;
+	world_init_in(w, 4096, "DELETE", 9);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), 0);
+	WOK(replica_applier_open(&a, dup(sv[0]), &events, &w->err));
+	assert_int_equal(replica_applier_pid(a), 0);
+	post(a, w); /* nobody is there yet */
+	pid = agent_start(w, sv[1]);
+	reached(a, w);
+	world_reader_start(w, 0, WORLD_SHORT | WORLD_PATIENT);
+	world_reader_start(w, 1, WORLD_LONG | WORLD_PATIENT);
+	for (unsigned n = 0; n < 12; n++) {
+		for (unsigned i = 0; i < 10; i++) {
+			world_commits(w, 2, true);
+			post(a, w);
+		}
+		agent_end(pid, SIGKILL);
+		hellos = wait_hello(0);
+		if (n % 3 == 2) { /* the worker dies as well */
+			replica_applier_close(a);
+			WOK(replica_applier_open(&a, dup(sv[0]), &events, &w->err));
+			post(a, w);
+		}
+		pid = agent_start(w, sv[1]);
+		wait_hello(hellos);
+		reached(a, w);
+		assert_int_equal(replica_applier_pid(a), pid);
+	}
+	/* a new worker with the old agent: it hears what was applied, though there is nothing to do */
+	replica_applier_close(a);
+	WOK(replica_applier_open(&a, dup(sv[0]), &events, &w->err));
+	post(a, w);
+	reached(a, w);
+	assert_int_equal(replica_applier_pid(a), pid);
+	world_reader_stop(w, 0);
+	world_reader_stop(w, 1);
+	WOK(replica_applier_detach(a, 5000, &w->err));
+	world_same(w);
+	replica_applier_close(a);
+	close(sv[0]);
+	close(sv[1]);
+	agent_end(pid, 0);
+	world_fini(w);
+}
+
+/* What cannot be applied is told, with the reason, and goes on by itself once it can. */
+static void test_trouble(void **state)
+{
+	struct world world, *w = &world;
+	struct replica_applied now = {0};
+	struct replica_applier *a;
+	char l[17], dir[320];
+	int sv[2], i;
+	pid_t pid;
+
+	(void)state;
+	world_init_in(w, 4096, "DELETE", 10);
+	snprintf(dir, sizeof(dir), "%.300s-wal", w->db);
+	assert_int_equal(mkdir(dir, 0755), 0); /* in the way */
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), 0);
+	pid = agent_start(w, sv[1]);
+	WOK(replica_applier_open(&a, sv[0], &events, &w->err));
+	post(a, w);
+	lineage(w, l);
+	for (i = 0; i < 20000 && !(replica_applier_get(a, l, &now) && now.err.code); i++)
+		usleep(1000);
+	assert_int_equal(now.err.code, -EISDIR);
+	assert_int_equal(rmdir(dir), 0);
+	reached(a, w);
+	assert_int_equal(world_visible(w), w->txid);
+	replica_applier_close(a); /* closes the last descriptor of that end: the agent ends */
+	agent_end(pid, 0);
+	close(sv[1]);
+	world_fini(w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	        cmocka_unit_test(test_databases),
+	        cmocka_unit_test(test_deaths),
+	        cmocka_unit_test(test_trouble),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
