@@ -248,38 +248,68 @@ static const struct flaw flaws[] = {
         {"applied before 1970",            6,  applied_early    },
 };
 
+static void raw_int(struct fz_buf *b, uint64_t v, size_t bytes)
+{
+	uint8_t be[8];
+
+	fz_put64(be, v);
+	OK(fz_buf_add(b, be + 8 - bytes, bytes));
+}
+
+static void raw_string(struct fz_buf *b, const char *text)
+{
+	raw_int(b, strlen(text), 2);
+	OK(fz_buf_add(b, text, strlen(text)));
+}
+
 /* The bytes that a peer without our checks would send: writes m by the golden message's layout, field by field. */
 static size_t spoiled_bytes(uint8_t *out, size_t cap, const struct ltx_wire_msg *m)
 {
 	struct fz_buf b = {0};
-	uint8_t num[8];
 	size_t n;
 
-#define U8(v)  (num[0] = (v), OK(fz_buf_add(&b, num, 1)))
-#define U32(v) (fz_put32(num, (v)), OK(fz_buf_add(&b, num, 4)))
-#define U64(v) (fz_put64(num, (uint64_t)(v)), OK(fz_buf_add(&b, num, 8)))
-#define STR(s) (fz_put16(num, (uint16_t)strlen(s)), OK(fz_buf_add(&b, num, 2)), OK(fz_buf_add(&b, s, strlen(s))))
 	switch (m->type) {
 	case LTX_WIRE_HELLO:
 	case LTX_WIRE_ROLE:
-		U8(m->hello.role), U32(m->hello.epoch), OK(fz_buf_add(&b, m->hello.node, 16));
-		STR(m->hello.host), STR(m->hello.advertise);
+		raw_int(&b, m->hello.role, 1);
+		raw_int(&b, m->hello.epoch, 4);
+		OK(fz_buf_add(&b, m->hello.node, 16));
+		raw_string(&b, m->hello.host);
+		raw_string(&b, m->hello.advertise);
 		break;
 	case LTX_WIRE_DB:
-		U32(m->db.id), STR(m->db.name), STR(m->db.lineage), U32(m->db.epoch), U64(m->db.epoch_txid);
-		U64(m->db.epoch_checksum), U64(m->db.base_txid), U64(m->db.first_txid), U64(m->db.tail_txid);
-		U64(m->db.tail_checksum), U64(m->db.created_ms), U64(m->db.ended_ms), U32(m->db.page_size);
+		raw_int(&b, m->db.id, 4);
+		raw_string(&b, m->db.name);
+		raw_string(&b, m->db.lineage);
+		raw_int(&b, m->db.epoch, 4);
+		raw_int(&b, m->db.epoch_txid, 8);
+		raw_int(&b, m->db.epoch_checksum, 8);
+		raw_int(&b, m->db.base_txid, 8);
+		raw_int(&b, m->db.first_txid, 8);
+		raw_int(&b, m->db.tail_txid, 8);
+		raw_int(&b, m->db.tail_checksum, 8);
+		raw_int(&b, (uint64_t)m->db.created_ms, 8);
+		raw_int(&b, (uint64_t)m->db.ended_ms, 8);
+		raw_int(&b, m->db.page_size, 4);
 		break;
 	case LTX_WIRE_FILE:
 	case LTX_WIRE_PREPARED:
-		U32(m->file.id), U64(m->file.min_txid), U64(m->file.max_txid), U64(m->file.size_bytes);
-		U64(m->file.off_bytes), U64(m->file.sent_ms);
+		raw_int(&b, m->file.id, 4);
+		raw_int(&b, m->file.min_txid, 8);
+		raw_int(&b, m->file.max_txid, 8);
+		raw_int(&b, m->file.size_bytes, 8);
+		raw_int(&b, m->file.off_bytes, 8);
+		raw_int(&b, (uint64_t)m->file.sent_ms, 8);
 		break;
 	case LTX_WIRE_DATA:
-		U32(m->data.id);
+		raw_int(&b, m->data.id, 4);
 		break;
 	case LTX_WIRE_ACK:
-		U32(m->ack.id), U64(m->ack.received), U64(m->ack.durable), U64(m->ack.applied), U64(m->ack.applied_ms);
+		raw_int(&b, m->ack.id, 4);
+		raw_int(&b, m->ack.received, 8);
+		raw_int(&b, m->ack.durable, 8);
+		raw_int(&b, m->ack.applied, 8);
+		raw_int(&b, (uint64_t)m->ack.applied_ms, 8);
 		break;
 	default:
 		fail_msg("no layout for type %d", (int)m->type);
