@@ -13,6 +13,7 @@
 int cmd_agent(int argc, char **argv)
 {
 	struct fz_err err = {0};
+	struct fs_fence *fences = NULL;
 	struct cmd_role role;
 	int rc;
 
@@ -23,7 +24,10 @@ int cmd_agent(int argc, char **argv)
 	if (rc == 0 && role.replica)
 		rc = replica_applier_serve(FS_FD_AGENT, FS_FD_MOUNT, FS_FD_STATE, &err);
 	else if (rc == 0)
-		rc = fs_agent_serve(FS_FD_AGENT, FS_FD_MOUNT, &err);
+		rc = fs_agent_serve(FS_FD_AGENT, FS_FD_MOUNT, &fences, &err);
+	if (rc == 1) /* this host has become a replica; the fences last as long as this process */
+		rc = replica_applier_serve(FS_FD_AGENT, FS_FD_MOUNT, FS_FD_STATE, &err);
+	fs_fence_free(fences);
 	if (rc < 0) {
 		fz_log_err("agent", &err);
 		return CMD_EXIT_FAILED;

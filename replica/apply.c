@@ -273,6 +273,16 @@ int replica_apply_open(struct replica_apply **out, const struct replica_apply_co
 	return 0;
 }
 
+/* What of the WAL the log holds: all of it. A capture that begins here goes on behind it (ltx/sums.h). Held by
+ * tests/e2e/promote.py. */
+static int hand_over(struct replica_apply *a, struct fz_err *err)
+{
+	struct ltx_sums_head *head = ltx_sums_head(a->sums);
+	int rc = replica_wal_end(a->wal, &head->pos_frame, head->pos_salt, head->last_frame, err);
+
+	return rc < 0 ? rc : ltx_sums_sync(a->sums, err);
+}
+
 void replica_apply_close(struct replica_apply *a, bool checkpointed)
 {
 	struct fz_err err;
@@ -280,7 +290,7 @@ void replica_apply_close(struct replica_apply *a, bool checkpointed)
 	if (!a)
 		return;
 	replica_backfill_poll(a, true);
-	if (checkpointed && a->wal && (replica_apply_checkpoint(a, &err) < 0 || ltx_sums_sync(a->sums, &err) < 0))
+	if (checkpointed && a->wal && (replica_apply_checkpoint(a, &err) < 0 || hand_over(a, &err) < 0))
 		fz_log_err(a->name, &err);
 	replica_attach_end(a);
 	replica_batch_fini(&a->batch);

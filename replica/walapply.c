@@ -355,3 +355,19 @@ int replica_wal_resize(struct replica_wal *w, uint32_t page_size, struct fz_err 
 		w->x.page_size = page_size;
 	return rc;
 }
+
+int replica_wal_end(struct replica_wal *w, uint32_t *frame, uint32_t salt[static 2], uint8_t header[static 24],
+                    struct fz_err *err)
+{
+	ssize_t n = LTX_WAL_FRAME_SIZE;
+
+	*frame = w->x.h.mx_frame;
+	salt[0] = fz_be32(w->x.h.salt);
+	salt[1] = fz_be32(w->x.h.salt + 4);
+	memset(header, 0, LTX_WAL_FRAME_SIZE);
+	if (*frame)
+		n = fz_pread(w->walfd, header, LTX_WAL_FRAME_SIZE, (off_t)ltx_wal_frame_off(w->page_size, *frame));
+	if (n < 0)
+		return fz_fail_errno(err, (int)-n, "reading the last frame of the WAL");
+	return n == LTX_WAL_FRAME_SIZE ? 0 : fz_fail(err, FZ_ETRUNCATED, "the WAL ends inside frame %u", *frame);
+}

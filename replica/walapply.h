@@ -42,7 +42,10 @@ int replica_wal_commit(struct replica_wal *w, uint32_t pages, struct fz_err *err
  * -FZ_EBUSY. */
 int replica_wal_hold(struct replica_wal *w, bool lazy, uint64_t deadline_ns, struct fz_err *err) FZ_MUST_CHECK;
 uint32_t replica_wal_page_size(const struct replica_wal *w);
-uint32_t replica_wal_frames(const struct replica_wal *w);     /* mxFrame */
+uint32_t replica_wal_frames(const struct replica_wal *w); /* mxFrame */
+/* Where the current view ends: the salts of this generation and the header of its last frame. Frames are 0 after a restart. */
+int replica_wal_end(struct replica_wal *w, uint32_t *frame, uint32_t salt[static 2], uint8_t header[static 24],
+                    struct fz_err *err) FZ_MUST_CHECK;
 uint32_t replica_wal_backfilled(const struct replica_wal *w); /* frames that are in the database file */
 /* Between transactions: the next frame starts a new generation. 1 (also when it does already); 0 when frames are not backfilled
  * or readers rely on them. A file larger than keep_bytes is cut. */

@@ -1,5 +1,6 @@
 """Several fazt hosts on one machine: each a directory with a mount, a key and its own state. A Reader is a process that reads a
 database of a replica without end and judges what it sees."""
+import atexit
 import os
 import socket
 import sqlite3
@@ -107,6 +108,8 @@ while True:
 
 
 class Reader:
+    """Ends with the scenario at the latest."""
+
     def __init__(self, work, path, keep=True):
         os.makedirs(work, exist_ok=True)
         self.out = os.path.join(work, "reader-%d" % len(os.listdir(work)))
@@ -114,6 +117,12 @@ class Reader:
         self.e = open(self.out + ".err", "wb")
         self.p = subprocess.Popen([sys.executable, "-c", READER, path, "keep" if keep else "reopen"], stdout=self.f,
                                   stderr=self.e, stdin=subprocess.DEVNULL)
+        atexit.register(self.kill)
+
+    def kill(self):
+        if self.p.poll() is None:
+            self.p.kill()
+        self.p.wait()
 
     def last(self):
         """(reads so far, meta.n of the last one)."""
@@ -131,8 +140,7 @@ class Reader:
     def end(self):
         if self.p.poll() is None:
             self.last()
-            self.p.kill()
-        self.p.wait()
+        self.kill()
         self.f.close()
         self.e.close()
 

@@ -380,12 +380,13 @@ static void run_agent_command(const char *dir, int mountfd, char *cmd, char *out
 static int agent(const char *dir)
 {
 	char cmd[65536], out[4096], go;
+	struct fs_fence *fences;
 	struct fz_err err = {0};
 	int pid = getpid(), lfd;
 
 	fz_log_init("agent", FZ_LOG_INFO);
 	if (!is_replica())
-		return fs_agent_serve(FS_FD_AGENT, FS_FD_MOUNT, &err) < 0;
+		return fs_agent_serve(FS_FD_AGENT, FS_FD_MOUNT, &fences, &err) < 0;
 	if (send(FS_FD_AGENT, &pid, sizeof(pid), MSG_NOSIGNAL) != sizeof(pid) || recv(FS_FD_AGENT, &go, 1, 0) != 1)
 		return 1;
 	lfd = listen_at(STATE_DIR "/agent.sock");
