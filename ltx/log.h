@@ -64,11 +64,18 @@ int ltx_log_confirm(struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK; /* p
 int ltx_log_drop_prepared(struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK;
 /* Everything committed (and prepared) so far survives a power cut. Concurrent callers share one fdatasync. */
 int ltx_log_sync(struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK;
-/* Drops committed transactions above txid. Only at start, before anything above was read by others (design 8). */
+/* Drops committed transactions above txid, which must end an entry (-FZ_EORDER, -FZ_EGAP): at start, before anything above was
+ * read by others (design 8), or on a replica whose history is not its primary's (ltx_log_branch() first). */
 int ltx_log_truncate(struct ltx_log *log, uint64_t txid, struct fz_err *err) FZ_MUST_CHECK;
+/* The database checksum after txid. -FZ_EGAP when the log no longer tells, -FZ_EORDER inside a merged range. */
+int ltx_log_checksum_at(struct ltx_log *log, uint64_t txid, uint64_t *out, struct fz_err *err) FZ_MUST_CHECK;
 /* A new epoch begins: at the tail, or (a replica's log) where the primary says that it began. */
 int ltx_log_set_epoch(struct ltx_log *log, uint32_t epoch, struct fz_err *err) FZ_MUST_CHECK;
 int ltx_log_set_epoch_at(struct ltx_log *log, const struct ltx_pos *start, struct fz_err *err) FZ_MUST_CHECK;
+/* Keeps the whole log as a named branch, below branches/ in the state directory: "<lineage>.<id>" there is a state directory of
+ * its own, which ltx_logset_open() reads. id (64 bytes are enough) tells epoch and last TXID ("epoch3-1042"); from_txid:
+ * what the other history shares with it. By the writer only, with nothing prepared. */
+int ltx_log_branch(struct ltx_log *log, uint64_t from_txid, char *id, size_t cap, struct fz_err *err) FZ_MUST_CHECK;
 int ltx_log_set_ended(struct ltx_log *log, int64_t ms, struct fz_err *err) FZ_MUST_CHECK;
 /* Installs a finished plain snapshot (an open temporary file in the log's directory, named tmp_name) as base; the
  * segments at or below its max_txid are then removed. With an empty log this is the baseline: tail = its max_txid. Above

@@ -108,9 +108,6 @@ void ltx_log_drop_seg_locked(struct ltx_log *log, size_t i);
 void ltx_log_unlink_seg(struct ltx_log *log, uint64_t min);
 void ltx_log_changed_locked(struct ltx_log *log); /* wakes whoever waits */
 
-/* logcut.c: the log's checksum after txid, which must end an entry. -FZ_EGAP, -FZ_EORDER. */
-int ltx_log_checksum_at(struct ltx_log *log, uint64_t txid, uint64_t *out, struct fz_err *err) FZ_MUST_CHECK;
-
 /* logset.c */
 void ltx_logset_changed(struct ltx_logset *set); /* NULL is fine */
 

@@ -1,0 +1,155 @@
+/* logbranch.c - keep what a log holds before its end is cut off: history that another host does not share.
+ *
+ * ON DISK  branches/<id>/ in the state directory is a state directory itself, with the log as db/<its directory>, read-only
+ *          from then on: base and closed segments are hard links, what the living log still changes (head, meta, the last segment) is copied.
+ *          It appears under its name with everything in it, synced, or not at all. */
+#include "ltx/logpriv.h"
+
+#include "base/file.h"
+#include "base/log.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define BRANCHES "branches"
+#define NEW      BRANCHES "/.new"
+
+static int copy_file(int from_dirfd, int to_dirfd, const char *name, struct fz_err *err)
+{
+	int from = openat(from_dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), to = -1, rc = 0;
+	struct stat st;
+
+	if (from < 0 || fstat(from, &st) < 0)
+		rc = -errno;
+	if (rc == 0)
+		to = openat(to_dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (rc == 0 && to < 0)
+		rc = -errno;
+	for (off_t at = 0; rc == 0 && at < st.st_size;) {
+		uint8_t buf[65536];
+		ssize_t n = fz_pread(from, buf, sizeof(buf), at);
+
+		rc = n < 0 ? (int)n : n == 0 ? -EIO : fz_pwrite(to, buf, (size_t)n, at);
+		at += n;
+	}
+	if (rc == 0 && fsync(to) < 0)
+		rc = -errno;
+	fz_close(&from);
+	fz_close(&to);
+	return rc < 0 ? fz_fail_errno(err, -rc, "copying %s of the log", name) : 0;
+}
+
+static bool ends_in(const char *name, const char *suffix)
+{
+	size_t n = strlen(name), k = strlen(suffix);
+
+	return n > k && !strcmp(name + n - k, suffix);
+}
+
+/* What belongs to a log: 1 = it never changes again, 2 = it does; 0 = something else's (caches, positions). */
+static int kind_of(const char *name, const char *last_seg)
+{
+	size_t n = strlen(last_seg);
+
+	if (!strcmp(name, "meta") || !strcmp(name, "head"))
+		return 2;
+	if (ends_in(name, ".seg") || ends_in(name, ".idx"))
+		return n && !strncmp(name, last_seg, n) ? 2 : 1;
+	return !strncmp(name, "base-", 5) && ends_in(name, ".ltx");
+}
+
+static int fill(struct ltx_log *log, int to_dirfd, struct fz_err *err)
+{
+	int fd = openat(log->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	char last[24] = "";
+	struct dirent *e;
+
+	if (!d) {
+		rc = fz_fail_errno(err, errno, "reading the log's directory");
+		fz_close(&fd);
+		return rc;
+	}
+	if (log->n_segs)
+		snprintf(last, sizeof(last), "%016" PRIx64 ".", log->segs[log->n_segs - 1].min);
+	while (rc == 0 && (e = readdir(d))) {
+		int kind = kind_of(e->d_name, last);
+
+		if (kind == 1 && linkat(log->dirfd, e->d_name, to_dirfd, e->d_name, 0) == 0)
+			continue;
+		if (kind)
+			rc = copy_file(log->dirfd, to_dirfd, e->d_name, err);
+	}
+	closedir(d);
+	if (rc == 0 && fsync(to_dirfd) < 0)
+		rc = fz_fail_errno(err, errno, "syncing a branch of the log");
+	return rc;
+}
+
+static int make(struct ltx_log *log, int statefd, const char *dir, uint64_t from_txid, struct fz_err *err)
+{
+	char path[400], text[64];
+	int fd = -1, rc;
+
+	rc = fz_remove_tree(statefd, NEW, err);
+	snprintf(path, sizeof(path), NEW "/db/%s", dir);
+	if (rc == 0)
+		rc = fz_mkdirs(statefd, path, 0700, err);
+	if (rc == 0) {
+		fd = openat(statefd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		rc = fd < 0 ? fz_fail_errno(err, errno, "cannot open %s", path) : fill(log, fd, err);
+	}
+	fz_close(&fd);
+	snprintf(text, sizeof(text), "%" PRIu64 "\n", from_txid);
+	if (rc == 0)
+		rc = fz_write_file(statefd, NEW "/from", text, strlen(text), 0600, err);
+	return rc;
+}
+
+int ltx_log_branch(struct ltx_log *log, uint64_t from_txid, char *id, size_t cap, struct fz_err *err)
+{
+	char path[400], dir[256], link[64];
+	int statefd, rc;
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", log->dirfd);
+	n = readlink(link, path, sizeof(path) - 1);
+	path[n > 0 ? n : 0] = 0;
+	snprintf(dir, sizeof(dir), "%s", strrchr(path, '/') ? strrchr(path, '/') + 1 : "");
+	if (!*dir)
+		return fz_fail(err, FZ_EINTERNAL, "the log's directory has no name");
+	statefd = openat(log->dirfd, "../..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (statefd < 0)
+		return fz_fail_errno(err, errno, "cannot open the state directory");
+	pthread_mutex_lock(&log->maint);
+	rc = ltx_log_sync(log, err);
+	if (rc == 0)
+		rc = make(log, statefd, dir, from_txid, err);
+	for (unsigned i = 1; rc == 0; i++) {
+		struct stat st;
+
+		snprintf(id, cap, i > 1 ? "epoch%u-%" PRIu64 "-%u" : "epoch%u-%" PRIu64, log->meta.epoch, log->tail, i);
+		snprintf(path, sizeof(path), BRANCHES "/%.150s.%s", log->meta.lineage, id);
+		if (fstatat(statefd, path, &st, AT_SYMLINK_NOFOLLOW) == 0)
+			continue;
+		if (renameat(statefd, NEW, statefd, path) < 0)
+			rc = fz_fail_errno(err, errno, "naming the branch %s", id);
+		else
+			rc = fz_sync_parent(statefd, path, err);
+		break;
+	}
+	pthread_mutex_unlock(&log->maint);
+	if (rc == 0)
+		fz_warn("%s: transactions %" PRIu64 " to %" PRIu64
+		        " are no part of the primary's history; they are kept as the branch %s",
+		        log->meta.name, from_txid + 1, log->tail, id);
+	fz_close(&statefd);
+	return rc;
+}
