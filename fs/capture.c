@@ -429,6 +429,11 @@ void fs_capture_trust(struct fs_capture *c, int pid)
 	fs_guard_trust(c->guard, pid);
 }
 
+void fs_capture_attached(struct fs_capture *c, const char *name, bool on)
+{
+	fs_guard_attached(c->guard, name, on);
+}
+
 bool fs_capture_guards(const struct fs_capture *c)
 {
 	return !fs_guard_idle(c->guard);

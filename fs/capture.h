@@ -46,6 +46,10 @@ struct fs_capture_conf {
 int fs_capture_protect(struct fs_capture *c, const char *name, bool on, struct fz_err *err) FZ_MUST_CHECK;
 /* The process that may write what is protected: its pid (any of its threads counts); 0 = none. */
 void fs_capture_trust(struct fs_capture *c, int pid);
+/* The agent holds the database's locks, DMS among them (name: as for protect). While it does not - not yet, or it has died -, the first
+ * reader that comes begins the -shm anew as SQLite does (ftruncate to 3 bytes under an exclusive DMS, then recovery from the WAL); that is let
+ * through until this is told, or the reader would get SQLITE_IOERR. A new or dead trusted process holds nothing. */
+void fs_capture_attached(struct fs_capture *c, const char *name, bool on);
 /* For fs/ops: may the process (fuse_ctx.pid) open path with these flags (O_ACCMODE, O_CREAT, O_TRUNC)? 0 or -EROFS. Whether it
  * may make a file is FS_EV_CREATE's answer. */
 int fs_capture_may_open(struct fs_capture *c, const char *path, int flags, int pid);

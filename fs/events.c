@@ -481,7 +481,7 @@ static int refused(struct fs_capture *c, const struct fs_event *ev)
 	if (ev->op != FS_EV_TRUNCATE || !ev->file)
 		return fs_guard_event(c->guard, ev);
 	pthread_mutex_lock(&c->mu);
-	rc = fs_guard_may_alter(c->guard, ev->file->path, ev->pid);
+	rc = fs_guard_may_cut(c->guard, ev->file->path, ev->size_bytes, ev->pid);
 	pthread_mutex_unlock(&c->mu);
 	return rc;
 }

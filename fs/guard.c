@@ -17,7 +17,7 @@
 
 struct entry {
 	struct entry *next;
-	bool database;
+	bool database, attached;
 	unsigned below; /* protected databases in this directory, however deep */
 	size_t len;
 	char path[];
@@ -143,7 +143,7 @@ static void remove_locked(struct fs_guard *g, const char *name, size_t len)
 
 	if (!e || !e->database)
 		return;
-	e->database = false;
+	e->database = e->attached = false;
 	drop_unused_locked(g, name, len);
 	for (size_t n = parent(name, len); n; n = parent(name, n)) {
 		find_locked(g, name, n)->below--;
@@ -171,21 +171,40 @@ bool fs_guard_idle(const struct fs_guard *g)
 	return atomic_load(&g->count) == 0;
 }
 
-/* What path is of a protected database: OTHER when it is none of it. */
-static enum fs_role role_of(struct fs_guard *g, const char *path)
+void fs_guard_attached(struct fs_guard *g, const char *name, bool on)
+{
+	struct entry *e;
+
+	pthread_rwlock_wrlock(&g->mu);
+	e = find_locked(g, name, strlen(name));
+	if (e && e->database)
+		e->attached = on;
+	pthread_rwlock_unlock(&g->mu);
+}
+
+/* What path is of a protected database: OTHER when it is none of it. held: the trusted process is attached. */
+static enum fs_role role_of_locked(struct fs_guard *g, const char *path, bool *held)
 {
 	size_t len = strlen(path), base_len;
 	enum fs_role role = FS_ROLE_DB;
 	struct entry *e;
 
-	pthread_rwlock_rdlock(&g->mu);
 	e = find_locked(g, path, len); /* first: a database may be called "x-wal" */
 	if (!e || !e->database) {
 		role = fs_registry_split(path, &base_len);
 		e = find_locked(g, path, base_len);
 	}
-	if (!e || !e->database)
-		role = FS_ROLE_OTHER;
+	*held = e && e->database && e->attached;
+	return e && e->database ? role : FS_ROLE_OTHER;
+}
+
+static enum fs_role role_of(struct fs_guard *g, const char *path)
+{
+	enum fs_role role;
+	bool held;
+
+	pthread_rwlock_rdlock(&g->mu);
+	role = role_of_locked(g, path, &held);
 	pthread_rwlock_unlock(&g->mu);
 	return role;
 }
@@ -219,19 +238,28 @@ void fs_guard_trust(struct fs_guard *g, int pid)
 	fz_close(&g->pidfd);
 	g->pidfd = fd;
 	g->pid = fd >= 0 ? pid : 0;
+	for (unsigned i = 0; i < BUCKETS; i++)
+		for (struct entry *e = g->by_path[i]; e; e = e->next)
+			e->attached = false;
 	pthread_rwlock_unlock(&g->mu);
+}
+
+/* Else its number may be another's by now. */
+static bool alive_locked(const struct fs_guard *g)
+{
+	struct pollfd p = {g->pidfd, POLLIN, 0};
+
+	return g->pid && poll(&p, 1, 0) == 0;
 }
 
 /* The kernel names the thread that asks. Whether it belongs to the process is asked without /proc, which may hide it
  * (hidepid) from a worker that has few capabilities: signal 0 goes to a thread of that group or nowhere. */
 static bool trusted(struct fs_guard *g, int pid)
 {
-	struct pollfd p = {.events = POLLIN};
 	bool yes = false;
 
 	pthread_rwlock_rdlock(&g->mu);
-	p.fd = g->pidfd;
-	if (g->pid && pid > 0 && poll(&p, 1, 0) == 0) /* alive: else its number may be another's by now */
+	if (pid > 0 && alive_locked(g))
 		yes = pid == g->pid || syscall(SYS_tgkill, g->pid, pid, 0) == 0 || errno == EPERM;
 	pthread_rwlock_unlock(&g->mu);
 	return yes;
@@ -261,6 +289,23 @@ int fs_guard_may_alter(struct fs_guard *g, const char *path, int pid)
 	return fs_guard_protects(g, path) ? judge(g, pid) : 0;
 }
 
+int fs_guard_may_cut(struct fs_guard *g, const char *path, uint64_t size_bytes, int pid)
+{
+	enum fs_role role;
+	bool held;
+
+	if (fs_guard_idle(g))
+		return 0;
+	pthread_rwlock_rdlock(&g->mu);
+	role = role_of_locked(g, path, &held);
+	held = held && alive_locked(g);
+	pthread_rwlock_unlock(&g->mu);
+	/* sqlite3: os_unix.c, unixLockSharedMemory() */
+	if (role == FS_ROLE_OTHER || (role == FS_ROLE_SHM && size_bytes <= 3 && !held))
+		return 0;
+	return judge(g, pid);
+}
+
 int fs_guard_may_make(struct fs_guard *g, const char *path, bool dir, int pid)
 {
 	return fs_guard_protects(g, path) || (!dir && !fs_guard_idle(g) && is_above(g, path)) ? judge(g, pid) : 0;
@@ -281,7 +326,7 @@ int fs_guard_event(struct fs_guard *g, const struct fs_event *ev)
 	case FS_EV_CREATE:
 		return fs_guard_may_make(g, ev->path, ev->dir, ev->pid);
 	case FS_EV_TRUNCATE:
-		return fs_guard_may_alter(g, ev->path, ev->pid);
+		return fs_guard_may_cut(g, ev->path, ev->size_bytes, ev->pid);
 	case FS_EV_UNLINK:
 		return fs_guard_may_name(g, ev->path, ev->pid);
 	case FS_EV_RENAME:

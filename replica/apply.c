@@ -136,7 +136,7 @@ int replica_apply_run(struct replica_apply *a, uint64_t txid, const volatile boo
 	ltx_log_info(a->conf.log, &info);
 	target = txid && txid < info.tail_txid ? txid : info.tail_txid;
 	if (!a->wal) {
-		rc = target ? replica_attach(a, target, fz_mono_ns(), cancel, err) : 0;
+		rc = replica_attach(a, target, fz_mono_ns(), cancel, err);
 		if (rc <= 0)
 			return rc;
 		rc = 0;
@@ -263,7 +263,7 @@ int replica_apply_open(struct replica_apply **out, const struct replica_apply_co
 	if (rc == 0 && !conf->to_remove) {
 		ltx_log_info(conf->log, &info);
 		durable = info.synced_txid > info.base_txid ? info.synced_txid : info.base_txid;
-		rc = durable ? replica_attach(a, durable, deadline, NULL, err) : 0;
+		rc = replica_attach(a, durable, deadline, NULL, err);
 	}
 	if (rc < 0) {
 		replica_apply_close(a, false);

@@ -17,7 +17,7 @@
 
 struct replica_pause { /* applying rests so that readers let the WAL go */
 	uint64_t next_ns;
-	uint64_t backoff_ms; /* grows while it does not help */
+	unsigned failed; /* so often in a row */
 };
 struct replica_apply {
 	struct replica_apply_conf conf;
@@ -49,7 +49,8 @@ static inline bool replica_apply_cancelled(const volatile bool *cancel)
 }
 
 /* ---- attach.c ---- */
-/* 1: attached; 0: the log holds nothing yet. The database is made, or brought on, to txid at least. */
+/* 1: attached; 0: it must be made, and there is nothing yet to make it from (txid 0). The database is made, or brought on where its
+ * state is not known, to txid at least. */
 int replica_attach(struct replica_apply *a, uint64_t txid, uint64_t deadline_ns, const volatile bool *cancel,
                    struct fz_err *err) FZ_MUST_CHECK;
 int replica_attach_directory(struct replica_apply *a, struct fz_err *err) FZ_MUST_CHECK;

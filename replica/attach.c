@@ -402,6 +402,10 @@ int replica_attach(struct replica_apply *a, uint64_t txid, uint64_t deadline_ns,
 			a->pos->making = 0;
 		}
 	}
+	if (rc == 0 && !ours && !txid) { /* nothing that it could be made from yet */
+		replica_attach_end(a);
+		return 0;
+	}
 	if (rc == 0 && !ours) {
 		rc = exists ? move_aside(a, err) : 0;
 		if (rc == 0)

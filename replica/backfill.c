@@ -4,7 +4,7 @@
  * is left for the next one, so under a steady stream the WAL never is quite copied: above twice that, a small rest is copied while
  * applying waits (two fsyncs and some pages), and readers get 2 ms to let go. Readers that overlap without a gap keep
  * the WAL from restarting whatever is copied: then applying rests, for 10 ms above 8 times the limit, for 150 ms above the hard one,
- * and each time that it does not help the next rest is twice as far away. While nothing new appears and all is copied, new readers
+ * and each time that it does not help the next rest is twice as long and twice as far away. While nothing new appears and all is copied, new readers
  * use the database alone, so those that hold the WAL can only become fewer. */
 #include "replica/applypriv.h"
 
@@ -22,7 +22,7 @@
 #define SOFT_EACH_MS  200
 #define HARD_MS       150
 #define HARD_EACH_MS  1000
-#define BACKOFF_MAX   32 /* times the first distance */
+#define FAILED_MAX    4
 
 uint64_t replica_backfill_bytes(const struct replica_apply *a)
 {
@@ -126,7 +126,7 @@ int replica_backfill_restart(struct replica_apply *a, struct fz_err *err)
 /* Copies the rest and tries to restart for that long. */
 static bool rest(struct replica_apply *a, unsigned ms, const volatile bool *cancel)
 {
-	uint64_t end = fz_mono_ns() + ms * 1000000u;
+	uint64_t end = fz_mono_ns() + (uint64_t)ms * 1000000u;
 	struct fz_err err;
 	int rc;
 
@@ -143,18 +143,17 @@ static bool rest(struct replica_apply *a, unsigned ms, const volatile bool *canc
 	return rc > 0;
 }
 
-static void pause_at(struct replica_apply *a, struct replica_pause *p, unsigned ms, uint64_t each_ms,
+/* The share of time that goes into it stays the same. */
+static void pause_at(struct replica_apply *a, struct replica_pause *p, unsigned ms, unsigned each_ms,
                      const volatile bool *cancel)
 {
 	if (fz_mono_ns() < p->next_ns)
 		return;
-	if (rest(a, ms, cancel))
-		p->backoff_ms = 0;
-	else
-		p->backoff_ms = !p->backoff_ms                          ? each_ms
-		                : p->backoff_ms < each_ms * BACKOFF_MAX ? 2 * p->backoff_ms
-		                                                        : p->backoff_ms;
-	p->next_ns = fz_mono_ns() + p->backoff_ms * 1000000u;
+	if (rest(a, ms << p->failed, cancel))
+		p->failed = 0;
+	else if (p->failed < FAILED_MAX)
+		p->failed++;
+	p->next_ns = fz_mono_ns() + ((uint64_t)each_ms << p->failed) * 1000000u;
 }
 
 void replica_backfill_pace(struct replica_apply *a, const volatile bool *cancel)

@@ -77,6 +77,7 @@ static uint8_t *region(struct replica_walindex *x, uint32_t i, struct fz_err *er
 			(void)fz_fail_errno(err, errno, "mapping the wal-index");
 			return NULL;
 		}
+		(void)madvise(m, REGION_BYTES, MADV_DONTFORK); /* a mapping would keep our locks alive in a child */
 		x->regions[x->n_regions++] = m;
 	}
 	return x->regions[i];

@@ -123,6 +123,24 @@ def read_only(r):
     statements(r, "app.db", NOBODY, 4)
 
 
+def first_readers(r):
+    """A reader that comes while nobody else has the database open, the agent neither: it begins the -shm anew, as after a reboot."""
+    r.ok("agent", "close app.db")
+    r.ok("worker", "attached app.db")
+    fd = os.open(r.path("app.db-shm"), os.O_RDWR)
+    refused("ftruncate -shm while the agent holds it", os.ftruncate, fd, 3)
+    r.ok("worker", "detached app.db")
+    os.close(fd)
+    for uid in (0, NOBODY):
+        before = open(r.path("app.db-wal"), "rb").read()
+        r.ok("agent", "spoil app.db-shm")
+        statements(r, "app.db", uid, 4)
+        need(open(r.path("app.db-wal"), "rb").read() == before, "the WAL was changed")
+    r.sql("app.db", "INSERT INTO t VALUES (5)")
+    r.ok("worker", "attached app.db")
+    statements(r, "app.db", NOBODY, 5)
+
+
 def file_operations(r):
     for f in ("app.db", "app.db-wal", "sub/x.db", "sub/x.db-wal"):
         p = r.path(f)
@@ -317,7 +335,7 @@ def scenario(base):
         here = os.path.join(base, "-".join(flags) or "passthrough")
         os.mkdir(here)
         with Replica(here, *flags) as r:
-            for part in (read_only, file_operations, agents_work, restarts, kills, roles):
+            for part in (read_only, first_readers, file_operations, agents_work, restarts, kills, roles):
                 part(r)
                 print("     %s: %s" % (" ".join(flags) or "passthrough", part.__name__))
 

@@ -78,6 +78,9 @@ def reading(r):
         need(first + f.read() == "1/0000000000000007/00000000000000ff\n", "pieces of two texts")
         f.seek(0)
         need(f.read().startswith("2/"), "the text of a read from the start")
+        need(os.fstat(f.fileno()).st_size == 36, "size")
+        r.ok("worker", "set app.db %d 2/8/e\n" % POSITION)
+        need(os.fstat(f.fileno()).st_size == 6, "the size it had is cached")
 
 
 def refusing(r):

@@ -94,6 +94,19 @@ static inline void world_sql(struct world *w, const char *fmt, ...)
 	free(text);
 }
 
+static inline char *world_path(char *out, size_t cap, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static inline char *world_path(char *out, size_t cap, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(out, cap, fmt, ap);
+	va_end(ap);
+	assert_true(n > 0 && (size_t)n < cap);
+	return out;
+}
+
 /* What differs from the image becomes the next transaction. */
 static inline void world_capture(struct world *w)
 {
@@ -211,17 +224,17 @@ static inline void world_init_more(struct world *w, struct world *in, const char
 		w->logs = in->logs;
 	} else {
 		assert_non_null(tmp_make(w->dir, sizeof(w->dir), "fz-apply"));
-		snprintf(text, sizeof(text), "%s/mount", w->dir);
+		world_path(text, sizeof(text), "%s/mount", w->dir);
 		assert_int_equal(mkdir(text, 0755), 0);
 		w->mountfd = open(text, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		snprintf(text, sizeof(text), "%s/state", w->dir);
+		world_path(text, sizeof(text), "%s/state", w->dir);
 		assert_int_equal(mkdir(text, 0700), 0);
 		w->statefd = open(text, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		WOK(ltx_logset_open(&w->logs, w->statefd, NULL, &w->err));
 	}
-	snprintf(w->primary, sizeof(w->primary), "%s/primary-%u.db", w->dir, (unsigned)seed);
-	snprintf(w->mount, sizeof(w->mount), "%s/mount", w->dir);
-	snprintf(w->db, sizeof(w->db), "%s/%s", w->mount, name);
+	world_path(w->primary, sizeof(w->primary), "%s/primary-%u.db", w->dir, (unsigned)seed);
+	world_path(w->mount, sizeof(w->mount), "%s/mount", w->dir);
+	world_path(w->db, sizeof(w->db), "%s/%s", w->mount, name);
 	WOK(ltx_logset_get(w->logs, name, true, &w->log, &w->err));
 	WOK(ltx_enc_open(&w->enc, &w->err));
 	assert_int_equal(sqlite3_open(w->primary, &w->sql), SQLITE_OK);
@@ -299,11 +312,9 @@ static inline uint64_t world_read(sqlite3 *db, sqlite3_stmt *st, volatile struct
 
 enum world_kind {
 	WORLD_SHORT = 0,
-	WORLD_LONG = 1, /* holds snapshots for some ms, and looks that they do not move */
-	WORLD_OPENER =
-	        2, /* a new connection for each read; patient, since SQLite that closes a connection tries for EXCLUSIVE,
-			    * and whoever opens just then meets that */
-	WORLD_HOLD = 4, /* one snapshot for ever, until SIGUSR1 */
+	WORLD_LONG = 1,   /* holds snapshots for some ms, and looks that they do not move */
+	WORLD_OPENER = 2, /* a new connection for each read */
+	WORLD_HOLD = 4,   /* one snapshot for ever, until SIGUSR1 */
 	WORLD_MMAP = 8,
 	WORLD_PATIENT = 16, /* waits for a recovery, as after a kill it may have to */
 };
@@ -329,11 +340,13 @@ static inline void world_reader_run(struct world *w, int stop, volatile struct w
 		if (!db) {
 			int rc = sqlite3_open_v2(w->db, &db, SQLITE_OPEN_READWRITE, NULL);
 
-			sqlite3_busy_timeout(db, kind & (WORLD_PATIENT | WORLD_OPENER) ? 20000 : 0);
+			/* SQLite that closes a connection tries for EXCLUSIVE, and whoever opens just then meets that */
+			sqlite3_busy_timeout(db, 20000);
 			if (rc == SQLITE_OK && kind & WORLD_MMAP)
 				sqlite3_exec(db, "PRAGMA mmap_size=100000000", NULL, NULL, NULL);
 			if (rc == SQLITE_OK)
 				rc = sqlite3_prepare_v2(db, WORLD_QUERY, -1, &st, NULL);
+			sqlite3_busy_timeout(db, kind & (WORLD_PATIENT | WORLD_OPENER) ? 20000 : 0);
 			if (rc != SQLITE_OK) {
 				world_wrong(s, "open: error %d: %s", sqlite3_extended_errcode(db), sqlite3_errmsg(db));
 				break;
@@ -396,18 +409,19 @@ static inline void world_reader_start(struct world *w, unsigned i, int kind)
 	r->stop = p[1];
 }
 
+static inline void world_reader_check(struct world *w, unsigned i)
+{
+	if (w->r[i].seen->wrong[0])
+		fail_msg("reader %u: %s", i, (const char *)(uintptr_t)w->r[i].seen->wrong);
+}
+
 static inline void world_reader_wait(struct world *w, unsigned i, uint64_t reads)
 {
 	uint64_t from = w->r[i].seen->reads;
 
 	while (w->r[i].seen->reads < from + reads && !w->r[i].seen->wrong[0])
 		usleep(500);
-}
-
-static inline void world_reader_check(struct world *w, unsigned i)
-{
-	if (w->r[i].seen->wrong[0])
-		fail_msg("reader %u: %s", i, (const char *)(uintptr_t)w->r[i].seen->wrong);
+	world_reader_check(w, i);
 }
 
 static inline void world_reader_stop(struct world *w, unsigned i)

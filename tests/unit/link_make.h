@@ -24,7 +24,7 @@
 
 #define LINK_TXNS 20000 /* of one database */
 #define LINK_DBS  40
-#define LIMIT_S   240 /* what is waited for comes; this only ends a broken test */
+#define LIMIT_S   100 /* what is waited for comes; this only ends a broken test */
 
 #define OK(call)                                                                                                       \
 	do {                                                                                                           \

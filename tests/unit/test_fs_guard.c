@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "fs/capture.h"
 #include "fs/guard.h"
+#include "ltx/log.h"
 #include "tests/unit/tmp.h"
 
 #include <cjson/cJSON.h>
@@ -69,6 +70,7 @@ static int setup(void **state)
 			pause();
 	}
 	fs_capture_trust(f->c, getpid());
+	fs_capture_attached(f->c, "app.db", true);
 	*state = f;
 	return 0;
 }
@@ -244,6 +246,46 @@ static void test_trusted(void **state)
 	assert_int_equal(fs_capture_may_open(f->c, "app.db", O_RDWR, getpid()), -EROFS);
 }
 
+/* The first reader begins the -shm anew, unless the agent holds it. */
+static void test_attached(void **state)
+{
+	struct fixture *f = *state;
+	struct fs_event ev = {.op = FS_EV_TRUNCATE, .path = "app.db-shm", .pid = f->other, .size_bytes = 3};
+	struct fs_event wal = {.op = FS_EV_TRUNCATE, .path = "app.db-wal", .pid = f->other, .size_bytes = 3};
+	int status;
+
+#define WANT(e, want)                                                                                                  \
+	do {                                                                                                           \
+		int rc_ = fs_capture_before(f->c, &(e));                                                               \
+		assert_int_equal(rc_, want);                                                                           \
+		if (rc_ == 0)                                                                                          \
+			fs_capture_after(f->c, &(e), -EIO);                                                            \
+	} while (0)
+	WANT(ev, -EROFS);
+	fs_capture_attached(f->c, "app.db", false);
+	WANT(ev, 0);
+	WANT(wal, -EROFS);
+	ev.size_bytes = 4;
+	WANT(ev, -EROFS);
+	ev.size_bytes = 0;
+	WANT(ev, 0);
+	fs_capture_attached(f->c, "sub/deep/x.db", true); /* another */
+	fs_capture_attached(f->c, "none.db", true);
+	WANT(ev, 0);
+	fs_capture_attached(f->c, "app.db", true);
+	WANT(ev, -EROFS);
+	fs_capture_trust(f->c, f->other); /* a new agent holds nothing yet */
+	ev.pid = getpid();
+	WANT(ev, 0);
+	fs_capture_attached(f->c, "app.db", true);
+	WANT(ev, -EROFS);
+	kill(f->other, SIGKILL); /* and a dead one nothing more, before anybody has told */
+	waitpid(f->other, &status, 0);
+	f->other = -1;
+	WANT(ev, 0);
+	WANT(wal, -EROFS);
+}
+
 /* ---- the capture of a replica ---- */
 
 static const struct class
@@ -280,6 +322,31 @@ static void test_classified(void **state)
 		fs_capture_file_close(file);
 		close(fd);
 	}
+}
+
+/* A primary that is about to become a replica refuses as well, and captures on. */
+static void test_primary(void **state)
+{
+	struct fixture *f = *state;
+	struct fs_capture_conf conf = {.rootfd = f->root, .statefd = f->root, .scrub_bytes_per_s = UINT64_MAX};
+	struct fs_event ev = {.op = FS_EV_UNLINK, .path = "local.db", .pid = f->other};
+	struct fs_capture *c;
+	struct fz_err err;
+
+	assert_int_equal(ltx_logset_open(&conf.logs, f->root, &(struct ltx_logset_conf){0}, &err), 0);
+	assert_int_equal(fs_capture_open(&c, &conf, &err), 0);
+	assert_int_equal(fs_capture_before(c, &ev), 0);
+	fs_capture_after(c, &ev, -EIO);
+	assert_int_equal(fs_capture_protect(c, "local.db", true, &err), 0);
+	fs_capture_trust(c, getpid());
+	assert_int_equal(fs_capture_before(c, &ev), -EROFS);
+	assert_int_equal(fs_capture_may_open(c, "local.db", O_RDWR, f->other), -EROFS);
+	assert_int_equal(fs_capture_may_open(c, "local.db", O_RDWR, getpid()), 0);
+	assert_int_equal(fs_capture_protect(c, "local.db", false, &err), 0);
+	assert_int_equal(fs_capture_before(c, &ev), 0);
+	fs_capture_after(c, &ev, -EIO);
+	assert_int_equal(fs_capture_close(c, &err), 0);
+	ltx_logset_close(conf.logs);
 }
 
 /* A file that is open is known by the name it has: the agent makes a database under another one. */
@@ -335,8 +402,14 @@ int main(void)
 {
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
-	        CASE(test_refused),    CASE(test_unprotected_again),  CASE(test_trusted),
-	        CASE(test_classified), CASE(test_renamed_while_open), CASE(test_does_nothing),
+	        CASE(test_refused),
+	        CASE(test_unprotected_again),
+	        CASE(test_trusted),
+	        CASE(test_attached),
+	        CASE(test_classified),
+	        CASE(test_primary),
+	        CASE(test_renamed_while_open),
+	        CASE(test_does_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

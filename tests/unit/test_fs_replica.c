@@ -4,9 +4,9 @@
  *
  * STATE     "role" holds the role that worker and agent take at their start: replica or primary; "protected" the databases
  *           of a replica, one a line. "worker.sock" and "agent.sock" take one command a connection: lines in, an answer out.
- *             worker: protect NAME | unprotect NAME | restart | status | sync |
+ *             worker: protect NAME | unprotect NAME | attached NAME | detached NAME | restart | status | sync |
  *                     set NAME FILE TEXT | remove NAME | often NAME (a second long)
- *             agent:  sql NAME\n STATEMENTS | close NAME | cut NAME SIZE | fsync NAME | unlink NAME | rename FROM TO
+ *             agent:  sql NAME\n STATEMENTS | close NAME | cut NAME SIZE | fsync NAME | make NAME | spoil NAME | unlink NAME | rename FROM TO
  * The stand-in writes as an application does, by SQLite: that is more than the mount must allow to the agent, never less. */
 #include "base/clock.h"
 #include "base/file.h"
@@ -138,6 +138,8 @@ static void run_worker_command(char *cmd, char *out, size_t cap)
 		*name++ = 0;
 	if (!strcmp(cmd, "protect") || !strcmp(cmd, "unprotect")) {
 		rc = fs_capture_protect(w.capture, name, *cmd == 'p', &err);
+	} else if (!strcmp(cmd, "attached") || !strcmp(cmd, "detached")) {
+		fs_capture_attached(w.capture, name, *cmd == 'a');
 	} else if (!strcmp(cmd, "restart")) {
 		rc = fs_super_restart(&err);
 	} else if (!strcmp(cmd, "status")) {
@@ -336,6 +338,17 @@ static void run_sql(const char *dir, const char *name, const char *sql, char *ou
 	sqlite3_free(why);
 }
 
+/* A wal-index of another time, that everybody may write to. */
+static int spoil(int fd)
+{
+	uint8_t junk[32768];
+
+	memset(junk, 1, sizeof(junk));
+	if (ftruncate(fd, 0) < 0 || fchmod(fd, 0666) < 0)
+		return -1;
+	return pwrite(fd, junk, sizeof(junk), 0) == sizeof(junk) ? 0 : -1;
+}
+
 static void run_agent_command(const char *dir, int mountfd, char *cmd, char *out, size_t cap)
 {
 	char *name = strchr(cmd, ' '), *rest;
@@ -364,6 +377,9 @@ static void run_agent_command(const char *dir, int mountfd, char *cmd, char *out
 	} else if (!strcmp(cmd, "make")) {
 		fd = openat(mountfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
 		rc = fd;
+	} else if (!strcmp(cmd, "spoil")) {
+		fd = openat(mountfd, name, O_RDWR | O_CLOEXEC);
+		rc = fd < 0 ? -1 : spoil(fd);
 	} else if (!strcmp(cmd, "unlink")) {
 		rc = unlinkat(mountfd, name, 0);
 	} else if (!strcmp(cmd, "rename")) {

@@ -239,7 +239,7 @@ static void test_trouble(void **state)
 
 	(void)state;
 	world_init_in(w, 4096, "DELETE", 10);
-	snprintf(dir, sizeof(dir), "%.300s-wal", w->db);
+	world_path(dir, sizeof(dir), "%s-wal", w->db);
 	assert_int_equal(mkdir(dir, 0755), 0); /* in the way */
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), 0);
 	pid = agent_start(w, sv[1]);

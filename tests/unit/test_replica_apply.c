@@ -1,6 +1,58 @@
 /* replica/apply.h, judged by SQLite connections in other processes that read while it writes. */
 #include "tests/unit/apply_world.h"
 
+#include "ltx/wal.h"
+#include "replica/position.h"
+
+#include <stdatomic.h>
+#include <sys/syscall.h>
+
+/* ---- in a child: the n-th call that changes a file is the last one of that process ---- */
+static atomic_long kill_at = -1;
+
+static void maybe_die(void)
+{
+	if (atomic_load(&kill_at) >= 0 && atomic_fetch_sub(&kill_at, 1) == 0)
+		kill(getpid(), SIGKILL);
+}
+ssize_t pwrite64(int fd, const void *p, size_t n, off64_t off)
+{
+	if (atomic_load(&kill_at) == 0 && n > 64) /* torn: half of it reaches the file */
+		(void)syscall(SYS_pwrite64, fd, p, n / 2, off);
+	maybe_die();
+	return syscall(SYS_pwrite64, fd, p, n, off);
+}
+int fdatasync(int fd)
+{
+	maybe_die();
+	return (int)syscall(SYS_fdatasync, fd);
+}
+int fsync(int fd)
+{
+	maybe_die();
+	return (int)syscall(SYS_fsync, fd);
+}
+int ftruncate64(int fd, off64_t n)
+{
+	maybe_die();
+	return (int)syscall(SYS_ftruncate, fd, n);
+}
+int unlinkat(int fd, const char *path, int flags)
+{
+	maybe_die();
+	return (int)syscall(SYS_unlinkat, fd, path, flags);
+}
+int renameat2(int fd, const char *from, int tofd, const char *to, unsigned flags)
+{
+	maybe_die();
+	return (int)syscall(SYS_renameat2, fd, from, tofd, to, flags);
+}
+int msync(void *p, size_t n, int flags)
+{
+	maybe_die();
+	return (int)syscall(SYS_msync, p, n, flags);
+}
+
 static struct replica_apply *open_apply(struct world *w, const struct replica_apply_conf *more)
 {
 	struct replica_apply_conf conf = more ? *more : (struct replica_apply_conf){0};
@@ -81,11 +133,969 @@ static void test_beside_readers(void **state)
 	}
 }
 
-int main(void)
+/* ---- processes that apply, and die ---- */
+enum steps {
+	STEP_TO = 1, /* in two runs, with a checkpoint between */
+	STEP_CHECKPOINT = 2,
+	STEP_SCRUB = 4,
+	STEP_CLOSE = 8, /* in order, checkpointed; else as a SIGKILL would */
+	STEP_REMOVE = 16,
+};
+
+static int child(struct world *w, const struct replica_apply_conf *more, unsigned steps, uint64_t txid, long die_at)
+{
+	int st;
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (!pid) {
+		struct replica_apply_conf conf = more ? *more : (struct replica_apply_conf){0};
+		struct replica_apply *a = NULL;
+		uint32_t pgno = 0;
+		int rc;
+
+		for (unsigned i = 0; i < WORLD_READERS; i++) /* a reader ends when its pipe has no writer */
+			if (w->r[i].pid > 0)
+				close(w->r[i].stop);
+		kill_at = die_at;
+		conf.mountfd = w->mountfd;
+		conf.name = "app.db";
+		conf.log = w->ro;
+		rc = replica_apply_open(&a, &conf, 5000, &w->err);
+		if (rc == 0 && steps & STEP_REMOVE)
+			_exit(replica_apply_remove(a, &w->err) < 0);
+		if (rc == 0 && steps & STEP_TO)
+			rc = replica_apply_run(a, w->txid - 2, NULL, &w->err);
+		if (rc == 0 && steps & STEP_CHECKPOINT)
+			rc = replica_apply_checkpoint(a, &w->err);
+		if (rc == 0)
+			do
+				rc = replica_apply_run(a, txid, NULL, &w->err);
+			while (rc == -FZ_EBUSY);
+		if (rc == 0 && steps & STEP_SCRUB)
+			do
+				rc = replica_apply_scrub(a, &pgno, 100, &w->err);
+			while (rc == 0 && pgno);
+		if (rc == 0 && steps & STEP_CLOSE)
+			replica_apply_close(a, true);
+		if (rc < 0)
+			print_error("apply: %s\n", w->err.text);
+		_exit(rc < 0);
+	}
+	assert_int_equal(waitpid(pid, &st, 0), pid);
+	return WIFSIGNALED(st) ? -WTERMSIG(st) : WEXITSTATUS(st);
+}
+
+/* ---- the wal-index is what SQLite's recovery makes of the WAL ---- */
+static uint8_t *slurp(const char *path, const char *suffix, size_t *n)
+{
+	struct fz_buf b = {0};
+	struct fz_err err;
+	char p[400];
+
+	world_path(p, sizeof(p), "%s%s", path, suffix);
+	if (fz_read_file(AT_FDCWD, p, (size_t)1 << 31, &b, &err) < 0)
+		fail_msg("%s", err.text);
+	*n = b.size;
+	assert_non_null(fz_buf_room(&b, 65536));
+	memset(b.data + b.size, 0, 65536);
+	return b.data;
+}
+
+static void copy(const char *from, const char *to, const char *suffix)
+{
+	struct fz_err err;
+	char p[400];
+	size_t n;
+	uint8_t *data = slurp(from, suffix, &n);
+
+	world_path(p, sizeof(p), "%s%s", to, suffix);
+	if (fz_write_file(AT_FDCWD, p, data, n, 0600, &err) < 0)
+		fail_msg("%s", err.text);
+	free(data);
+}
+
+static uint32_t u32(const uint8_t *p)
+{
+	uint32_t v;
+
+	memcpy(&v, p, 4);
+	return v;
+}
+
+static uint32_t lookup(const uint8_t *shm, uint32_t pgno, uint32_t last)
+{
+	for (int r = (int)((last + 33) / 4096); last && r >= 0; r--) {
+		const uint8_t *base = shm + r * 32768;
+		uint32_t best = 0, zero = r ? 4062 + (uint32_t)(r - 1) * 4096 : 0;
+		uint16_t i;
+
+		for (unsigned k = pgno * 383 % 8192; memcpy(&i, base + 16384 + k * 2, 2), i; k = (k + 1) % 8192)
+			if (i + zero <= last && u32(base + (r ? 0 : 136) + (i - 1) * 4) == pgno && i + zero > best)
+				best = i + zero;
+		if (best)
+			return best;
+	}
+	return 0;
+}
+
+static void index_is_sqlites(struct world *w)
+{
+	char other[300], shm[320];
+	uint8_t *ours, *theirs;
+	size_t n, m;
+
+	world_path(other, sizeof(other), "%s/other.db", w->dir);
+	world_path(shm, sizeof(shm), "%s-shm", other);
+	copy(w->db, other, "");
+	copy(w->db, other, "-wal");
+	(void)unlink(shm);
+	ours = slurp(w->db, "-shm", &n);
+	{
+		int p[2], q[2], st;
+		pid_t pid;
+		char c = 0;
+
+		assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+		assert_int_equal(pipe2(q, O_CLOEXEC), 0);
+		pid = fork();
+		if (!pid) {
+			sqlite3 *db;
+
+			close(q[1]);
+			if (sqlite3_open(other, &db) || sqlite3_exec(db, "SELECT count(*) FROM kv", NULL, NULL, NULL) ||
+			    write(p[1], "x", 1) != 1 || read(q[0], &c, 1) != 0)
+				_exit(1);
+			_exit(0); /* as it is */
+		}
+		close(p[1]);
+		close(q[0]);
+		assert_int_equal(read(p[0], &c, 1), 1);
+		theirs = slurp(other, "-shm", &m);
+		close(p[0]);
+		close(q[1]);
+		assert_int_equal(waitpid(pid, &st, 0), pid);
+		assert_int_equal(st, 0);
+	}
+	assert_memory_equal(ours, ours + 48, 48);
+	assert_memory_equal(ours + 12, theirs + 12, 28); /* but iChange and the sum over it */
+	assert_true(u32(ours + 16) > 0);
+	for (uint32_t f = 1; f <= u32(ours + 16); f++) {
+		uint32_t r = (f + 33) / 4096, at = r ? f - 4062 - 1 - (r - 1) * 4096 : f - 1 + 34;
+
+		assert_int_equal(u32(ours + (size_t)r * 32768 + at * 4), u32(theirs + (size_t)r * 32768 + at * 4));
+	}
+	for (uint32_t pg = 1; pg <= u32(ours + 20) + 50; pg++)
+		assert_int_equal(lookup(ours, pg, u32(ours + 16)), lookup(theirs, pg, u32(theirs + 16)));
+	free(ours);
+	free(theirs);
+	(void)unlink(other);
+	(void)unlink(shm);
+}
+
+static void test_index(void **state)
+{
+	static const uint32_t sizes[] = {512, 4096, 65536};
+
+	(void)state;
+	for (size_t k = 0; k < 3; k++) {
+		struct world world, *w = &world;
+		struct replica_apply *a;
+
+		world_init_in(w, sizes[k], "DELETE", 30 + k);
+		a = open_apply(w, &(struct replica_apply_conf){.wal_bytes = 1 << 30});
+		/* across the border of regions (4062 frames, then 4096 each), and after a restart of the WAL */
+		for (unsigned round = 0; round < 2; round++) {
+			for (unsigned i = 0; i < (sizes[k] == 512 ? 90u : 15u); i++) {
+				world_commit(w, false);
+				run(w, a, 0);
+			}
+			index_is_sqlites(w);
+			WOK(replica_apply_checkpoint(a, &w->err));
+			world_commit(w, true);
+			run(w, a, 0);
+			index_is_sqlites(w);
+		}
+		replica_apply_close(a, true);
+		world_same(w);
+		world_fini(w);
+	}
+}
+
+/* ---- crashes ---- */
+
+/* Each call that changes a file is the last one once, in every step of applying; a reader beside sees nothing but states that
+ * follow one another, and whoever comes next goes on. */
+static void test_killed_anywhere(void **state)
+{
+	struct world world, *w = &world;
+	int st = -SIGKILL;
+
+	(void)state;
+	world_init_in(w, 4096, "DELETE", 2);
+	world_commits(w, 3, false);
+	assert_int_equal(child(w, NULL, STEP_CLOSE, 0, -1), 0);
+	world_reader_start(w, 0, WORLD_SHORT | WORLD_PATIENT);
+	world_reader_start(w, 1, WORLD_LONG | WORLD_PATIENT | WORLD_MMAP);
+	for (long n = 0; n < 400 && st == -SIGKILL; n++) {
+		struct replica_apply_conf conf = {.wal_bytes = n % 3 ? 32 * 1024 : 0, .sync_each = n % 2};
+
+		world_commits(w, 5, false);
+		st = child(w, &conf, STEP_TO | STEP_CHECKPOINT | STEP_SCRUB | STEP_CLOSE, 0, n);
+		assert_true(st == 0 || st == -SIGKILL);
+		if (n % 4 == 0)
+			world_commit(w, true);
+		assert_int_equal(child(w, NULL, 0, 0, -1), 0);
+		assert_int_equal(world_visible(w), w->txid);
+		world_reader_check(w, 0);
+		world_reader_check(w, 1);
+	}
+	assert_int_equal(st, 0); /* it came to an end without meeting its own */
+	world_reader_stop(w, 0);
+	world_reader_stop(w, 1);
+	assert_int_equal(child(w, NULL, STEP_CLOSE, 0, -1), 0);
+	world_same(w);
+	world_fini(w);
+}
+
+static void test_killed_while_made(void **state)
+{
+	struct world world, *w = &world;
+	int st = -SIGKILL;
+
+	(void)state;
+	world_init_in(w, 4096, "WAL", 3);
+	world_commits(w, 20, false);
+	WOK(ltx_log_fold(w->log, 10, NULL, &w->err));
+	WOK(ltx_log_sync(w->log, &w->err));
+	for (long n = 0; n < 100 && st == -SIGKILL; n++) {
+		st = child(w, NULL, STEP_CLOSE, 0, n);
+		assert_true(st == 0 || st == -SIGKILL);
+		if (access(w->db, F_OK) == 0) /* whoever sees it, sees it whole */
+			assert_in_range(world_visible(w), 10, w->txid);
+		assert_int_equal(child(w, NULL, STEP_CLOSE, 0, -1), 0);
+		world_same(w);
+		/* removed as well, in pieces */
+		for (long k = 0;
+		     child(w, &(struct replica_apply_conf){.to_remove = true}, STEP_REMOVE, 0, k) == -SIGKILL; k++)
+			;
+		assert_int_equal(access(w->db, F_OK), -1);
+	}
+	assert_int_equal(st, 0);
+	world_fini(w);
+}
+
+/* At moments that no system call marks. */
+static void test_killed_at_random(void **state)
+{
+	struct world world, *w = &world;
+	unsigned killed = 0;
+
+	(void)state;
+	world_init_in(w, 512, "DELETE", 4);
+	assert_int_equal(child(w, NULL, STEP_CLOSE, 0, -1), 0);
+	world_reader_start(w, 0, WORLD_SHORT | WORLD_PATIENT);
+	world_reader_start(w, 1, WORLD_LONG | WORLD_PATIENT);
+	for (unsigned n = 0; n < 40; n++) {
+		uint64_t first = w->txid;
+		pid_t pid;
+		int st;
+
+		world_commits(w, 40, true);
+		pid = fork();
+		if (!pid) {
+			struct replica_apply_conf conf = {
+			        .mountfd = w->mountfd, .name = "app.db", .log = w->ro, .wal_bytes = 16 * 1024};
+			struct replica_apply *a;
+
+			if (replica_apply_open(&a, &conf, 5000, &w->err) < 0)
+				_exit(2);
+			for (uint64_t t = first + 1;; t = t < w->txid ? t + 1 : t)
+				if (replica_apply_run(a, t, NULL, &w->err) < 0)
+					_exit(3);
+		}
+		usleep((useconds_t)world_rnd(w, 20000));
+		kill(pid, SIGKILL);
+		assert_int_equal(waitpid(pid, &st, 0), pid);
+		assert_true(WIFSIGNALED(st));
+		killed++;
+		world_reader_check(w, 0);
+		world_reader_check(w, 1);
+		assert_in_range(world_visible(w), first, w->txid);
+		assert_int_equal(child(w, NULL, n % 5 ? 0 : STEP_CLOSE, 0, -1), 0);
+		assert_int_equal(world_visible(w), w->txid);
+	}
+	assert_int_equal(killed, 40);
+	world_reader_stop(w, 0);
+	world_reader_stop(w, 1);
+	assert_int_equal(child(w, NULL, STEP_CLOSE, 0, -1), 0);
+	world_same(w);
+	world_fini(w);
+}
+
+/* Dead between the two copies of the header: who comes next finishes it, fazt or SQLite. */
+static void test_killed_between_header_copies(void **state)
+{
+	struct world world, *w = &world;
+
+	(void)state;
+	world_init_in(w, 4096, "DELETE", 5);
+	assert_int_equal(child(w, NULL, 0, 0, -1), 0);
+	for (unsigned by_sqlite = 0; by_sqlite < 2; by_sqlite++) {
+		struct replica_apply *a;
+		uint8_t old[48];
+		size_t n;
+		uint8_t *shm;
+		int fd;
+
+		/* somebody stays, so that the wal-index does */
+		world_reader_start(w, 0, WORLD_SHORT | WORLD_PATIENT);
+		world_reader_wait(w, 0, 1);
+		world_commit(w, true);
+		assert_int_equal(child(w, NULL, 0, 0, -1), 0);
+		shm = slurp(w->db, "-shm", &n);
+		memcpy(old, shm, 48);
+		free(shm);
+		world_commit(w, true);
+		assert_int_equal(child(w, NULL, 0, 0, -1), 0);
+		kill(w->r[0].pid, SIGSTOP);
+		shm = slurp(w->db, "-shm", &n);
+		world_path((char *)shm + n, 400, "%s-shm", w->db);
+		fd = open((char *)shm + n, O_RDWR | O_CLOEXEC);
+		assert_int_equal(pwrite(fd, old, 48, 0), 48);
+		close(fd);
+		free(shm);
+		if (by_sqlite) {
+			kill(w->r[0].pid, SIGCONT);
+			world_reader_wait(w, 0, 2);
+			assert_int_equal(w->r[0].seen->last, w->txid);
+		}
+		a = open_apply(w, NULL);
+		assert_int_equal(applied(a), w->txid);
+		kill(w->r[0].pid, SIGCONT);
+		world_reader_wait(w, 0, 2);
+		assert_int_equal(w->r[0].seen->last, w->txid);
+		index_is_sqlites(w);
+		replica_apply_close(a, false);
+		world_reader_stop(w, 0);
+	}
+	world_fini(w);
+}
+
+static void poke(struct world *w, const char *path, const void *data, size_t n, off_t off)
+{
+	int fd = openat(ltx_log_dirfd(w->log), path, O_RDWR | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite(fd, data, n, off), n);
+	close(fd);
+}
+
+/* Where the frames of the WAL that count end. */
+static uint64_t wal_end(struct world *w)
+{
+	size_t n;
+	uint8_t *shm = slurp(w->db, "-shm", &n);
+	uint64_t end = ltx_wal_frame_off(1024, u32(shm + 16) + 1);
+
+	free(shm);
+	return end;
+}
+
+/* The power fails: of what was not synced, any part of the WAL may be there; position and sums are of some earlier time. Who reads
+ * before the replica is started sees some state, and never an older one afterwards. */
+static void test_power_cut(void **state)
+{
+	struct world world, *w = &world;
+
+	(void)state;
+	world_init_in(w, 1024, "DELETE", 6);
+	for (unsigned n = 0; n < 25; n++) {
+		uint64_t floor, sums_txid, seen, at, synced, end;
+		char path[400];
+
+		world_commits(w, 4, false);
+		assert_int_equal(child(w, NULL, STEP_CLOSE, 0, -1), 0);
+		world_commits(w, 1, true);
+		assert_int_equal(child(w, &(struct replica_apply_conf){.sync_each = true}, 0, 0, -1), 0);
+		floor = w->txid;
+		synced = wal_end(w);
+		for (unsigned k = 0; k < 6; k++) {
+			world_commits(w, 1 + (unsigned)world_rnd(w, 8), false);
+			assert_int_equal(child(w, &(struct replica_apply_conf){.wal_bytes = 1 << 30}, 0, 0, -1), 0);
+		}
+		end = wal_end(w);
+		world_path(path, sizeof(path), "%s-wal", w->db);
+		assert_int_equal(truncate(path, (off_t)(synced + world_rnd(w, end - synced + 1))), 0);
+		world_path(path, sizeof(path), "%s-shm", w->db);
+		assert_int_equal(unlink(path), 0);
+		at = floor + world_rnd(w, w->txid - floor + 1);
+		sums_txid = at;
+		poke(w, "apply", &at, 8, offsetof(struct replica_position, txid));
+		poke(w, "apply", &at, 8, offsetof(struct replica_position, reach));
+		poke(w, "apply", "another boot", 13, offsetof(struct replica_position, boot_id));
+		poke(w, "fs-sums", &sums_txid, 8, offsetof(struct ltx_sums_head, txid));
+		poke(w, "fs-sums", "another boot", 13, offsetof(struct ltx_sums_head, boot_id));
+		if (n % 2)
+			poke(w, "fs-sums", &at, 8, 4096 + 8 * (off_t)world_rnd(w, 5));
+		seen = world_visible(w); /* SQLite recovers, and at its end copies the WAL */
+		assert_in_range(seen, floor, w->txid);
+		if (n % 3) /* or it is open now */
+			world_reader_start(w, 0, WORLD_SHORT | WORLD_PATIENT);
+		if (n % 4 == 0)
+			world_commit(w, false);
+		assert_int_equal(child(w, NULL, 0, 0, -1), 0);
+		assert_int_equal(world_visible(w), w->txid);
+		if (n % 3) {
+			world_reader_wait(w, 0, 2);
+			world_reader_stop(w, 0);
+		}
+		assert_int_equal(child(w, NULL, STEP_CLOSE, 0, -1), 0);
+		world_same(w);
+	}
+	world_fini(w);
+}
+
+/* ---- readers that hold the WAL, writers that want it ---- */
+static void test_readers_hold(void **state)
+{
+	struct world world, *w = &world;
+	struct replica_apply_state s;
+	struct replica_apply *a;
+
+	(void)state;
+	world_init_in(w, 4096, "DELETE", 7);
+	a = open_apply(w, &(struct replica_apply_conf){.wal_bytes = 64 * 1024, .wal_hard_bytes = 2 << 20});
+	run(w, a, 0);
+	world_commit(w, true);
+	run(w, a, 0);
+	world_reader_start(w, 0, WORLD_HOLD);
+	world_reader_start(w, 1, WORLD_SHORT);
+	world_reader_wait(w, 0, 1);
+	world_reader_wait(w, 1, 1);
+	do { /* it is never refused, and grows as long as somebody holds it */
+		world_commits(w, 20, false);
+		run(w, a, 0);
+		assert_int_equal(applied(a), w->txid);
+		replica_apply_get(a, &s);
+	} while (s.wal_bytes < 3 << 20);
+	assert_true(s.readers_hold_wal);
+	world_reader_wait(w, 1, 2);
+	assert_int_equal(w->r[1].seen->last, w->txid);
+	assert_int_equal(w->r[0].seen->held, 2);
+	kill(w->r[0].pid, SIGUSR1);
+	while (w->r[0].seen->held == 2 && !w->r[0].seen->wrong[0])
+		usleep(1000);
+	/* now it can start anew, and the file shrinks */
+	for (unsigned i = 0; i < 2000 && s.wal_bytes > 1 << 20; i++) {
+		WOK(replica_apply_checkpoint(a, &w->err));
+		world_commit(w, true);
+		run(w, a, 0);
+		replica_apply_get(a, &s);
+	}
+	assert_true(s.wal_bytes < 1 << 20);
+	assert_true(s.restarts > 0);
+	{
+		struct stat st;
+		char path[400];
+
+		world_path(path, sizeof(path), "%s-wal", w->db);
+		assert_int_equal(stat(path, &st), 0);
+		assert_true(st.st_size < 1 << 20);
+	}
+	world_reader_stop(w, 0);
+	world_reader_stop(w, 1);
+	replica_apply_close(a, true);
+	world_same(w);
+	world_fini(w);
+}
+
+/* Under a steady stream, with readers that overlap, the WAL is copied and started anew in passing. */
+static void test_bounded(void **state)
+{
+	struct world world, *w = &world;
+	struct replica_apply_state s;
+	struct replica_apply *a;
+
+	(void)state;
+	world_init_in(w, 4096, "DELETE", 8);
+	a = open_apply(w, &(struct replica_apply_conf){.wal_bytes = 64 * 1024});
+	run(w, a, 0);
+	world_reader_start(w, 0, WORLD_SHORT);
+	world_reader_start(w, 1, WORLD_SHORT);
+	s = (struct replica_apply_state){0};
+	for (unsigned i = 0; i < 300 || (s.restarts < 4 && i < 20000); i++) {
+		world_commit(w, i % 20 != 0);
+		run(w, a, 0);
+		replica_apply_get(a, &s);
+	}
+	assert_true(s.checkpoints > 3);
+	assert_true(s.restarts > 3);
+	world_reader_stop(w, 0);
+	world_reader_stop(w, 1);
+	replica_apply_close(a, true);
+	world_same(w);
+	world_fini(w);
+}
+
+static void test_writers(void **state)
+{
+	static const struct {
+		const char *sql, *want;
+	} cases[] = {
+	        {"BEGIN IMMEDIATE",                  "error 5: database is locked"},
+	        {"INSERT INTO kv VALUES(-1,0,NULL)", "error 5: database is locked"},
+	        {"PRAGMA wal_checkpoint(TRUNCATE)",  "1"                          },
+	        {"PRAGMA wal_checkpoint",            "1"                          },
+	        {"PRAGMA journal_mode=DELETE",       "error 5: database is locked"},
+	        {"SELECT txid FROM meta",            "3"                          },
+	};
+	struct world world, *w = &world;
+	struct replica_apply *a;
+	char res[256];
+
+	(void)state;
+	world_init_in(w, 4096, "DELETE", 9);
+	world_commits(w, 2, false);
+	a = open_apply(w, NULL);
+	run(w, a, 2);
+	run(w, a, 0);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		world_ask(w, w->db, SQLITE_OPEN_READWRITE, cases[i].sql, res, sizeof(res));
+		assert_string_equal(res, cases[i].want);
+	}
+	replica_apply_close(a, false);
+	world_ask(w, w->db, SQLITE_OPEN_READWRITE, "INSERT INTO kv VALUES(-1,0,NULL)", res, sizeof(res));
+	assert_string_equal(res, "ok");
+	world_fini(w);
+}
+
+/* ---- another page size ---- */
+static void test_page_size(void **state)
+{
+	static const uint32_t sizes[] = {512, 65536, 1024, 4096};
+	struct world world, *w = &world;
+	struct replica_apply *a;
+	char other[300], res[256];
+	int rc;
+
+	(void)state;
+	world_init_in(w, 4096, "DELETE", 11);
+	world_commits(w, 30, false);
+	a = open_apply(w, NULL);
+	run(w, a, 0);
+	world_reader_start(w, 0, WORLD_SHORT);
+	world_reader_start(w, 1, WORLD_LONG);
+	world_reader_start(w, 2, WORLD_SHORT | WORLD_MMAP);
+	for (size_t i = 0; i < 4; i++) {
+		for (unsigned r = 0; r < 3; r++)
+			world_reader_wait(w, r, 1);
+		world_commits(w, 3, false);
+		world_vacuum(w, sizes[i]);
+		world_commits(w, 3, false);
+		do { /* a reader with a snapshot in the WAL: then it waits */
+			rc = replica_apply_run(a, 0, NULL, &w->err);
+			assert_true(rc == 0 || rc == -FZ_EBUSY);
+		} while (rc < 0);
+		assert_int_equal(applied(a), w->txid);
+		for (unsigned r = 0; r < 3; r++) {
+			world_reader_wait(w, r, 2);
+			world_reader_check(w, r);
+			assert_int_equal(w->r[r].seen->last, w->txid);
+		}
+		index_is_sqlites(w);
+		/* if everybody died now: the file has the old size, the WAL the new one */
+		world_path(other, sizeof(other), "%s/other.db", w->dir);
+		copy(w->db, other, "");
+		copy(w->db, other, "-wal");
+		world_ask(w, other, SQLITE_OPEN_READWRITE, "PRAGMA integrity_check; SELECT txid FROM meta", res,
+		          sizeof(res));
+		assert_int_equal(strtoull(res, NULL, 10), w->txid);
+		(void)unlink(other);
+		if (i % 2)
+			WOK(replica_apply_checkpoint(a, &w->err));
+		else { /* and whoever comes next takes it over as it is */
+			replica_apply_close(a, false);
+			a = open_apply(w, NULL);
+		}
+	}
+	for (unsigned r = 0; r < 3; r++)
+		world_reader_stop(w, r);
+	replica_apply_close(a, true);
+	world_same(w);
+	world_fini(w);
+}
+
+static void test_page_size_killed(void **state)
+{
+	struct world world, *w = &world;
+	int st = -SIGKILL;
+
+	(void)state;
+	world_init_in(w, 4096, "DELETE", 12);
+	world_commits(w, 10, false);
+	assert_int_equal(child(w, NULL, STEP_CLOSE, 0, -1), 0);
+	world_reader_start(w, 0, WORLD_SHORT | WORLD_PATIENT);
+	world_reader_start(w, 1, WORLD_LONG | WORLD_PATIENT);
+	for (long n = 0; n < 200 && st == -SIGKILL; n++) {
+		world_commits(w, 2, false);
+		world_vacuum(w, n % 2 ? 4096 : 1024);
+		world_commits(w, 1, false);
+		st = child(w, NULL, STEP_TO | STEP_CHECKPOINT | STEP_CLOSE, 0, n);
+		assert_true(st == 0 || st == -SIGKILL);
+		assert_int_equal(child(w, NULL, 0, 0, -1), 0);
+		assert_int_equal(world_visible(w), w->txid);
+		world_reader_check(w, 0);
+		world_reader_check(w, 1);
+	}
+	assert_int_equal(st, 0);
+	world_reader_stop(w, 0);
+	world_reader_stop(w, 1);
+	world_fini(w);
+}
+
+/* ---- what does not fit ---- */
+static void damage(const char *path, off_t off)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	uint8_t b;
+
+	assert_int_equal(pread(fd, &b, 1, off), 1);
+	b ^= 0x40;
+	assert_int_equal(pwrite(fd, &b, 1, off), 1);
+	close(fd);
+}
+
+static void scrub(struct world *w, struct replica_apply *a)
+{
+	uint32_t pgno = 0;
+
+	do
+		WOK(replica_apply_scrub(a, &pgno, 7, &w->err));
+	while (pgno);
+}
+
+static void test_scrub(void **state)
+{
+	struct world world, *w = &world;
+	struct replica_apply_state s;
+	struct replica_apply *a;
+
+	(void)state;
+	for (unsigned mode = 0; mode < 2; mode++) {
+		world_init_in(w, 4096, mode ? "WAL" : "DELETE", 13);
+		world_commits(w, 20, false);
+		a = open_apply(w, NULL);
+		run(w, a, 0);
+		scrub(w, a);
+		replica_apply_get(a, &s);
+		assert_int_equal(s.differences, 0);
+		damage(w->db, 4096 * 3 + 100);
+		damage(w->db, 4096 * 4 + 4000);
+		damage(w->db, 60); /* user version */
+		world_reader_start(w, 0, WORLD_HOLD);
+		scrub(w, a);
+		replica_apply_get(a, &s);
+		assert_int_equal(s.repaired_pages, 3);
+		assert_true(s.differences > 0);
+		world_reader_start(w, 1, WORLD_SHORT);
+		world_reader_wait(w, 1, 2);
+		world_reader_stop(w, 1);
+		kill(w->r[0].pid, SIGUSR1); /* it has seen the damage, or not: it does not matter */
+		kill(w->r[0].pid, SIGKILL);
+		close(w->r[0].stop);
+		waitpid(w->r[0].pid, NULL, 0);
+		w->r[0].pid = 0;
+		replica_apply_close(a, true);
+		world_same(w);
+		world_fini(w);
+	}
+}
+
+static void seg_path(struct world *w, char *out, size_t cap)
+{
+	struct ltx_log_entry e;
+	char link[64];
+	ssize_t n;
+
+	WOK(ltx_log_find(w->log, w->txid, &e, &w->err));
+	world_path(link, sizeof(link), "/proc/self/fd/%d", ltx_log_dirfd(w->log));
+	n = readlink(link, out, cap - 32);
+	assert_true(n > 0);
+	snprintf(out + n, cap - (size_t)n, "/%016llx.seg", (unsigned long long)e.seg);
+}
+
+/* A log that lies is not applied: what came before it is, and it once it is right. */
+static void test_damaged_log(void **state)
+{
+	struct world world, *w = &world;
+	struct replica_apply *a;
+	struct ltx_log_entry e;
+	char path[400];
+	int rc;
+
+	(void)state;
+	world_init_in(w, 4096, "DELETE", 14);
+	world_commits(w, 5, false);
+	a = open_apply(w, NULL);
+	run(w, a, 0);
+	world_commits(w, 10, true);
+	WOK(ltx_log_find(w->log, w->txid - 3, &e, &w->err));
+	seg_path(w, path, sizeof(path));
+	for (unsigned where = 0; where < 3; where++) {
+		off_t off = (off_t)(e.e.off_bytes + (where == 0 ? 120 : where == 1 ? e.e.size_bytes - 12 : 60));
+
+		damage(path, off);
+		rc = replica_apply_run(a, 0, NULL, &w->err);
+		assert_true(rc == -FZ_ECHECKSUM || rc == -FZ_ECORRUPT);
+		assert_int_equal(applied(a), w->txid - 4);
+		assert_int_equal(world_visible(w), w->txid - 4);
+		damage(path, off);
+	}
+	run(w, a, 0);
+	assert_int_equal(applied(a), w->txid);
+	replica_apply_close(a, true);
+	world_same(w);
+	world_fini(w);
+}
+
+/* The table of sums lies: it is made anew from the log. */
+static void test_damaged_sums(void **state)
+{
+	struct world world, *w = &world;
+	struct replica_apply *a;
+	uint64_t lie = 42;
+
+	(void)state;
+	world_init_in(w, 4096, "DELETE", 15);
+	world_commits(w, 5, false);
+	a = open_apply(w, NULL);
+	run(w, a, 0);
+	for (unsigned p = 0; p < 8; p++)
+		poke(w, "fs-sums", &lie, 8, 4096 + 8 * (off_t)p);
+	world_commits(w, 5, true);
+	run(w, a, 0);
+	assert_int_equal(applied(a), w->txid);
+	replica_apply_close(a, true);
+	world_same(w);
+	world_fini(w);
+}
+
+/* The log starts later than we stand, or it tells another history now: the pages are compared, and only those that differ are
+ * written. */
+static void test_other_history(void **state)
+{
+	struct world world, *w = &world;
+	struct replica_apply_state s;
+	struct replica_apply *a;
+	uint64_t keep;
+
+	(void)state;
+	world_init_in(w, 4096, "DELETE", 16);
+	world_commits(w, 10, false);
+	world_commits(w, 20, true);
+	a = open_apply(w, NULL);
+	run(w, a, 10);
+	world_reader_start(w, 0, WORLD_LONG);
+	WOK(ltx_log_sync(w->log, &w->err));
+	WOK(ltx_log_fold(w->log, 25, NULL, &w->err));
+	world_commit(w, true); /* another process sees a fold when the log goes on */
+	run(w, a, 0);
+	assert_int_equal(applied(a), w->txid);
+	world_reader_wait(w, 0, 2);
+	assert_int_equal(w->r[0].seen->last, w->txid);
+	world_reader_stop(w, 0);
+	replica_apply_get(a, &s);
+	assert_in_range(s.repaired_pages, 1, w->image_bytes / 4096 - 1);
+
+	/* the new primary has not got our last ones, and goes on from before: that is where we must be */
+	keep = w->txid - 2;
+	{
+		uint8_t *image;
+		size_t n;
+		char path[300];
+
+		world_path(path, sizeof(path), "%s/at-keep.db", w->dir);
+		world_commits(w, 0, true);
+		copy(w->primary, path, "");
+		world_commits(w, 3, true);
+		run(w, a, 0);
+		keep = w->txid - 3;
+		sqlite3_close(w->sql);
+		copy(path, w->primary, "");
+		assert_int_equal(sqlite3_open(w->primary, &w->sql), SQLITE_OK);
+		WOK(ltx_log_truncate(w->log, keep, &w->err));
+		image = slurp(w->primary, "", &n);
+		free(w->image);
+		w->image = image;
+		w->image_bytes = n;
+		w->txid = keep;
+		w->checksum = LTX_EMPTY_DB;
+		for (uint32_t p = 1; p <= n / 4096; p++)
+			w->checksum = ltx_db_checksum_swap(w->checksum, 0,
+			                                   ltx_page_checksum(p, image + (size_t)(p - 1) * 4096, 4096));
+	}
+	run(w, a, 0);
+	assert_int_equal(applied(a), keep);
+	assert_int_equal(world_visible(w), keep);
+	world_commits(w, 5, false);
+	run(w, a, 0);
+	assert_int_equal(world_visible(w), w->txid);
+	replica_apply_close(a, true);
+	world_same(w);
+	world_fini(w);
+}
+
+/* A file of that name that is not ours is kept; one that this host served as primary is taken over. */
+static void test_what_lies_there(void **state)
+{
+	struct world world, *w = &world;
+	struct replica_apply *a;
+	char res[256], path[300], aside[300] = "";
+	struct fz_buf list = {0};
+
+	(void)state;
+	world_init_in(w, 4096, "DELETE", 17);
+	world_commits(w, 5, false);
+	world_ask(w, w->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
+	          "CREATE TABLE mine(x); INSERT INTO mine VALUES(7)", res, sizeof(res));
+	assert_string_equal(res, "ok");
+	a = open_apply(w, NULL);
+	run(w, a, 0);
+	assert_int_equal(world_visible(w), w->txid);
+	{
+		FILE *f;
+
+		world_path(path, sizeof(path), "ls %s/app.db.local-*", w->mount);
+		f = popen(path, "r");
+		assert_non_null(fgets(aside, sizeof(aside), f));
+		pclose(f);
+		aside[strcspn(aside, "\n")] = 0;
+	}
+	world_ask(w, aside, SQLITE_OPEN_READWRITE, "SELECT x FROM mine", res, sizeof(res));
+	assert_string_equal(res, "7");
+	replica_apply_close(a, true);
+	fz_buf_fini(&list);
+
+	/* it was the primary, in rollback mode, and has written what nobody else has */
+	world_ask(w, w->db, SQLITE_OPEN_READWRITE, "PRAGMA journal_mode=DELETE; UPDATE kv SET h=h+1 WHERE k%3=0", res,
+	          sizeof(res));
+	assert_int_equal(unlinkat(ltx_log_dirfd(w->log), "apply", 0), 0);
+	a = open_apply(w, NULL);
+	world_reader_start(w, 0, WORLD_SHORT);
+	world_reader_wait(w, 0, 1);
+	run(w, a, 0);
+	assert_int_equal(world_visible(w), w->txid);
+	world_commits(w, 3, false);
+	run(w, a, 0);
+	world_reader_wait(w, 0, 2);
+	assert_int_equal(w->r[0].seen->last, w->txid);
+	world_reader_stop(w, 0);
+	replica_apply_close(a, true);
+	world_same(w);
+	world_fini(w);
+}
+
+/* Larger than what is held in memory; and one that only cuts the file. */
+static void test_large_and_empty(void **state)
+{
+	struct world world, *w = &world;
+	struct replica_apply *a;
+
+	(void)state;
+	world_init_in(w, 4096, "DELETE", 18);
+	world_commits(w, 3, false);
+	a = open_apply(w, NULL);
+	run(w, a, 0);
+	world_reader_start(w, 0, WORLD_LONG);
+	world_reader_start(w, 1, WORLD_SHORT);
+	world_commits(w, 3, true);
+	world_sql(w, "BEGIN; INSERT INTO kv SELECT 5000+value, value, randomblob(3000) FROM (WITH RECURSIVE c(value) "
+	             "AS (SELECT 1 UNION ALL "
+	             "SELECT value+1 FROM c WHERE value<4000) SELECT value FROM c)");
+	world_close_transaction(w);
+	world_commits(w, 6, true);
+	run(w, a, 0);
+	assert_int_equal(applied(a), w->txid);
+	world_sql(w, "BEGIN; DELETE FROM kv WHERE k>5000");
+	world_close_transaction(w);
+	world_sql(w, "BEGIN; PRAGMA incremental_vacuum");
+	world_close_transaction(w);
+	run(w, a, 0);
+	assert_int_equal(world_visible(w), w->txid);
+	for (unsigned i = 0; i < 2; i++) {
+		world_reader_wait(w, i, 2);
+		assert_int_equal(w->r[i].seen->last, w->txid);
+		world_reader_stop(w, i);
+	}
+	replica_apply_close(a, true);
+	world_same(w);
+	world_fini(w);
+}
+
+/* Nothing leads out of the mount, and what the mount's directory says about owner and mode counts. */
+static void test_names(void **state)
+{
+	static const char *const bad[] = {"", "/app.db", "../app.db", "a/../app.db", "a//b", "out/app.db"};
+	struct world world, *w = &world;
+	char path[300];
+	struct stat st;
+
+	(void)state;
+	world_init_in(w, 4096, "DELETE", 19);
+	world_path(path, sizeof(path), "%s/out", w->mount);
+	assert_int_equal(symlink("/tmp", path), 0);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		struct replica_apply_conf conf = {.mountfd = w->mountfd, .name = bad[i], .log = w->ro};
+		struct replica_apply *a = NULL;
+
+		assert_true(replica_apply_open(&a, &conf, 0, &w->err) < 0);
+	}
+	world_path(path, sizeof(path), "%s/target", w->dir);
+	assert_int_equal(symlink(path, w->db), 0); /* a link in the database's place is moved, not followed */
+	assert_int_equal(fchmod(w->mountfd, 0770), 0);
+	if (geteuid() == 0)
+		assert_int_equal(fchown(w->mountfd, 1234, 2345), 0);
+	assert_int_equal(child(w, NULL, 0, 0, -1), 0);
+	assert_int_equal(access(path, F_OK), -1);
+	for (unsigned i = 0; i < 3; i++) {
+		static const char *const suffix[] = {"", "-wal", "-shm"};
+
+		world_path(path, sizeof(path), "%s%s", w->db, suffix[i]);
+		assert_int_equal(lstat(path, &st), 0);
+		assert_true(S_ISREG(st.st_mode));
+		assert_int_equal(st.st_mode & 0777, 0660);
+		if (geteuid() == 0)
+			assert_true(st.st_uid == 1234 && st.st_gid == 2345);
+	}
+	world_fini(w);
+}
+
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(test_beside_readers),
+	        cmocka_unit_test(test_index),
+	        cmocka_unit_test(test_killed_anywhere),
+	        cmocka_unit_test(test_killed_while_made),
+	        cmocka_unit_test(test_killed_at_random),
+	        cmocka_unit_test(test_killed_between_header_copies),
+	        cmocka_unit_test(test_power_cut),
+	        cmocka_unit_test(test_readers_hold),
+	        cmocka_unit_test(test_bounded),
+	        cmocka_unit_test(test_writers),
+	        cmocka_unit_test(test_page_size),
+	        cmocka_unit_test(test_page_size_killed),
+	        cmocka_unit_test(test_scrub),
+	        cmocka_unit_test(test_damaged_log),
+	        cmocka_unit_test(test_damaged_sums),
+	        cmocka_unit_test(test_other_history),
+	        cmocka_unit_test(test_what_lies_there),
+	        cmocka_unit_test(test_large_and_empty),
+	        cmocka_unit_test(test_names),
 	};
 
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
