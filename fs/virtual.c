@@ -45,7 +45,8 @@ struct node {
 struct fs_virtual {
 	struct fs_shared *sh; /* borrowed */
 	int fusefd;           /* borrowed */
-	pthread_mutex_t mu;   /* guards all below, and the waiters in sh */
+	struct fs_virtual_events *events; /* borrowed; set before the mount serves */
+	pthread_mutex_t mu;               /* guards all below, and the waiters in sh */
 	struct node *nodes[NODE_BUCKETS];
 	struct handle *handles[HANDLE_BUCKETS];
 	struct node *root;
@@ -490,12 +491,35 @@ void fs_virtual_file_close(struct fs_virtual *v, uint64_t fh)
 	pthread_mutex_unlock(&v->mu);
 }
 
+void fs_virtual_listen(struct fs_virtual *v, struct fs_virtual_events *ev)
+{
+	v->events = ev;
+}
+
+static void refresh(struct fs_virtual *v, uint64_t node)
+{
+	char database[PATH_MAX] = "";
+	struct node *n;
+
+	if (!v->events)
+		return;
+	pthread_mutex_lock(&v->mu);
+	n = find_locked(v, node);
+	if (n && !n->dir && n->parent && strlen(n->parent->path) < sizeof(database))
+		strcpy(database, n->parent->path);
+	pthread_mutex_unlock(&v->mu);
+	if (*database)
+		v->events->refresh(v->events, database);
+}
+
 ssize_t fs_virtual_read(struct fs_virtual *v, uint64_t node, uint64_t fh, void *buf, size_t size, uint64_t off)
 {
 	struct handle *h;
 	struct node *n;
 	ssize_t rc = 0;
 
+	if (off == 0)
+		refresh(v, node);
 	pthread_mutex_lock(&v->mu);
 	n = find_locked(v, node);
 	h = n && !n->dir ? handle_locked(v, fh, true) : NULL;

@@ -37,6 +37,13 @@ int fs_virtual_set(struct fs_virtual *v, const char *database, enum fs_virtual_f
 /* Readers get ESTALE; who waits is woken. */
 void fs_virtual_remove(struct fs_virtual *v, const char *database);
 
+/* Asked by a serving thread, without locks, when somebody begins to read a file of that database: what stands there can be
+ * made exact for this one reader. Bounded: the reader waits. */
+struct fs_virtual_events {
+	void (*refresh)(struct fs_virtual_events *ev, const char *database);
+};
+void fs_virtual_listen(struct fs_virtual *v, struct fs_virtual_events *ev); /* before the mount serves; borrowed */
+
 /* ---- for fs/session.c and fs/ops_virtual.c ---- */
 #define FS_VIRTUAL_BIT (1ull << 62)
 static inline bool fs_virtual_is(uint64_t node)
