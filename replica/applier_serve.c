@@ -23,6 +23,7 @@
 #define RETRY_MS      50
 #define RETRY_MAX_MS  5000
 #define REST_MS       300 /* without news: the WAL is copied */
+#define REST_STEP_MS  50
 #define REST_MAX_MS   30000
 #define SCRUB_AFTER_S 60
 #define SCRUB_EACH_S  86400
@@ -205,10 +206,11 @@ static int64_t at_rest(struct db *d)
 	}
 	replica_apply_get(d->apply, &s);
 	if (now >= d->rest_ns && s.wal_bytes) {
-		if (replica_apply_checkpoint(d->apply, &err) < 0)
-			fz_log_err(d->name, &err);
+		replica_apply_rest(d->apply);
 		replica_apply_get(d->apply, &s);
-		d->rest_ms = d->rest_ms < REST_MAX_MS ? 2 * d->rest_ms : d->rest_ms;
+		d->rest_ms = !s.readers_hold_wal        ? REST_STEP_MS
+		             : d->rest_ms < REST_MAX_MS ? 2 * d->rest_ms
+		                                        : d->rest_ms;
 		d->rest_ns = now + d->rest_ms * 1000000u;
 	}
 	if (d->scrub_ns && now >= d->scrub_ns) {

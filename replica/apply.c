@@ -178,6 +178,12 @@ int replica_apply_checkpoint(struct replica_apply *a, struct fz_err *err)
 	return rc < 0 ? rc : 0;
 }
 
+void replica_apply_rest(struct replica_apply *a)
+{
+	if (a->wal)
+		replica_backfill_idle(a);
+}
+
 int replica_apply_scrub(struct replica_apply *a, uint32_t *next_pgno, uint32_t max_pages, struct fz_err *err)
 {
 	uint32_t first = *next_pgno ? *next_pgno : 1, last, commit;

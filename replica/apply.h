@@ -56,6 +56,9 @@ int replica_apply_run(struct replica_apply *a, uint64_t txid, const volatile boo
                       struct fz_err *err) FZ_MUST_CHECK;
 /* Backfills as far as readers allow, and lets the next frame start the WAL anew once it can. Never waits for readers. */
 int replica_apply_checkpoint(struct replica_apply *a, struct fz_err *err) FZ_MUST_CHECK;
+/* The same in slack: copies in a thread beside, takes in what that has done; waits for nothing. Call again after some 50 ms, until
+ * wal_bytes is 0. */
+void replica_apply_rest(struct replica_apply *a);
 /* Compares pages of the visible state with the table, and those that differ with the log: writes the right ones in one
  * WAL transaction and counts. Continues from *next_pgno for at most max_pages; *next_pgno = 0 at the end. */
 int replica_apply_scrub(struct replica_apply *a, uint32_t *next_pgno, uint32_t max_pages,

@@ -69,6 +69,8 @@ int replica_apply_resize(struct replica_apply *a, uint32_t page_size, struct fz_
 void replica_backfill_poll(struct replica_apply *a, bool wait);
 /* Between transactions: starts, and at a limit waits for, checkpoints and restarts, so that the WAL stays bounded. */
 void replica_backfill_pace(struct replica_apply *a, const volatile bool *cancel);
+/* One step towards an empty WAL, without waiting. */
+void replica_backfill_idle(struct replica_apply *a);
 /* Everything that readers let it, in this thread. */
 int replica_backfill_all(struct replica_apply *a, struct fz_err *err) FZ_MUST_CHECK;
 /* 1: the next frame is the first one. */

@@ -288,7 +288,7 @@ static int settle(struct replica_apply *a, uint64_t txid, const volatile bool *c
 	struct ltx_sums_head *head = ltx_sums_head(a->sums);
 	bool fresh = replica_position_fresh(p), certain, known;
 	struct ltx_log_info info;
-	uint64_t from, reach, checksum = 0;
+	uint64_t from, reach, goal, checksum = 0;
 	char boot[40];
 	int rc;
 
@@ -303,10 +303,11 @@ static int settle(struct replica_apply *a, uint64_t txid, const volatile bool *c
 		rc = replica_replay_checksum(a->conf.log, from, &checksum, err);
 		known = rc == 0 ? checksum == p->checksum : rc == -FZ_EGAP;
 	}
-	rc = table(a,
-	           known                                   ? reach
-	           : txid > reach && txid < info.tail_txid ? txid
-	                                                   : info.tail_txid,
+	/* no reader goes back: what may have been seen, or else all there is */
+	goal = reach < info.tail_txid ? reach : info.tail_txid;
+	if (!known && txid > goal)
+		goal = txid < info.tail_txid ? txid : info.tail_txid;
+	rc = table(a, goal ? goal : info.tail_txid,
 	           known && certain && !strcmp(head->boot_id, boot) && head->checksum == p->checksum, cancel, err);
 	head = ltx_sums_head(a->sums);
 	if (rc < 0)

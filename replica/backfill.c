@@ -1,9 +1,9 @@
 /* backfill.c - keeps the WAL short while transactions go on arriving.
  *
  * Above wal_bytes a checkpoint runs in a thread of its own (replica/checkpoint.h); applying goes on. What was appended meanwhile
- * is left for the next one, so under a steady stream the WAL never is quite copied: above twice that, a small rest is copied while
+ * is left for the next one, so under a steady stream the WAL never is quite copied: above four times that, a small rest is copied while
  * applying waits (two fsyncs and some pages), and readers get 2 ms to let go. Readers that overlap without a gap keep
- * the WAL from restarting whatever is copied: then applying rests, for 10 ms above 8 times the limit, for 150 ms above the hard one,
+ * the WAL from restarting whatever is copied: then applying rests, for 10 ms above 16 times the limit, for 150 ms above the hard one,
  * and each time that it does not help the next rest is twice as long and twice as far away. While nothing new appears and all is copied, new readers
  * use the database alone, so those that hold the WAL can only become fewer. */
 #include "replica/applypriv.h"
@@ -17,7 +17,8 @@
 #define REST_FRAMES   1024
 #define NUDGE_MS      2
 #define NUDGE_EACH_MS 20
-#define SOFT_FACTOR   8
+#define NUDGE_FACTOR  4
+#define SOFT_FACTOR   16
 #define SOFT_MS       10
 #define SOFT_EACH_MS  200
 #define HARD_MS       150
@@ -168,10 +169,21 @@ void replica_backfill_pace(struct replica_apply *a, const volatile bool *cancel)
 		pause_at(a, &a->hard, HARD_MS, HARD_EACH_MS, cancel);
 	} else if (bytes > SOFT_FACTOR * a->conf.wal_bytes) {
 		pause_at(a, &a->soft, SOFT_MS, SOFT_EACH_MS, cancel);
-	} else if (bytes > 2 * a->conf.wal_bytes && !a->job.ck &&
+	} else if (bytes > NUDGE_FACTOR * a->conf.wal_bytes && !a->job.ck &&
 	           replica_wal_frames(a->wal) - replica_wal_backfilled(a->wal) <= REST_FRAMES) {
 		pause_at(a, &a->nudge, NUDGE_MS, NUDGE_EACH_MS, cancel);
 	}
 	if (!all_copied(a))
 		begin(a);
+}
+
+void replica_backfill_idle(struct replica_apply *a)
+{
+	struct fz_err err;
+
+	replica_backfill_poll(a, false);
+	if (!all_copied(a))
+		begin(a);
+	else if (replica_backfill_restart(a, &err) < 0)
+		fz_log_err(a->name, &err);
 }

@@ -310,12 +310,15 @@ static inline uint64_t world_read(sqlite3 *db, sqlite3_stmt *st, volatile struct
 	"SELECT (SELECT txid FROM meta), (SELECT n FROM meta), (SELECT s FROM meta), count(*), "                       \
 	"coalesce(sum(h+length(v)),0) FROM kv"
 
+#define WORLD_POINT_QUERY "SELECT txid, 0, 0, 0, 0 FROM meta, kv WHERE k=1+abs(random())%10000"
+
 enum world_kind {
 	WORLD_SHORT = 0,
 	WORLD_LONG = 1,   /* holds snapshots for some ms, and looks that they do not move */
 	WORLD_OPENER = 2, /* a new connection for each read */
 	WORLD_HOLD = 4,   /* one snapshot for ever, until SIGUSR1 */
 	WORLD_MMAP = 8,
+	WORLD_POINT = 32,   /* one row by its key and the TXID: for measuring */
 	WORLD_PATIENT = 16, /* waits for a recovery, as after a kill it may have to */
 };
 
@@ -345,7 +348,8 @@ static inline void world_reader_run(struct world *w, int stop, volatile struct w
 			if (rc == SQLITE_OK && kind & WORLD_MMAP)
 				sqlite3_exec(db, "PRAGMA mmap_size=100000000", NULL, NULL, NULL);
 			if (rc == SQLITE_OK)
-				rc = sqlite3_prepare_v2(db, WORLD_QUERY, -1, &st, NULL);
+				rc = sqlite3_prepare_v2(db, kind & WORLD_POINT ? WORLD_POINT_QUERY : WORLD_QUERY, -1,
+				                        &st, NULL);
 			sqlite3_busy_timeout(db, kind & (WORLD_PATIENT | WORLD_OPENER) ? 20000 : 0);
 			if (rc != SQLITE_OK) {
 				world_wrong(s, "open: error %d: %s", sqlite3_extended_errcode(db), sqlite3_errmsg(db));
