@@ -217,10 +217,12 @@ static void applied(struct replica_applier_events *ev, const struct replica_appl
 {
 	struct cmd_link *l = of_applier(ev);
 
+	fs_capture_attached(l->capture, a->name, a->state.txid > 0);
 	pthread_mutex_lock(&l->mu);
 	if (l->follow)
 		replica_follow_applied(l->follow);
 	pthread_mutex_unlock(&l->mu);
+	cmd_positions_kick(&l->positions);
 }
 
 static void database(struct replica_follow_events *ev, const char *name, const char *lineage, bool ended)
@@ -334,6 +336,38 @@ void cmd_link_stop(struct cmd_link *l)
 	l->server = NULL;
 	l->applier = NULL;
 	l->followers = NULL;
+}
+
+void cmd_link_primary(struct cmd_link *l, char *out, size_t cap)
+{
+	char host[256] = "";
+
+	pthread_mutex_lock(&l->mu);
+	if (l->role.replica)
+		snprintf(out, cap, "%s\n", l->role.primary);
+	else if (gethostname(host, sizeof(host) - 1) == 0)
+		snprintf(out, cap, "%s\n", host);
+	pthread_mutex_unlock(&l->mu);
+}
+
+int64_t cmd_link_lag(struct cmd_link *l, const char *name)
+{
+	cJSON *f = cJSON_CreateObject();
+	const cJSON *d;
+	int64_t ms = 0;
+
+	pthread_mutex_lock(&l->mu);
+	if (l->follow)
+		(void)replica_follow_status(l->follow, f);
+	pthread_mutex_unlock(&l->mu);
+	cJSON_ArrayForEach (d, cJSON_GetObjectItem(f, "databases")) {
+		const char *s = cJSON_GetStringValue(cJSON_GetObjectItem(d, "name"));
+
+		if (s && !strcmp(s, name))
+			ms = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItem(d, "lag_ms"));
+	}
+	cJSON_Delete(f);
+	return ms;
 }
 
 void cmd_link_positions(struct cmd_link *l, struct cJSON *answer)

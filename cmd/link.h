@@ -4,6 +4,7 @@
 #define FZ_CMD_LINK_H
 
 #include "cmd/config.h"
+#include "cmd/positions.h"
 #include "cmd/role.h"
 #include "primary/server.h"
 #include "replica/applier.h"
@@ -13,7 +14,6 @@
 
 struct cJSON;
 struct fs_capture;
-struct fs_virtual;
 
 struct cmd_link {
 	/* borrowed, set by the caller */
@@ -23,6 +23,7 @@ struct cmd_link {
 	struct fs_capture *capture;
 	struct cmd_role role; /* under mu while it follows */
 	/* owned */
+	struct cmd_positions positions;
 	struct replica_applier_events applier_events;
 	struct replica_follow_events follow_events;
 	struct primary_server_events server_events;
@@ -51,6 +52,10 @@ void cmd_link_unfollow(struct cmd_link *l);
 void cmd_link_stop(struct cmd_link *l);
 /* connected, and databases: [{name, txid, primary_txid}]: what this host shows, and what is known to be there. */
 void cmd_link_positions(struct cmd_link *l, struct cJSON *answer);
+/* "HOST:PORT\n" of the primary, or this host's name when it is that itself. */
+void cmd_link_primary(struct cmd_link *l, char *out, size_t cap);
+/* ms that a replicated database is behind; 0 on a primary. */
+int64_t cmd_link_lag(struct cmd_link *l, const char *name);
 /* role, epoch, primary (address), link_address, and a list `replicas`; on a replica also `following` and the databases. */
 void cmd_link_status(struct cmd_link *l, struct cJSON *answer);
 

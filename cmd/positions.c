@@ -18,6 +18,7 @@ struct cmd_position {
 	char lineage[17], name[512];
 	uint32_t epoch;
 	uint64_t txid, checksum;
+	int64_t lag_ms; /* about: a reader gets the exact one */
 	bool ended;
 };
 
@@ -33,17 +34,22 @@ static bool look(struct cmd_positions *p, struct ltx_log *log, struct cmd_positi
 	struct ltx_log_info info;
 
 	ltx_log_info(log, &info);
-	*out = (struct cmd_position){
-	        .epoch = info.epoch, .txid = info.tail_txid, .checksum = info.tail_checksum, .ended = info.ended_ms != 0};
+	*out = (struct cmd_position){.epoch = info.epoch,
+	                             .txid = info.tail_txid,
+	                             .checksum = info.tail_checksum,
+	                             .ended = info.ended_ms != 0};
 	memcpy(out->lineage, info.lineage, sizeof(out->lineage));
 	memcpy(out->name, info.name, sizeof(out->name));
 	if (!p->link->role.replica)
 		return info.tail_txid > 0;
-	if (!replica_applier_get(p->link->applier, info.lineage, &a))
-		return false;
+	if (!replica_applier_get(p->link->applier, info.lineage, &a)) {
+		out->txid = out->checksum = 0; /* the agent has not told yet; the files are there for whoever waits */
+		return info.tail_txid > 0;
+	}
+	out->lag_ms = a.state.txid < info.tail_txid ? fz_now_ms() - info.tail_time_ms : 0;
 	out->txid = a.state.txid;
 	out->checksum = a.state.checksum;
-	return out->txid > 0;
+	return true;
 }
 
 static void say(struct cmd_positions *p, const struct cmd_position *at)
@@ -56,7 +62,7 @@ static void say(struct cmd_positions *p, const struct cmd_position *at)
 	cmd_link_primary(p->link, text, sizeof(text));
 	if (rc == 0)
 		rc = fs_virtual_set(p->files, at->name, FS_VIRTUAL_PRIMARY, text);
-	snprintf(text, sizeof(text), "%" PRId64 "\n", cmd_link_lag(p->link, at->name));
+	snprintf(text, sizeof(text), "%" PRId64 "\n", at->lag_ms);
 	if (rc == 0)
 		rc = fs_virtual_set(p->files, at->name, FS_VIRTUAL_LAG, text);
 	if (rc < 0)
@@ -80,6 +86,12 @@ static struct cmd_position *known(struct cmd_positions *p, const char *lineage)
 	return v;
 }
 
+static bool same(const struct cmd_position *a, const struct cmd_position *b)
+{
+	return a->epoch == b->epoch && a->txid == b->txid && a->checksum == b->checksum && a->ended == b->ended &&
+	       !a->lag_ms == !b->lag_ms;
+}
+
 /* Says what has changed since the last pass. */
 static void pass(struct cmd_positions *p)
 {
@@ -91,7 +103,7 @@ static void pass(struct cmd_positions *p)
 
 		ltx_log_put(log);
 		was = known(p, now.lineage);
-		if (!was || (!there && !now.ended) || (was->ended && now.ended) || !memcmp(was, &now, sizeof(now)))
+		if (!was || (!there && !now.ended) || (was->ended && now.ended) || same(was, &now))
 			continue;
 		if (now.ended)
 			fs_virtual_remove(p->files, was->name);
@@ -129,6 +141,8 @@ static void refresh(struct fs_virtual_events *ev, const char *database)
 		return;
 	there = look(p, log, &now);
 	ltx_log_put(log);
+	if (there && p->link->role.replica)
+		now.lag_ms = cmd_link_lag(p->link, database);
 	if (there)
 		say(p, &now);
 }

@@ -150,12 +150,17 @@ static int start(struct cmd_serving *w, struct fz_err *err)
 	if (rc < 0)
 		return fz_err_prefix(err, "starting capture");
 	w->link.capture = w->capture;
+	w->link.positions = (struct cmd_positions){
+	        .files = fs_session_virtual(w->session), .logs = w->logs, .capture = w->capture, .link = &w->link};
 	if (w->link.role.replica)
 		rc = start_replica(w, err);
 	else
 		rc = start_ship(w, err);
 	if (rc == 0)
 		rc = cmd_link_serve(&w->link, err);
+	if (rc < 0)
+		return rc;
+	rc = cmd_positions_start(&w->link.positions, err);
 	if (rc < 0)
 		return rc;
 	w->keep = (struct cmd_logkeep){.logs = w->logs, .ship = w->ship, .keep_ms = w->conf.log_keep_ms};
@@ -187,6 +192,7 @@ static int stop(struct cmd_serving *w)
 	int rc = 0;
 
 	cmd_logkeep_stop(&w->keep);
+	cmd_positions_stop(&w->link.positions);
 	cmd_link_stop(&w->link);
 	if (w->capture && fs_capture_close(w->capture, &why) < 0) {
 		fz_log_err("stopping capture", &why);

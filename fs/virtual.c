@@ -4,6 +4,7 @@
 #include "fs/shared.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <linux/fuse.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -43,8 +44,8 @@ struct node {
 	char path[];
 };
 struct fs_virtual {
-	struct fs_shared *sh; /* borrowed */
-	int fusefd;           /* borrowed */
+	struct fs_shared *sh;             /* borrowed */
+	int fusefd;                       /* borrowed */
 	struct fs_virtual_events *events; /* borrowed; set before the mount serves */
 	pthread_mutex_t mu;               /* guards all below, and the waiters in sh */
 	struct node *nodes[NODE_BUCKETS];

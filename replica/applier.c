@@ -19,7 +19,6 @@
 #include <unistd.h>
 
 struct known {
-	char name[512];
 	uint64_t wanted, sent; /* wanted 0: nothing to say */
 	bool told;             /* applied is what the agent said */
 	struct replica_applied applied;
@@ -96,7 +95,7 @@ static void flush_locked(struct replica_applier *a)
 			continue;
 		m.txid = k->wanted;
 		memcpy(m.lineage, k->applied.lineage, sizeof(m.lineage));
-		memcpy(m.text, k->name, strlen(k->name) + 1);
+		memcpy(m.text, k->applied.name, strlen(k->applied.name) + 1);
 		if (send_locked(a, &m))
 			k->sent = k->wanted;
 	}
@@ -265,7 +264,7 @@ int replica_applier_post(struct replica_applier *a, const char *name, const char
 	if (!k) {
 		k = &a->known[a->n++];
 		memset(k, 0, sizeof(*k));
-		memcpy(k->name, name, strlen(name) + 1);
+		memcpy(k->applied.name, name, strlen(name) + 1);
 		memcpy(k->applied.lineage, lineage, strlen(lineage) + 1);
 	}
 	k->wanted = txid;

@@ -14,7 +14,7 @@
 struct replica_applier;
 
 struct replica_applied { /* what the agent last said about a lineage */
-	char lineage[17];
+	char name[512], lineage[17];
 	struct replica_apply_state state;
 	struct fz_err err; /* code 0 = none: why it does not go on; it tries again by itself */
 };
