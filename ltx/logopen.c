@@ -337,10 +337,14 @@ static int load(struct ltx_log *log, struct fz_err *err)
 	uint64_t home = ltx_head_home(log->dirfd);
 	struct load ld = {.head = ltx_head_txid(&log->head), .synced = ltx_head_synced(&log->head)};
 	struct listing l = {0};
+	struct stat st;
 	char name[64];
 	int rc;
 
 	ld.same_home = home && home == ltx_head_last_home(&log->head);
+	log->listed_home = ld.same_home && fstat(log->dirfd, &st) == 0 ? home : 0;
+	if (log->listed_home)
+		log->listed = st.st_mtim;
 	drop_lists(log);
 	rc = list_dir(log, &l, err);
 	if (rc == 0 && l.base) {
@@ -415,9 +419,47 @@ static int load(struct ltx_log *log, struct fz_err *err)
 	return rc;
 }
 
+/* Readonly: nothing but appends to the last segment since the directory was listed. Its index is right up to head then (same home:
+ * it is written first), so one entry tells. Everything else, and whatever does not fit, is for a full look. */
+static bool grown_locked(struct ltx_log *log, uint64_t head)
+{
+	struct ltx_seg *s = log->n_segs ? &log->segs[log->n_segs - 1] : NULL;
+	struct ltx_segfile *f = NULL;
+	struct ltx_pack_entry e = {0};
+	struct ltx_header h;
+	struct ltx_trailer t;
+	struct stat st;
+	bool ok = false;
+	uint64_t n;
+
+	if (!s || !s->n || s->max != log->tail || head < log->tail || !log->listed_home ||
+	    log->listed_home != ltx_head_last_home(&log->head) || fstat(log->dirfd, &st) < 0 ||
+	    memcmp(&st.st_mtim, &log->listed, sizeof(st.st_mtim)) != 0 || ltx_log_segfile_locked(log, s, &f, NULL) < 0)
+		return false;
+	if (f->idx_fd >= 0)
+		for (n = ltx_segfile_entries(f); n > s->n && !ok; n -= !ok)
+			ok = ltx_segfile_entry(f, n - 1, &e, NULL) == 0 && e.max_txid <= head;
+	ok = ok && e.max_txid == head && e.off_bytes >= s->bytes && ltx_segfile_ends(f, &e, &h, &t, NULL) == 0;
+	ltx_segfile_put(f);
+	if (!ok)
+		return false;
+	s->n = n;
+	s->max = head;
+	s->bytes = e.off_bytes + e.size_bytes;
+	log->tail = head;
+	log->tail_checksum = t.post_checksum;
+	log->tail_header = h;
+	log->synced = ltx_head_synced(&log->head) < head ? ltx_head_synced(&log->head) : head;
+	return true;
+}
+
 int ltx_log_refresh_locked(struct ltx_log *log, struct fz_err *err)
 {
-	return ltx_head_txid(&log->head) == log->tail ? 0 : ltx_log_reload_locked(log, err);
+	uint64_t head = ltx_head_txid(&log->head);
+
+	if (head == log->tail)
+		return 0;
+	return log->readonly && grown_locked(log, head) ? 0 : ltx_log_reload_locked(log, err);
 }
 
 int ltx_log_reload_locked(struct ltx_log *log, struct fz_err *err)

@@ -67,6 +67,8 @@ struct ltx_log {
 	size_t n_segs, cap_segs;
 	size_t cached; /* number of the closed segment kept open for readers, SIZE_MAX = none */
 	struct ltx_log_base base;
+	struct timespec listed; /* readonly: the directory's mtime before it was listed */
+	uint64_t listed_home;   /* 0: the writer was elsewhere, so nothing it noted counts */
 	uint64_t tail, tail_checksum;
 	struct ltx_header tail_header;
 	bool roll; /* the next begin starts a new segment */

@@ -562,7 +562,8 @@ static void run(void *arg)
 {
 	struct replica_follow *f = arg;
 	uint32_t backoff_ms = BACKOFF_MS;
-	int told = 0; /* code of the reason that was logged */
+	bool denied = false; /* by the call before */
+	int told = 0;        /* code of the reason that was logged */
 
 	while (!atomic_load(&f->stop)) {
 		struct fz_err err = {0};
@@ -586,9 +587,10 @@ static void run(void *arg)
 		if (atomic_load(&f->stop))
 			break;
 		note(f, false, &err);
-		if (rc != told)
+		if (rc != told && (rc != -FZ_EDENIED || denied)) /* once may be a primary that stops just now */
 			fz_log_err("not connected to the primary, trying on", &err);
-		told = rc;
+		told = rc != -FZ_EDENIED || denied ? rc : told;
+		denied = rc == -FZ_EDENIED;
 		pause_ms(f, backoff_ms);
 		backoff_ms = backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : backoff_ms * 2;
 	}

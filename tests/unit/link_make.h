@@ -97,6 +97,8 @@ struct source {
 	uint64_t last;    /* mu */
 };
 
+static struct source *sources[64]; /* that were not freed: what a failed test leaves */
+
 static inline struct source *source_make(struct host *h, const char *name, uint32_t page_size, uint32_t cap)
 {
 	struct source *s = calloc(1, sizeof(*s));
@@ -110,7 +112,11 @@ static inline struct source *source_make(struct host *h, const char *name, uint3
 	make_init(&s->db, page_size, cap, (uint32_t)(uintptr_t)name[0] * 77 + cap);
 	pthread_mutex_init(&s->mu, NULL);
 	s->txns = calloc(LINK_TXNS, sizeof(*s->txns));
-	return s;
+	for (size_t i = 0;; i++)
+		if (!sources[i]) {
+			sources[i] = s;
+			return s;
+		}
 }
 
 /* The host is opened anew: the source must let go of its log before, and takes it again. */
@@ -129,6 +135,9 @@ static inline void source_free(struct source *s)
 {
 	if (!s)
 		return;
+	for (size_t i = 0; i < sizeof(sources) / sizeof(sources[0]); i++)
+		if (sources[i] == s)
+			sources[i] = NULL;
 	for (uint64_t i = 0; i < LINK_TXNS; i++)
 		free(s->txns[i].bytes);
 	free(s->txns);
@@ -219,50 +228,84 @@ static inline bool host_ended(struct host *h, const char *lineage)
 	return info.ended_ms != 0;
 }
 
+/* One entry of a log: what it must be, played into db. NULL = it is, else what is wrong. same: it is one transaction, byte
+ * for byte. The last one of a merged range that a replica stood inside of is one transaction with more pages than it had. */
+static inline const char *judge_entry(struct ltx_log *log, struct source *s, const struct ltx_log_entry *en,
+                                      uint64_t next, struct make_db *db, bool *same)
+{
+	struct fz_src *src = NULL;
+	struct ltx_header hd;
+	struct ltx_trailer t;
+	const char *wrong = NULL;
+	uint8_t *data = NULL;
+	uint64_t bytes;
+
+	OK(ltx_log_src(log, en, &src, e));
+	if (ltx_dec_verify(src, 0, &hd, &t, &bytes, NULL, NULL) < 0) {
+		fz_src_close(src);
+		return "it does not decode";
+	}
+	data = malloc(bytes);
+	if (bytes != src->size_bytes || fz_src_read(src, 0, data, bytes, NULL) < 0)
+		wrong = "another size";
+	pthread_mutex_lock(&s->mu);
+	if (wrong)
+		;
+	else if (hd.min_txid != next || en->e.min_txid != next || hd.max_txid != en->e.max_txid)
+		wrong = "other TXIDs";
+	else if (hd.max_txid > s->last)
+		wrong = "it was never committed";
+	else if (t.post_checksum != s->txns[hd.max_txid].post)
+		wrong = "post-checksum";
+	else if (hd.pre_checksum != (next > 1 ? s->txns[next - 1].post : 0))
+		wrong = "pre-checksum";
+	else
+		*same = hd.min_txid == hd.max_txid && en->seg && bytes == s->txns[next].size &&
+		        memcmp(data, s->txns[next].bytes, bytes) == 0;
+	pthread_mutex_unlock(&s->mu);
+	if (!wrong) {
+		make_apply(db, data, bytes);
+		if (!*same && make_sum(db) != t.post_checksum)
+			wrong = "other pages";
+	}
+	free(data);
+	fz_src_close(src);
+	return wrong;
+}
+
 /* All that h holds of s: contiguous up to its tail, and what was committed. Returns the entries that are single
- * transactions. */
+ * transactions, byte for byte. */
 static inline uint64_t judge(struct host *h, struct source *s)
 {
 	struct ltx_log *log = host_log(h, s->lineage);
+	const char *wrong = NULL;
 	struct ltx_log_info info;
-	uint64_t next = 1, single = 0;
+	uint64_t next = 1, singles = 0;
+	struct make_db db;
 
 	assert_non_null(log);
+	make_init(&db, s->db.page_size, s->db.cap, 1);
 	ltx_log_info(log, &info);
 	assert_string_equal(info.name, s->name);
-	while (next <= info.tail_txid) {
+	while (!wrong && next <= info.tail_txid) {
 		struct ltx_log_entry en;
-		struct fz_src *src = NULL;
-		struct ltx_header hd;
-		struct ltx_trailer t;
-		uint64_t bytes;
-		uint8_t *data;
+		bool single = false;
 
-		OK(ltx_log_find(log, next, &en, e));
-		assert_int_equal(en.e.min_txid, next);
-		OK(ltx_log_src(log, &en, &src, e));
-		OK(ltx_dec_verify(src, 0, &hd, &t, &bytes, NULL, e));
-		assert_int_equal(hd.min_txid, en.e.min_txid);
-		assert_int_equal(hd.max_txid, en.e.max_txid);
-		assert_int_equal(bytes, src->size_bytes);
-		pthread_mutex_lock(&s->mu);
-		assert_true(hd.max_txid <= s->last);
-		assert_int_equal(t.post_checksum, s->txns[hd.max_txid].post);
-		assert_int_equal(hd.pre_checksum, next > 1 ? s->txns[next - 1].post : 0);
-		if (hd.min_txid == hd.max_txid && en.seg) {
-			data = malloc(bytes);
-			OK(fz_src_read(src, 0, data, bytes, e));
-			assert_int_equal(bytes, s->txns[next].size);
-			assert_memory_equal(data, s->txns[next].bytes, bytes);
-			free(data);
-			single++;
+		if (ltx_log_find(log, next, &en, NULL) < 0) {
+			wrong = "not found";
+			break;
 		}
-		pthread_mutex_unlock(&s->mu);
-		fz_src_close(src);
-		next = hd.max_txid + 1;
+		wrong = judge_entry(log, s, &en, next, &db, &single);
+		singles += single;
+		if (!wrong)
+			next = en.e.max_txid + 1;
 	}
 	ltx_log_put(log);
-	return single;
+	make_fini(&db);
+	if (wrong)
+		fail_msg("%s: TXID %llu of %llu (base %llu): %s", s->name, (unsigned long long)next,
+		         (unsigned long long)info.tail_txid, (unsigned long long)info.base_txid, wrong);
+	return singles;
 }
 
 /* ---- the link ---------------------------------------------------------------------------------------------------- */

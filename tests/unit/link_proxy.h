@@ -33,8 +33,7 @@ struct proxy_dir {
 	int half; /* first byte of a length, -1 */
 };
 struct proxy {
-	const char *to;
-	char address[FZ_NET_ADDR];
+	char to[FZ_NET_ADDR], address[FZ_NET_ADDR];
 	int fd, stop_fd[2];
 	pthread_t thread;
 	atomic_int mode, harm;
@@ -226,7 +225,7 @@ static inline struct proxy *proxy_start(struct link *l)
 {
 	struct proxy *p = calloc(1, sizeof(*p));
 
-	p->to = l->address;
+	memcpy(p->to, l->address, sizeof(p->to));
 	p->fd = fz_net_listen("127.0.0.1:0", NULL);
 	assert_true(p->fd >= 0);
 	OK(fz_net_local(p->fd, p->address, e));
