@@ -1,14 +1,42 @@
 /* agent.c - the process that acts on the mount as an application does. Started by the supervisor. */
 #include "cmd/cmd.h"
 
+#include "base/file.h"
 #include "base/log.h"
 #include "cmd/role.h"
 #include "fs/agent.h"
 #include "fs/supervisor.h"
 #include "replica/applier.h"
 
+#include <errno.h>
+#include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+
+static int apply_behind(struct fs_fence *fences, struct fz_err *err)
+{
+	struct replica_fence *all = NULL, *next;
+	int rc;
+
+	for (struct fs_fence *f = fences; f; f = f->next) {
+		struct replica_fence *r = malloc(sizeof(*r));
+
+		if (!r)
+			return fz_fail_errno(err, ENOMEM, "becoming a replica");
+		*r = (struct replica_fence){all, f->path, f->db_fd, f->shm_fd};
+		f->db_fd = f->shm_fd = -1;
+		all = r;
+	}
+	rc = replica_applier_serve(FS_FD_AGENT, FS_FD_MOUNT, FS_FD_STATE, all, err);
+	for (; all; all = next) {
+		next = all->next;
+		fz_close(&all->db_fd);
+		fz_close(&all->shm_fd);
+		free(all);
+	}
+	fs_fence_free(fences);
+	return rc;
+}
 
 int cmd_agent(int argc, char **argv)
 {
@@ -22,12 +50,11 @@ int cmd_agent(int argc, char **argv)
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	rc = cmd_role_read(&role, FS_FD_STATE, &err);
 	if (rc == 0 && role.replica)
-		rc = replica_applier_serve(FS_FD_AGENT, FS_FD_MOUNT, FS_FD_STATE, &err);
+		rc = replica_applier_serve(FS_FD_AGENT, FS_FD_MOUNT, FS_FD_STATE, NULL, &err);
 	else if (rc == 0)
 		rc = fs_agent_serve(FS_FD_AGENT, FS_FD_MOUNT, &fences, &err);
-	if (rc == 1) /* this host has become a replica; the fences last as long as this process */
-		rc = replica_applier_serve(FS_FD_AGENT, FS_FD_MOUNT, FS_FD_STATE, &err);
-	fs_fence_free(fences);
+	if (rc == 1) /* this host has become a replica; the fences hold until the applier has them */
+		rc = apply_behind(fences, &err);
 	if (rc < 0) {
 		fz_log_err("agent", &err);
 		return CMD_EXIT_FAILED;

@@ -178,9 +178,62 @@ static void hello(const struct cmd_link *l, struct ltx_wire_hello *h)
 
 /* ---- a host that may be followed ---- */
 
+static struct cmd_link *of_server(struct primary_server_events *ev)
+{
+	return (struct cmd_link *)(void *)((char *)ev - offsetof(struct cmd_link, server_events));
+}
+
+static void demote(void *arg)
+{
+	struct cmd_link *l = arg;
+
+	l->on_superseded(l);
+}
+
+static void superseded(struct primary_server_events *ev, const uint8_t key[static LTX_NOISE_KEY],
+                       const struct ltx_wire_hello *h)
+{
+	struct cmd_link *l = of_server(ev);
+	struct fz_err err;
+
+	pthread_mutex_lock(&l->mu);
+	if (!l->role.replica && h->role == LTX_WIRE_PRIMARY && !l->demoter.started && l->on_superseded) {
+		memcpy(l->superior_key, key, sizeof(l->superior_key));
+		l->superior = *h;
+		if (fz_worker_start(&l->demoter, "demote", demote, l, &err) < 0)
+			fz_log_err("demotion", &err);
+	}
+	pthread_mutex_unlock(&l->mu);
+}
+
+bool cmd_link_ending(struct cmd_link *l, int64_t ms)
+{
+	return !fz_worker_wait(&l->demoter, ms);
+}
+
+int cmd_link_herald(struct cmd_link *l, struct fz_err *err)
+{
+	struct replica_herald_conf conf = {.to = l->role.primary};
+	struct ltx_age_recipient key;
+	int rc;
+
+	if (l->role.replica || !l->role.promoted || !l->role.primary[0])
+		return 0;
+	hello(l, &conf.hello);
+	rc = ltx_age_recipient_parse(&key, l->role.primary_key, err);
+	if (rc < 0)
+		return rc;
+	memcpy(conf.key, key.public_key, sizeof(conf.key));
+	rc = cmd_link_secret(l->conf, conf.secret, err);
+	if (rc == 0)
+		rc = replica_herald_start(&l->herald, &conf, err);
+	sodium_memzero(conf.secret, sizeof(conf.secret));
+	return rc;
+}
+
 int cmd_link_serve(struct cmd_link *l, struct fz_err *err)
 {
-	struct primary_server_conf conf = {.listen = l->conf->listen, .logs = l->logs};
+	struct primary_server_conf conf = {.listen = l->conf->listen, .logs = l->logs, .events = &l->server_events};
 	char where[FZ_NET_ADDR];
 	int rc;
 
@@ -193,6 +246,7 @@ int cmd_link_serve(struct cmd_link *l, struct fz_err *err)
 	conf.followers = l->followers;
 	conf.n_followers = l->n_followers;
 	hello(l, &conf.hello);
+	l->server_events.superseded = superseded;
 	rc = cmd_link_secret(l->conf, conf.secret, err);
 	if (rc == 0)
 		rc = primary_server_start(&l->server, &conf, err);
@@ -329,6 +383,9 @@ void cmd_link_unfollow(struct cmd_link *l)
 
 void cmd_link_stop(struct cmd_link *l)
 {
+	fz_worker_stop(&l->demoter);
+	replica_herald_stop(l->herald);
+	l->herald = NULL;
 	primary_server_stop(l->server);
 	cmd_link_unfollow(l);
 	replica_applier_close(l->applier);

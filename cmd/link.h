@@ -9,6 +9,7 @@
 #include "primary/server.h"
 #include "replica/applier.h"
 #include "replica/follow.h"
+#include "replica/herald.h"
 
 #include <pthread.h>
 
@@ -28,6 +29,11 @@ struct cmd_link {
 	struct replica_follow_events follow_events;
 	struct primary_server_events server_events;
 	struct replica_applier *applier;
+	struct replica_herald *herald;
+	struct fz_worker demoter; /* a host of a higher epoch has spoken: runs on_superseded() once */
+	uint8_t superior_key[32];
+	struct ltx_wire_hello superior;            /* mu */
+	void (*on_superseded)(struct cmd_link *l); /* set by the caller */
 	pthread_mutex_t mu; /* follow: what applies tells it, and may still do so while it stops */
 	struct replica_follow *follow;
 	struct primary_server *server;
@@ -46,6 +52,10 @@ int cmd_link_serve(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 int cmd_link_apply(struct cmd_link *l, int agent_fd, struct fz_err *err) FZ_MUST_CHECK;
 int cmd_link_follow(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 void cmd_link_init(struct cmd_link *l);
+/* For the demoter: waits; true when it shall end. */
+bool cmd_link_ending(struct cmd_link *l, int64_t ms);
+/* A primary that took over: tells the former one until it has heard. */
+int cmd_link_herald(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 /* Nothing comes in any more; what has come goes on to be applied. */
 void cmd_link_unfollow(struct cmd_link *l);
 /* Stops all that was started, in order. */

@@ -1,5 +1,10 @@
 /* takeover.c
  *
+ * DEMOTION, when another host's epoch is higher:
+ *   (1) what is still shipped counts for nothing (docs/design.md "Claims"); (2) the agent takes and keeps the writers' locks, and the mount refuses to open a database for
+ *   writing; (3) what was committed until then is captured; (4) the role file says replica of that host; (5) the agent's process goes
+ *   on as a replica's, with the locks, and the worker starts anew. What the other host does not have becomes a branch once
+ *   it says where its epoch began (replica/follow.c).
  * PROMOTION, in this order, so that a death at any point leaves a replica or a primary and never two halves:
  *   (1) the follower stops: nothing comes in any more;
  *   (2) all that is durable in the logs is applied, and the agent lets go of the databases, each marked with what of its WAL
@@ -11,6 +16,8 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "fs/agent.h"
+#include "fs/capture.h"
 #include "fs/super_client.h"
 #include "ltx/dec.h"
 #include "ltx/enc.h"
@@ -20,11 +27,14 @@
 #include <cJSON.h>
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define APPLY_MS  10000
-#define DETACH_MS 10000
+#define APPLY_MS       10000
+#define DETACH_MS      10000
+#define FENCE_MS       1000 /* for a writer's transaction to end; then the others are tried, and this one again */
+#define FENCE_PAUSE_MS 100
 
 /* What the primary is known to have beyond this host. */
 static unsigned list_behind(struct cmd_link *l, cJSON *answer, bool *connected)
@@ -248,7 +258,71 @@ int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, 
 	if (rc == 0)
 		fz_warn("promoted: this host is the primary from epoch %u on", next.epoch);
 	cJSON_AddNumberToObject(answer, "epoch", next.epoch);
-	if (fs_super_restart(rc == 0 ? err : NULL) < 0 && rc == 0) /* a failure: as the replica that it was */
+	if (fs_super_restart(false, rc == 0 ? err : NULL) < 0 && rc == 0) /* a failure: as the replica that it was */
 		rc = fz_err_prefix(err, "the role has changed; fazt umount and mount again");
 	return rc;
+}
+
+/* ---- the other way ---- */
+
+/* No application commits to any database any more, whatever it has open. Returns false while one still holds its lock. */
+static bool fence_all(struct cmd_serving *w)
+{
+	struct ltx_log *log;
+	bool all = true;
+
+	for (size_t i = 0; (log = ltx_logset_at(w->logs, i)); i++) {
+		struct ltx_log_info info;
+		struct fz_err err = {0};
+		int rc;
+
+		ltx_log_info(log, &info);
+		ltx_log_put(log);
+		if (info.ended_ms)
+			continue;
+		rc = fs_agent_fence(w->agent, info.name, FENCE_MS, &err);
+		if (rc == -FZ_ENOTFOUND)
+			continue;
+		if (rc == 0)
+			rc = fs_capture_protect(w->capture, info.name, true, &err); /* and none is opened for it */
+		if (rc < 0) {
+			fz_log_err("fencing", &err);
+			all = false;
+		}
+	}
+	return all;
+}
+
+void cmd_demote(struct cmd_serving *w, const uint8_t key[static 32], const struct ltx_wire_hello *h)
+{
+	struct cmd_link *l = &w->link;
+	struct ltx_age_recipient r;
+	struct cmd_role next = l->role;
+	struct fz_err err = {0};
+	int rc;
+
+	fz_warn("%s is the primary of epoch %u: this host (epoch %u) stops taking commits", h->host, h->epoch,
+	        next.epoch);
+	while (!w->agent || !fence_all(w))
+		if (cmd_link_ending(l, FENCE_PAUSE_MS))
+			return;
+	rc = fs_capture_sync(w->capture, NULL, &err);
+	if (rc < 0) {
+		fz_log_err("what was committed last could not be captured", &err);
+		err = (struct fz_err){0};
+	}
+	memcpy(r.public_key, key, sizeof(r.public_key));
+	next.replica = true;
+	next.promoted = false;
+	next.epoch = h->epoch;
+	ltx_age_recipient_format(next.primary_key, &r);
+	if (h->advertise[0])
+		snprintf(next.primary, sizeof(next.primary), "%s", h->advertise);
+	rc = cmd_role_save(&next, l->statefd, &err);
+	if (rc == 0)
+		rc = fs_agent_become_replica(w->agent, &err);
+	if (rc == 0)
+		rc = fs_super_restart(true, &err);
+	if (rc < 0)
+		fz_log_err("becoming a replica", &err);
 }

@@ -9,4 +9,8 @@
  * the new role are on their way; answer: epoch. */
 int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, struct fz_err *err) FZ_MUST_CHECK;
 
+/* Another host is the primary of a higher epoch: this one stops taking commits, keeps what it has, and follows it. Called by the
+ * link's own thread; goes on until it is done. */
+void cmd_demote(struct cmd_serving *w, const uint8_t key[static 32], const struct ltx_wire_hello *h);
+
 #endif

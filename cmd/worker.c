@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "cmd/cmd.h"
 #include "cmd/harden.h"
+#include "cmd/takeover.h"
 #include "fs/agent.h"
 #include "fs/super_client.h"
 #include "fs/supervisor.h"
@@ -21,6 +22,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,10 +98,18 @@ static int start_ship(struct cmd_serving *w, struct fz_err *err)
 	return rc < 0 ? fz_err_prefix(err, "starting the targets") : 0;
 }
 
+static void superseded(struct cmd_link *l)
+{
+	struct cmd_serving *w = (struct cmd_serving *)(void *)((char *)l - offsetof(struct cmd_serving, link));
+
+	cmd_demote(w, l->superior_key, &l->superior);
+}
+
 static int start_replica(struct cmd_serving *w, struct fz_err *err)
 {
 	int rc = cmd_link_apply(&w->link, FS_FD_AGENT, err);
 
+	fs_super_keep_agent();
 	if (rc == 0)
 		rc = cmd_link_follow(&w->link, err);
 	if (rc == 0)
@@ -158,6 +168,8 @@ static int start(struct cmd_serving *w, struct fz_err *err)
 		rc = start_ship(w, err);
 	if (rc == 0)
 		rc = cmd_link_serve(&w->link, err);
+	if (rc == 0)
+		rc = cmd_link_herald(&w->link, err);
 	if (rc < 0)
 		return rc;
 	rc = cmd_positions_start(&w->link.positions, err);
@@ -232,6 +244,7 @@ int cmd_worker(int argc, char **argv)
 	cmd_link_init(&w.link);
 	w.link.statefd = w.statefd;
 	w.link.conf = &w.conf;
+	w.link.on_superseded = superseded;
 	rc = start(&w, &err);
 	if (rc < 0) {
 		fs_super_init(FS_FD_SUPER);

@@ -146,7 +146,9 @@ enum fs_msg_type {
 	FS_MSG_BACKING_OPEN,  /* with a descriptor: register it for passthrough; answered: code = id */
 	FS_MSG_BACKING_CLOSE, /* text: the id */
 	FS_MSG_REPLY,
-	FS_MSG_RESTART, /* worker and agent anew, as in an upgrade; answered: 0 = accepted, then SIGUSR2 comes */
+	FS_MSG_RESTART, /* the worker anew, as in an upgrade, and the agent unless the text is "keep"; answered: 0 = accepted, then
+			 * SIGUSR2 comes */
+	FS_MSG_KEEP_AGENT, /* from now on the agent outlives the worker, with the locks it holds */
 };
 struct fs_msg {
 	uint32_t type, id;

@@ -149,7 +149,14 @@ int fs_super_umount(struct fz_err *err)
 {
 	return ask(FS_MSG_UMOUNT, NULL, -1, err);
 }
-int fs_super_restart(struct fz_err *err)
+int fs_super_restart(bool keep_agent, struct fz_err *err)
 {
-	return ask(FS_MSG_RESTART, NULL, RESTART_MS, err);
+	return ask(FS_MSG_RESTART, keep_agent ? "keep" : NULL, RESTART_MS, err);
+}
+
+void fs_super_keep_agent(void)
+{
+	pthread_mutex_lock(&mu);
+	(void)put_locked(FS_MSG_KEEP_AGENT, 0, NULL, -1);
+	pthread_mutex_unlock(&mu);
 }

@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 void fs_super_init(int fd); /* borrowed; -1 = none */
@@ -25,7 +26,10 @@ int fs_super_umount(struct fz_err *err) FZ_MUST_CHECK;
  * accepted: SIGUSR2 follows, so this worker hands over (fs_session_stop()) while the caller goes on. The new processes have the same
  * arguments: what shall be different they read from the state directory. -FZ_EBUSY: the mount is being ended;
  * -FZ_ETIMEOUT: a supervisor that does not know this (older than the worker). */
-int fs_super_restart(struct fz_err *err) FZ_MUST_CHECK;
+int fs_super_restart(bool keep_agent, struct fz_err *err) FZ_MUST_CHECK;
+/* A replica's agent outlives its workers: the locks that keep applications from writing are never let go. Ends with the next
+ * fs_super_restart(false) and with an upgrade. Does not wait. */
+void fs_super_keep_agent(void);
 
 /* Kernel passthrough for a worker without CAP_SYS_ADMIN (fs/backing.h): the id of fd, or a negative code. */
 int32_t fs_super_backing_open(int fd);

@@ -72,19 +72,26 @@ static int start_worker(struct fs_super *s, struct fz_err *err)
 {
 	int up[2] = {-1, -1}, ag[2] = {-1, -1};
 
-	drop_worker_ends(s);
+	bool keep = s->keep_agent && s->worker_agent >= 0; /* the agent goes on talking through the same pair */
+
+	if (keep)
+		fz_close(&s->sock);
+	else
+		drop_worker_ends(s);
 	s->restart_ns = 0;
 	s->ready = false;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, up) < 0 ||
-	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ag) < 0) {
+	    (!keep && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ag) < 0)) {
 		fz_close(&up[0]);
 		fz_close(&up[1]);
 		return fz_fail_errno(err, errno, "cannot make sockets");
 	}
 	s->sock = fs_super_high(up[0]);
 	up[1] = fs_super_high(up[1]);
-	s->worker_agent = fs_super_high(ag[0]);
-	s->agent_end = fs_super_high(ag[1]);
+	if (!keep) {
+		s->worker_agent = fs_super_high(ag[0]);
+		s->agent_end = fs_super_high(ag[1]);
+	}
 	struct give g[] = {
 	        {s->fusefd,       FS_FD_FUSE  },
                 {s->rootfd,       FS_FD_ROOT  },
@@ -223,19 +230,20 @@ static void on_umount(struct fs_super *s, uint32_t id)
 	next_step_out(s);
 }
 
-/* The worker hands over; with its end the agent goes too, and both begin anew. */
+/* The worker hands over; with its end the agent goes too, unless it is to be kept. */
 static void replace_worker(struct fs_super *s, const char *why)
 {
 	fz_info("%s: the worker finishes, the next one is %s", why, s->conf->worker_argv[0]);
 	kill(s->worker, SIGUSR2);
 }
 
-static void on_restart(struct fs_super *s, uint32_t id)
+static void on_restart(struct fs_super *s, uint32_t id, bool keep_agent)
 {
 	if (s->leaving || s->worker <= 0) {
 		reply(s, id, -FZ_EBUSY, "the mount is being ended");
 		return;
 	}
+	s->keep_agent = keep_agent;
 	reply(s, id, 0, "");
 	replace_worker(s, "restart");
 }
@@ -307,7 +315,10 @@ static void on_message(struct fs_super *s)
 		on_umount(s, id);
 		break;
 	case FS_MSG_RESTART:
-		on_restart(s, id);
+		on_restart(s, id, strcmp(m->text, "keep") == 0);
+		break;
+	case FS_MSG_KEEP_AGENT:
+		s->keep_agent = true;
 		break;
 	case FS_MSG_BACKING_OPEN:
 		reply(s, id, fd < 0 ? -EBADF : fs_backing_own_open(s->fusefd, fd), "");
@@ -352,7 +363,8 @@ static bool on_worker_end(struct fs_super *s, int status, int *rc, struct fz_err
 		                            WEXITSTATUS(status));
 		return true;
 	}
-	kill_agent(s);
+	if (!s->keep_agent)
+		kill_agent(s);
 	if (WIFSIGNALED(status)) {
 		s->sh->crashed = by_own_fault(status);
 		fz_warn("worker ended by signal %d (%s): starting the next one", WTERMSIG(status),
@@ -404,6 +416,7 @@ static bool on_signal(struct fs_super *s, int *rc, struct fz_err *err)
 			s->leave = true;
 			try_leave(s);
 		} else if (si.ssi_signo == SIGUSR2 && s->worker > 0 && !s->leaving) {
+			s->keep_agent = false;
 			replace_worker(s, "upgrade");
 		}
 	}

@@ -27,6 +27,7 @@ struct fs_super {
 	bool mounted, ready, ever_ready, agent_dying;
 	bool leave, leaving; /* leave: wanted (SIGTERM); leaving: on the way */
 	unsigned fails, agent_fails, leave_fails;
+	bool keep_agent;                         /* the agent outlives the worker */
 	uint64_t restart_ns, agent_ns, retry_ns; /* 0 = not planned */
 	struct fs_held *held;
 	size_t n_held;

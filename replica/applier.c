@@ -317,6 +317,26 @@ int replica_applier_remove(struct replica_applier *a, const char *name, const ch
 	return rc;
 }
 
+int replica_applier_hold(struct replica_applier *a, const char *name, const char *lineage, int wait_ms,
+                         struct fz_err *err)
+{
+	struct request r = {.m.type = REPLICA_APPLIER_HOLD};
+	struct known *k;
+	int rc = name_it(&r.m, name, lineage, err);
+
+	if (rc < 0)
+		return rc;
+	pthread_mutex_lock(&a->mu);
+	k = find_locked(a, lineage);
+	if (k) {
+		k->wanted = k->sent = 0;
+		k->told = false;
+	}
+	rc = ask_locked(a, &r, wait_ms, err);
+	pthread_mutex_unlock(&a->mu);
+	return rc;
+}
+
 int replica_applier_detach(struct replica_applier *a, int wait_ms, struct fz_err *err)
 {
 	struct request r = {.m.type = REPLICA_APPLIER_DETACH};

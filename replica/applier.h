@@ -39,12 +39,18 @@ int replica_applier_post(struct replica_applier *a, const char *name, const char
 /* The database has ended: remove it from the mount. Waits for the answer. */
 int replica_applier_remove(struct replica_applier *a, const char *name, const char *lineage, int wait_ms,
                            struct fz_err *err) FZ_MUST_CHECK;
+/* Nothing more is applied of that lineage until the next post, which begins with replica_apply_rewind(): its log is about to be cut. Waits
+ * for the answer. */
+int replica_applier_hold(struct replica_applier *a, const char *name, const char *lineage, int wait_ms,
+                         struct fz_err *err) FZ_MUST_CHECK;
 /* Brings everything into the database files (checkpoint) and lets all locks go: before the host becomes a primary. */
 int replica_applier_detach(struct replica_applier *a, int wait_ms, struct fz_err *err) FZ_MUST_CHECK;
 /* The last state of a lineage; false when the agent has not told any. */
 bool replica_applier_get(struct replica_applier *a, const char *lineage, struct replica_applied *out);
 
-/* ---- the agent's process: runs until sock is closed ---- */
-int replica_applier_serve(int sock, int mountfd, int statefd, struct fz_err *err) FZ_MUST_CHECK;
+/* ---- the agent's process: runs until sock is closed ----
+ * fences: of databases that it has fenced already; borrowed, the descriptors of those that are attached become the applier's. */
+int replica_applier_serve(int sock, int mountfd, int statefd, struct replica_fence *fences,
+                          struct fz_err *err) FZ_MUST_CHECK;
 
 #endif

@@ -38,9 +38,9 @@ struct db {
 	struct fz_worker worker;
 	/* agent->mu */
 	uint64_t wanted;
-	uint64_t remove, detach; /* numbers of the requests; 0 = none */
-	bool report;             /* the worker is new: tell the state */
-	bool ended;              /* the thread is about to end: to be joined */
+	uint64_t remove, detach, hold; /* numbers of the requests; 0 = none */
+	bool report;                   /* the worker is new: tell the state */
+	bool ended;                    /* the thread is about to end: to be joined */
 	/* of the thread */
 	struct ltx_log *log;
 	struct replica_apply *apply;
@@ -50,11 +50,13 @@ struct db {
 	int64_t retry_ms;
 	uint64_t rest_ns, rest_ms; /* next checkpoint at rest */
 	uint64_t scrub_ns;         /* next piece of a scrub */
+	bool rewind;               /* the log has been cut since */
 	uint32_t scrub_pgno;
 };
 struct agent {
 	int sock, mountfd, statefd;
-	volatile bool stop; /* written atomically */
+	struct replica_fence *fences; /* each is its database's thread's */
+	volatile bool stop;           /* written atomically */
 	struct ltx_logset *logs;
 	pthread_mutex_t mu;
 	/* mu */
@@ -155,6 +157,8 @@ static int attach(struct db *d, bool to_remove, struct fz_err *err)
 	int rc = d->log ? 0 : find_log(d, err);
 
 	conf.log = d->log;
+	for (conf.fence = d->agent->fences; conf.fence && strcmp(conf.fence->name, d->name);)
+		conf.fence = conf.fence->next;
 	if (rc == 0 && !d->apply)
 		rc = replica_apply_open(&d->apply, &conf, LOCK_WAIT_MS, err);
 	if (rc == 0 && !d->scrub_ns)
@@ -178,6 +182,10 @@ static void apply(struct db *d, uint64_t wanted)
 {
 	int rc = attach(d, false, &d->err);
 
+	if (rc == 0 && d->rewind)
+		rc = replica_apply_rewind(d->apply, &d->agent->stop, &d->err);
+	if (rc == 0)
+		d->rewind = false;
 	if (rc == 0)
 		rc = replica_apply_run(d->apply, wanted, &d->agent->stop, &d->err);
 	if (rc < 0) {
@@ -256,12 +264,16 @@ static void run(void *arg)
 	int64_t ms = 0;
 
 	while (fz_worker_wait(&d->worker, ms)) {
-		uint64_t wanted, remove, detach;
+		uint64_t wanted, remove, detach, hold;
 
 		pthread_mutex_lock(&g->mu);
 		wanted = d->wanted;
 		remove = d->remove;
 		detach = d->detach;
+		hold = d->hold;
+		d->hold = 0;
+		if (hold)
+			wanted = d->wanted = 0;
 		d->untold |= d->report;
 		d->report = false;
 		if (detach)
@@ -281,7 +293,12 @@ static void run(void *arg)
 				finish_detach(d, detach);
 			return;
 		}
-		if (wanted && (!d->apply || d->retry_ms || d->told.txid != wanted))
+		if (hold) {
+			d->rewind = d->apply != NULL; /* attaching looks at every page anyway */
+			d->retry_ms = 0;
+			done(g, hold, NULL);
+		}
+		if (wanted && (!d->apply || d->rewind || d->retry_ms || d->told.txid != wanted))
 			apply(d, wanted);
 		if (detach) {
 			release(d, true);
@@ -349,7 +366,7 @@ static void on_message(struct agent *g, const struct replica_applier_msg *m)
 	struct db *d = NULL;
 
 	reap(g, false);
-	if (m->type == REPLICA_APPLIER_POST || m->type == REPLICA_APPLIER_REMOVE) {
+	if (m->type == REPLICA_APPLIER_POST || m->type == REPLICA_APPLIER_REMOVE || m->type == REPLICA_APPLIER_HOLD) {
 		d = find_or_start(g, m, &err);
 		if (!d) {
 			fz_log_err("applying", &err);
@@ -366,6 +383,8 @@ static void on_message(struct agent *g, const struct replica_applier_msg *m)
 		d->report = true; /* also when there is nothing to do: a new worker wants to hear it */
 	} else if (m->type == REPLICA_APPLIER_REMOVE) {
 		d->remove = m->number;
+	} else if (m->type == REPLICA_APPLIER_HOLD) {
+		d->hold = m->number;
 	} else if (m->type == REPLICA_APPLIER_DETACH) {
 		g->detach = m->number;
 	}
@@ -385,9 +404,9 @@ static void on_message(struct agent *g, const struct replica_applier_msg *m)
 	}
 }
 
-int replica_applier_serve(int sock, int mountfd, int statefd, struct fz_err *err)
+int replica_applier_serve(int sock, int mountfd, int statefd, struct replica_fence *fences, struct fz_err *err)
 {
-	struct agent g = {.sock = sock, .mountfd = mountfd, .statefd = statefd};
+	struct agent g = {.sock = sock, .mountfd = mountfd, .statefd = statefd, .fences = fences};
 	int rc = 0;
 
 	pthread_mutex_init(&g.mu, NULL);

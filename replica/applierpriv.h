@@ -13,6 +13,7 @@ enum replica_applier_type {
 	REPLICA_APPLIER_POST,   /* name, lineage, txid */
 	REPLICA_APPLIER_REMOVE, /* number, name, lineage */
 	REPLICA_APPLIER_DETACH, /* number */
+	REPLICA_APPLIER_HOLD, /* lineage, NAME, number: applies nothing more, and with the next POST begins with a rewind */
 	/* agent to worker */
 	REPLICA_APPLIER_HELLO, /* with SCM_CREDENTIALS */
 	REPLICA_APPLIER_STATE, /* lineage, state, code, text */

@@ -22,14 +22,23 @@
 struct ltx_log;
 struct replica_apply;
 
+/* Locks that keep writers off a database already (the agent of a former primary has fenced it): descriptors of it and of its -shm,
+ * -1 = none. They become the applier's own without ever being let go. */
+struct replica_fence {
+	struct replica_fence *next;
+	const char *name;
+	int db_fd, shm_fd;
+};
 struct replica_apply_conf {
 	int mountfd;             /* root of the mount, borrowed */
 	const char *name;        /* path of the database below it; missing directories are made */
 	struct ltx_log *log;     /* read-only handle (counted by the caller, outlives this) */
 	uint64_t wal_bytes;      /* checkpoint when the WAL is larger; 0 = 4 MiB */
 	uint64_t wal_hard_bytes; /* above it apply pauses so that readers let the WAL restart; 0 = 1 GiB */
-	bool sync_each;          /* fsync the WAL at each batch; otherwise at checkpoints only */
-	bool to_remove;          /* attach nothing: replica_apply_remove() follows */
+	struct replica_fence
+	        *fence; /* borrowed; NULL = none. Its descriptors are closed, and -1, once they are taken over */
+	bool sync_each; /* fsync the WAL at each batch; otherwise at checkpoints only */
+	bool to_remove; /* attach nothing: replica_apply_remove() follows */
 };
 struct replica_apply_state {
 	uint64_t txid, checksum; /* applied and visible */
@@ -54,6 +63,9 @@ void replica_apply_close(struct replica_apply *a, bool checkpointed);
  * of it is written. -FZ_ECHECKSUM: nothing was applied, the caller repairs. *cancel ends it between batches. */
 int replica_apply_run(struct replica_apply *a, uint64_t txid, const volatile bool *cancel,
                       struct fz_err *err) FZ_MUST_CHECK;
+/* The log was cut off, and what it holds now is another history than the one that was applied: every page is compared with it, and
+ * those that differ are written in one WAL transaction. The locks are never let go. */
+int replica_apply_rewind(struct replica_apply *a, const volatile bool *cancel, struct fz_err *err) FZ_MUST_CHECK;
 /* Backfills as far as readers allow, and lets the next frame start the WAL anew once it can. Never waits for readers. */
 int replica_apply_checkpoint(struct replica_apply *a, struct fz_err *err) FZ_MUST_CHECK;
 /* The same in slack: copies in a thread beside, takes in what that has done; waits for nothing. Call again after some 50 ms, until

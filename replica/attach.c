@@ -137,7 +137,9 @@ static int permit(int fd, int dirfd, const char *name, struct fz_err *err)
 
 static int hold(struct replica_apply *a, uint32_t page_size, uint64_t deadline_ns, struct fz_err *err)
 {
-	int rc = replica_wal_attach(&a->wal, a->dbfd, a->dirfd, a->file, page_size, deadline_ns, err);
+	const struct replica_fence *f = a->conf.fence;
+	int shm_fd = f && f->shm_fd >= 0 ? fcntl(f->shm_fd, F_DUPFD_CLOEXEC, 0) : -1;
+	int rc = replica_wal_attach(&a->wal, a->dbfd, shm_fd, a->dirfd, a->file, page_size, deadline_ns, err);
 
 	return rc < 0 ? rc : replica_wal_hold(a->wal, !a->conf.sync_each, deadline_ns, err);
 }
@@ -197,8 +199,16 @@ static int make(struct replica_apply *a, uint64_t txid, uint64_t deadline_ns, co
 
 /* ---- take over ---- */
 
+static int back_to_shared(struct replica_apply *a, struct fz_err *err)
+{
+	int rc = replica_lock(a->dbfd, F_RDLCK, REPLICA_LOCK_SHARED, REPLICA_LOCK_SHARED_N, 0);
+
+	(void)replica_lock(a->dbfd, F_UNLCK, REPLICA_LOCK_PENDING, 2, 0);
+	return rc < 0 ? fz_fail_errno(err, -rc, "locking %s", a->name) : 0;
+}
+
 /* A database that is the primary's no more may be in rollback mode. Under EXCLUSIVE nobody reads; whoever comes after finds
- * a WAL beside it, and that is what SQLite looks at first. */
+ * a WAL beside it, and that is what SQLite looks at first. The lock stays until the WAL's are held. */
 static int into_wal_mode(struct replica_apply *a, uint64_t deadline_ns, struct fz_err *err)
 {
 	static const uint8_t mode[2] = {2, 2};
@@ -210,9 +220,6 @@ static int into_wal_mode(struct replica_apply *a, uint64_t deadline_ns, struct f
 	rc = fz_pwrite(a->dbfd, mode, sizeof(mode), 18);
 	if (rc == 0 && fdatasync(a->dbfd) < 0)
 		rc = -errno;
-	if (rc == 0)
-		rc = replica_lock(a->dbfd, F_RDLCK, REPLICA_LOCK_SHARED, REPLICA_LOCK_SHARED_N, 0);
-	(void)replica_lock(a->dbfd, F_UNLCK, REPLICA_LOCK_PENDING, 2, 0);
 	return rc < 0 ? fz_fail_errno(err, -rc, "switching %s to WAL mode", a->name) : 0;
 }
 
@@ -334,16 +341,57 @@ static int settle(struct replica_apply *a, uint64_t txid, const volatile bool *c
 	return 0;
 }
 
+int replica_apply_rewind(struct replica_apply *a, const volatile bool *cancel, struct fz_err *err)
+{
+	struct ltx_log_info info;
+	int rc;
+
+	replica_backfill_poll(a, true);
+	if (!a->wal)
+		return 0; /* attaching compares */
+	ltx_log_info(a->conf.log, &info);
+	replica_position_set(a->pos, 0, 0);
+	a->pos->floor = 0;
+	rc = replica_position_sync(a->pos, err);
+	if (rc < 0)
+		return rc;
+	ltx_sums_clear(a->sums);
+	rc = table(a, info.tail_txid, false, cancel, err);
+	return rc < 0 ? rc : replica_mend_all(a, err);
+}
+
+/* The fence is on the file that has the name now. */
+static bool fenced(struct replica_apply *a)
+{
+	struct stat is, was;
+
+	return a->conf.fence && a->conf.fence->db_fd >= 0 && fstat(a->conf.fence->db_fd, &was) == 0 &&
+	       fstatat(a->dirfd, a->file, &is, AT_SYMLINK_NOFOLLOW) == 0 && is.st_ino == was.st_ino &&
+	       is.st_dev == was.st_dev;
+}
+
+static void drop_fence(struct replica_apply *a)
+{
+	if (a->conf.fence) {
+		fz_close(&a->conf.fence->db_fd);
+		fz_close(&a->conf.fence->shm_fd);
+	}
+	a->conf.fence = NULL;
+}
+
 /* Returns 1 when what lies there is no database: the caller moves it. */
 static int take_over(struct replica_apply *a, uint64_t deadline_ns, struct fz_err *err)
 {
 	uint8_t head[100];
 	char name[NAME_BYTES];
 	struct stat st;
+	bool switched = false;
 	uint32_t page_size;
 	int rc;
 
-	a->dbfd = openat(a->dirfd, a->file, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	a->dbfd = a->conf.fence && a->conf.fence->db_fd >= 0
+	                  ? fcntl(a->conf.fence->db_fd, F_DUPFD_CLOEXEC, 0)
+	                  : openat(a->dirfd, a->file, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (a->dbfd < 0)
 		return fz_fail_errno(err, errno, "cannot open %s", a->name);
 	rc = replica_lock_shared(a->dbfd, deadline_ns);
@@ -359,8 +407,11 @@ static int take_over(struct replica_apply *a, uint64_t deadline_ns, struct fz_er
 		if (fstatat(a->dirfd, with(name, a->file, "-journal"), &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size > 0)
 			return 1; /* half a transaction: whoever wants it must let SQLite play it back */
 		rc = into_wal_mode(a, deadline_ns, err);
+		switched = rc == 0;
 	}
-	return rc < 0 ? rc : hold(a, page_size, deadline_ns, err);
+	if (rc == 0)
+		rc = hold(a, page_size, deadline_ns, err);
+	return rc == 0 && switched ? back_to_shared(a, err) : rc;
 }
 
 void replica_attach_end(struct replica_apply *a)
@@ -380,6 +431,8 @@ int replica_attach(struct replica_apply *a, uint64_t txid, uint64_t deadline_ns,
 	char name[NAME_BYTES];
 	struct stat st;
 
+	if (a->conf.fence && !fenced(a))
+		drop_fence(a);
 	rc = replica_position_open(&a->pos, logdir, false, err);
 	if (rc < 0 && rc != -FZ_ENOTFOUND)
 		return rc;
@@ -416,5 +469,6 @@ int replica_attach(struct replica_apply *a, uint64_t txid, uint64_t deadline_ns,
 		replica_attach_end(a);
 		return rc;
 	}
+	drop_fence(a); /* its locks are ours: the same open files */
 	return 1;
 }

@@ -32,6 +32,7 @@
 #define WRITE_MS       10000
 #define READ_BYTES     (256 * 1024)
 #define ROUND_BYTES    (1024 * 1024)
+#define HOLD_MS        5000
 #define WORK_NS        (2 * MS_NS)
 #define BACKOFF_MS     100
 #define BACKOFF_MAX_MS 10000
@@ -304,6 +305,30 @@ static int take_db(struct replica_follow *f, const struct ltx_wire_db *d, struct
 	return attend(f, db, err);
 }
 
+/* What this host has beyond the primary's epoch is kept as a branch; from there on it follows. */
+static int part_ways(struct replica_follow *f, struct replica_followdb *db, uint64_t agreed_txid, struct fz_err *err)
+{
+	struct fz_err why;
+	int rc = 0;
+
+	if (f->applier && db->db.epoch > db->epoch)
+		rc = replica_applier_hold(f->applier, db->name, db->lineage, HOLD_MS, &why);
+	if (rc < 0) {
+		replica_followdb_fail(db, &why);
+		return 0;
+	}
+	rc = replica_followdb_branch(db, &why);
+	if (rc == 0) {
+		post(f, db);
+		return say_want(f, db, err);
+	}
+	post(f, db);
+	replica_followdb_diverged(db, agreed_txid);
+	if (rc != -FZ_EORDER)
+		fz_log_err(db->name, &why);
+	return 0;
+}
+
 /* ---- hearing ---- */
 
 static int take_message(struct replica_follow *f, const struct ltx_wire_msg *m, struct fz_err *err)
@@ -351,8 +376,7 @@ static int take_message(struct replica_follow *f, const struct ltx_wire_msg *m, 
 		return replica_followdb_file(db, &m->file, err);
 	if (m->type == LTX_WIRE_DATA)
 		return replica_followdb_data(db, m->data.bytes, m->data.n, err);
-	replica_followdb_diverged(db, m->mark.txid);
-	return 0;
+	return part_ways(f, db, m->mark.txid, err);
 }
 
 static int take_messages(struct replica_follow *f, struct fz_err *err)

@@ -144,6 +144,19 @@ void replica_followdb_fail(struct replica_followdb *db, const struct fz_err *why
 	db->told = why->code;
 }
 
+static void works(struct replica_followdb *db)
+{
+	if (!db->failures && !db->told)
+		return;
+	if (db->told)
+		fz_info("%s: is followed again", db->name);
+	db->failures = 0;
+	db->told = 0;
+	pthread_mutex_lock(&db->env->mu);
+	db->err.code = 0;
+	pthread_mutex_unlock(&db->env->mu);
+}
+
 void replica_followdb_diverged(struct replica_followdb *db, uint64_t agreed_txid)
 {
 	struct fz_err err = {0};
@@ -168,17 +181,29 @@ void replica_followdb_diverged(struct replica_followdb *db, uint64_t agreed_txid
 	db->told = err.code;
 }
 
-static void works(struct replica_followdb *db)
+int replica_followdb_branch(struct replica_followdb *db, struct fz_err *err)
 {
-	if (!db->failures && !db->told)
-		return;
-	if (db->told)
-		fz_info("%s: is followed again", db->name);
-	db->failures = 0;
-	db->told = 0;
-	pthread_mutex_lock(&db->env->mu);
-	db->err.code = 0;
-	pthread_mutex_unlock(&db->env->mu);
+	uint64_t from = db->db.epoch_txid, checksum = LTX_EMPTY_DB;
+	char id[64];
+	int rc;
+
+	if (db->db.epoch <= db->epoch || from >= db->tail_txid)
+		return fz_fail(err, FZ_EORDER, "the primary's epoch %u is not above ours (%u)", db->db.epoch,
+		               db->epoch);
+	rc = from ? ltx_log_checksum_at(db->log, from, &checksum, err) : 0;
+	if (rc < 0 || checksum != db->db.epoch_checksum)
+		return fz_fail(err, FZ_EORDER, "TXID %" PRIu64 ", where epoch %u began, is not in the log", from,
+		               db->db.epoch);
+	drop_file(db, false);
+	rc = ltx_log_branch(db->log, from, id, sizeof(id), err);
+	if (rc == 0)
+		rc = ltx_log_truncate(db->log, from, err);
+	if (rc == 0)
+		rc = ltx_log_sync(db->log, err);
+	look_at_log(db, rc == 0);
+	if (rc == 0)
+		works(db);
+	return rc;
 }
 
 /* ---- position ---- */

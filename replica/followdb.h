@@ -76,9 +76,11 @@ void replica_followdb_want(struct replica_followdb *db, struct ltx_wire_want *ou
 int replica_followdb_told(struct replica_followdb *db, struct fz_err *err) FZ_MUST_CHECK;
 /* This database alone has a problem: told once, tried again later. */
 void replica_followdb_fail(struct replica_followdb *db, const struct fz_err *why);
-/* The primary's history is another one than this log's. For now the log stays untouched, marked with an error; making a named
- * branch of what the primary does not have belongs here. agreed_txid: where the two may last have been the same. */
+/* The primary's history is another one than this log's: what it has too ends at agreed_txid at most. */
 void replica_followdb_diverged(struct replica_followdb *db, uint64_t agreed_txid);
+/* A primary of a higher epoch took over at a point of this log: what lies beyond it is kept as a branch and cut off. Nothing may be
+ * applying the log. -FZ_EORDER when the two share no such point: then the log stays as it is. */
+int replica_followdb_branch(struct replica_followdb *db, struct fz_err *err) FZ_MUST_CHECK;
 
 /* FILE and DATA. Negative: the peer breaks the protocol, the connection ends. Any other problem is this database's. */
 int replica_followdb_file(struct replica_followdb *db, const struct ltx_wire_file *file,

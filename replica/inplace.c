@@ -120,7 +120,7 @@ static int into_wal(struct job *j, struct fz_err *err)
 	uint32_t changed = 0, live;
 	int rc;
 
-	rc = replica_wal_attach(&w, j->dbfd, AT_FDCWD, j->path, j->page_size, j->deadline_ns, err);
+	rc = replica_wal_attach(&w, j->dbfd, -1, AT_FDCWD, j->path, j->page_size, j->deadline_ns, err);
 	if (rc == 0)
 		rc = replica_wal_begin(w, j->deadline_ns, err);
 	if (rc < 0)

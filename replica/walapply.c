@@ -69,15 +69,17 @@ static int buffers(struct replica_wal *w, uint32_t page_size, struct fz_err *err
 	return 0;
 }
 
-int replica_wal_attach(struct replica_wal **out, int dbfd, int dirfd, const char *path, uint32_t page_size,
+int replica_wal_attach(struct replica_wal **out, int dbfd, int shm_fd, int dirfd, const char *path, uint32_t page_size,
                        uint64_t deadline_ns, struct fz_err *err)
 {
 	struct replica_wal *w = calloc(1, sizeof(*w));
 	struct stat st;
 	int rc = 0;
 
-	if (!w)
+	if (!w) {
+		fz_close(&shm_fd);
 		return fz_fail_errno(err, ENOMEM, "attaching to %s", path);
+	}
 	w->dbfd = dbfd;
 	w->walfd = w->x.fd = -1;
 	rc = buffers(w, page_size, err);
@@ -85,8 +87,13 @@ int replica_wal_attach(struct replica_wal **out, int dbfd, int dirfd, const char
 		rc = fz_fail_errno(err, errno, "attaching to %s", path);
 	if (rc == 0)
 		rc = w->walfd = open_beside(dirfd, path, "-wal", &st, err);
-	if (rc >= 0)
-		rc = open_beside(dirfd, path, "-shm", &st, err);
+	if (rc >= 0 && shm_fd < 0)
+		rc = shm_fd = open_beside(dirfd, path, "-shm", &st, err);
+	if (rc >= 0) {
+		rc = shm_fd;
+		shm_fd = -1;
+	}
+	fz_close(&shm_fd);
 	if (rc >= 0)
 		rc = replica_walindex_open(&w->x, rc, page_size, deadline_ns, err);
 	if (rc < 0) {

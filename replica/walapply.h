@@ -20,9 +20,10 @@
 
 struct replica_wal;
 
-/* dbfd: the database, SHARED lock held, header with WAL bytes; borrowed. path: its path, resolved, below dirfd. WAL and
+/* dbfd: the database, SHARED lock held, header with WAL bytes; borrowed. shm_fd: the wal-index, which may hold its writer's lock
+ * already; owned, also on failure; -1: it is opened. path: its path, resolved, below dirfd. WAL and
  * wal-index are made with the database's mode and owner. */
-int replica_wal_attach(struct replica_wal **out, int dbfd, int dirfd, const char *path, uint32_t page_size,
+int replica_wal_attach(struct replica_wal **out, int dbfd, int shm_fd, int dirfd, const char *path, uint32_t page_size,
                        uint64_t deadline_ns, struct fz_err *err) FZ_MUST_CHECK;
 void replica_wal_detach(struct replica_wal *w); /* NULL is fine; gives up an unfinished transaction */
 /* Takes the writer's lock and the current view; recovers the index if nobody did. -FZ_EBUSY at the deadline. */

@@ -141,7 +141,7 @@ static void run_worker_command(char *cmd, char *out, size_t cap)
 	} else if (!strcmp(cmd, "attached") || !strcmp(cmd, "detached")) {
 		fs_capture_attached(w.capture, name, *cmd == 'a');
 	} else if (!strcmp(cmd, "restart")) {
-		rc = fs_super_restart(&err);
+		rc = fs_super_restart(false, &err);
 	} else if (!strcmp(cmd, "status")) {
 		cJSON *list = cJSON_CreateArray();
 		char *text = fs_capture_status(w.capture, list) == 0 ? cJSON_PrintUnformatted(list) : NULL;

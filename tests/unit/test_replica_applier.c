@@ -42,7 +42,7 @@ static pid_t agent_start(struct world *w, int sock)
 		for (int fd = 3; fd < 256; fd++)
 			if (fd != sock && fd != w->mountfd && fd != w->statefd)
 				close(fd);
-		_exit(replica_applier_serve(sock, w->mountfd, w->statefd, &err) < 0);
+		_exit(replica_applier_serve(sock, w->mountfd, w->statefd, NULL, &err) < 0);
 	}
 	return pid;
 }
