@@ -40,21 +40,30 @@ void primary_accept_expire(struct primary_accept *a, uint64_t now_ns)
 			primary_accept_drop(&a->slots[i]);
 }
 
-/* A free slot; else the oldest one's, when it had its chance. */
+static bool listed(const struct primary_slot *s)
+{
+	return s->step > PRIMARY_SLOT_MESSAGE;
+}
+
+/* A free slot; else that of the one who has had his chance for longest, of those whose key is not known to be listed first. */
 static struct primary_slot *find_slot(struct primary_accept *a)
 {
-	struct primary_slot *oldest = &a->slots[0];
+	uint64_t now = fz_mono_ns();
+	struct primary_slot *best = NULL;
 
 	for (size_t i = 0; i < PRIMARY_ACCEPT_SLOTS; i++) {
-		if (a->slots[i].fd < 0)
-			return &a->slots[i];
-		if (a->slots[i].since_ns < oldest->since_ns)
-			oldest = &a->slots[i];
+		struct primary_slot *s = &a->slots[i];
+
+		if (s->fd < 0)
+			return s;
+		if (now - s->since_ns < CHANCE_MS * MS_NS)
+			continue;
+		if (!best || listed(s) < listed(best) || (listed(s) == listed(best) && s->since_ns < best->since_ns))
+			best = s;
 	}
-	if (fz_mono_ns() - oldest->since_ns < CHANCE_MS * MS_NS)
-		return NULL;
-	primary_accept_drop(oldest);
-	return oldest;
+	if (best)
+		primary_accept_drop(best);
+	return best;
 }
 
 int primary_accept_take(struct primary_accept *a, int listen_fd)

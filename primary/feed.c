@@ -65,7 +65,7 @@ static int fail(struct primary_feed *f, const struct fz_err *why)
 		struct fz_err e = *why;
 
 		fz_err_prefix(&e, "%s", f->name);
-		fz_log_err("a replica waits, since the log cannot be read", &e);
+		fz_log_err("a replica waits for what cannot be sent", &e);
 	}
 	return 0;
 }
@@ -93,6 +93,7 @@ static int announce(struct primary_feed *f, const struct ltx_log_info *info, str
 {
 	struct ltx_wire_msg m = {.type = LTX_WIRE_DB};
 	struct ltx_wire_db *d = &m.db;
+	int rc;
 
 	if (f->announced && f->told.epoch == info->epoch && f->told.epoch_txid == info->epoch_txid &&
 	    f->told.base_txid == info->base_txid && f->told.ended_ms == info->ended_ms)
@@ -110,9 +111,12 @@ static int announce(struct primary_feed *f, const struct ltx_log_info *info, str
 	d->created_ms = info->created_ms;
 	d->ended_ms = info->ended_ms;
 	d->page_size = info->page_size;
+	rc = ltx_wire_put(out, &m, err);
+	if (rc < 0)
+		return rc;
 	f->told = *d;
 	f->announced = true;
-	return ltx_wire_put(out, &m, err);
+	return 0;
 }
 
 /* ---- WANT ---- */
@@ -455,19 +459,22 @@ static int send_next(struct primary_feed *f, struct ltx_log *log, const struct l
 int primary_feed_turn(struct primary_feed *f, struct ltx_log *log, const struct ltx_log_info *info,
                       uint64_t window_bytes, uint8_t *chunk, struct fz_buf *out, struct fz_err *err)
 {
+	struct fz_err why = {0};
 	int rc;
 
-	rc = announce(f, info, out, err);
-	if (rc == 0)
-		rc = take_want(f, log, info, out, err);
-	if (rc < 0)
-		return rc;
-	if (f->state == PRIMARY_FEED_FAILED &&
-	    fz_mono_ns() >= f->retry_ns) { /* its error stays until something was read */
+	if (f->state == PRIMARY_FEED_FAILED) { /* its error stays until something was read */
+		if (fz_mono_ns() < f->retry_ns)
+			return 0;
 		pthread_mutex_lock(&f->mu);
-		f->state = PRIMARY_FEED_STREAM;
+		f->state = f->announced ? PRIMARY_FEED_STREAM : PRIMARY_FEED_IDLE;
 		pthread_mutex_unlock(&f->mu);
 	}
+	rc = announce(f, info, out, &why);
+	if (rc < 0)
+		return fail(f, &why);
+	rc = take_want(f, log, info, out, err);
+	if (rc)
+		return rc;
 	if (f->state != PRIMARY_FEED_STREAM)
 		return 0;
 	return send_next(f, log, info, window_bytes, chunk, out, err);

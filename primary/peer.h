@@ -70,6 +70,8 @@ void primary_peer_free(struct primary_peer *p);
 void primary_peer_tell_role(struct primary_peer *p);
 /* The TXID up to which this replica holds the lineage durably; 0 = nothing is known. */
 uint64_t primary_peer_durable(struct primary_peer *p, const char *lineage);
+/* The same for one that is connected, or was at since_ms; UINT64_MAX = it does not read that lineage. */
+uint64_t primary_peer_reads_from(struct primary_peer *p, const char *lineage, int64_t since_ms);
 
 /* peerfeed.c: one round over all logs, a turn for each database. Returns 1 when more may be sent at once, 0 when not: then
  * *wait_ms is shortened to when a failed log is tried again. */

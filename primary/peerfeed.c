@@ -99,16 +99,40 @@ int primary_peer_round(struct primary_peer *p, int64_t *wait_ms, struct fz_err *
 	return rc < 0 ? rc : more;
 }
 
+static struct primary_feed *find_locked(struct primary_peer *p, const char *lineage)
+{
+	for (size_t i = 0; i < p->n_feeds; i++)
+		if (strcmp(p->feeds[i]->lineage, lineage) == 0)
+			return p->feeds[i];
+	return NULL;
+}
+
 uint64_t primary_peer_durable(struct primary_peer *p, const char *lineage)
 {
+	struct primary_feed *f;
 	uint64_t txid = 0;
 
 	pthread_mutex_lock(&p->mu);
-	for (size_t i = 0; i < p->n_feeds && !p->ended_ms; i++)
-		if (strcmp(p->feeds[i]->lineage, lineage) == 0) {
-			txid = primary_feed_durable(p->feeds[i]);
-			break;
-		}
+	f = p->ended_ms ? NULL : find_locked(p, lineage);
+	if (f)
+		txid = primary_feed_durable(f);
+	pthread_mutex_unlock(&p->mu);
+	return txid;
+}
+
+uint64_t primary_peer_reads_from(struct primary_peer *p, const char *lineage, int64_t since_ms)
+{
+	struct primary_feed *f;
+	uint64_t txid = UINT64_MAX;
+
+	pthread_mutex_lock(&p->mu);
+	f = p->ended_ms && p->ended_ms < since_ms ? NULL : find_locked(p, lineage);
+	if (f) {
+		pthread_mutex_lock(&f->mu);
+		if (f->state == PRIMARY_FEED_STREAM || f->state == PRIMARY_FEED_FAILED)
+			txid = f->durable;
+		pthread_mutex_unlock(&f->mu);
+	}
 	pthread_mutex_unlock(&p->mu);
 	return txid;
 }

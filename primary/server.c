@@ -25,6 +25,7 @@
 #define MS_NS        UINT64_C(1000000)
 #define WINDOW_BYTES (UINT64_C(4) << 20)
 #define REAP_MS      50
+#define FLOOR_MS     INT64_C(3600000)
 
 /* ---- peers ---- */
 
@@ -187,6 +188,22 @@ int primary_server_wait(struct primary_server *s, const char *lineage, uint64_t 
 		                           have, n, (unsigned long long)txid, (long long)timeout_ms);
 	pthread_mutex_unlock(&s->mu);
 	return rc;
+}
+
+uint64_t primary_server_floor(struct primary_server *s, const char *lineage)
+{
+	int64_t since_ms = fz_now_ms() - FLOOR_MS;
+	uint64_t floor = UINT64_MAX;
+
+	pthread_mutex_lock(&s->mu);
+	for (size_t i = 0; i < s->n; i++) {
+		uint64_t txid = s->v[i].peer ? primary_peer_reads_from(s->v[i].peer, lineage, since_ms) : UINT64_MAX;
+
+		if (txid < floor)
+			floor = txid;
+	}
+	pthread_mutex_unlock(&s->mu);
+	return floor;
 }
 
 /* ---- start and stop ---- */

@@ -47,6 +47,9 @@ void primary_server_announce(struct primary_server *s, const struct ltx_wire_hel
 /* Returns 0 once n replicas hold the lineage durably up to txid; -FZ_ETIMEOUT. */
 int primary_server_wait(struct primary_server *s, const char *lineage, uint64_t txid, unsigned n, int64_t timeout_ms,
                         struct fz_err *err) FZ_MUST_CHECK;
+/* How far the log of a lineage may be folded without taking from a replica what it is about to read: the lowest TXID that
+ * one which is connected, or was within the last hour, holds durably. 0 = a base is on its way; UINT64_MAX = nobody reads it. */
+uint64_t primary_server_floor(struct primary_server *s, const char *lineage);
 /* Adds one object a replica: name, key, host, address, connected, since_ms, lag_ms, bytes_out, last_error, databases: [{name, lineage,
  * received_txid, durable_txid, applied_txid, lag_ms, lag_txns, lag_bytes}]. Followers that are not connected are listed too. */
 int primary_server_status(struct primary_server *s, struct cJSON *array);

@@ -1,6 +1,6 @@
 /* applier.h - both ends of the talk between the worker of a replica and its agent, which applies transactions to the mount
  * (replica/apply.h): the worker says how far each log may be applied, the agent says how far it is. One SEQPACKET socket
- * pair (FS_FD_AGENT); messages of fixed layout; nothing waits for an answer but replica_applier_attach() and _detach(). The agent reads
+ * pair (FS_FD_AGENT); messages of fixed layout; nothing waits for an answer but replica_applier_remove() and _detach(). The agent reads
  * the logs itself from the state directory, read-only, one thread for each database, so that none delays another; an agent
  * that dies is replaced by the supervisor, and the worker says everything again. */
 #ifndef FZ_REPLICA_APPLIER_H
@@ -43,7 +43,8 @@ int replica_applier_remove(struct replica_applier *a, const char *name, const ch
  * for the answer. */
 int replica_applier_hold(struct replica_applier *a, const char *name, const char *lineage, int wait_ms,
                          struct fz_err *err) FZ_MUST_CHECK;
-/* Brings everything into the database files (checkpoint) and lets all locks go: before the host becomes a primary. */
+/* Brings everything into the database files (checkpoint) and lets all locks go: before the host becomes a primary. What readers hold
+ * in a WAL stays there, and is as visible as before. Nothing is attached again before it is posted again. */
 int replica_applier_detach(struct replica_applier *a, int wait_ms, struct fz_err *err) FZ_MUST_CHECK;
 /* The last state of a lineage; false when the agent has not told any. */
 bool replica_applier_get(struct replica_applier *a, const char *lineage, struct replica_applied *out);

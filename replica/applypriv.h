@@ -38,7 +38,8 @@ struct replica_apply {
 		atomic_bool done;
 		int rc;
 		struct fz_err err;
-		uint64_t txid; /* the WAL it syncs holds this one */
+		uint64_t txid;    /* the WAL it syncs holds this one */
+		uint64_t next_ns; /* not before, since the last one failed */
 	} job;
 	struct replica_pause nudge, soft, hard;
 };

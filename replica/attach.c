@@ -37,7 +37,7 @@ static bool name_ok(const char *name)
 	for (;;) {
 		size_t n = strcspn(p, "/");
 
-		if (n == 0 || n > 255 || (n <= 2 && !strncmp(p, "..", n)))
+		if (n == 0 || n > 255 || (n <= 2 && !strncmp(p, "..", n)) || (n == 5 && !strncmp(p, ".fazt", n)))
 			return false;
 		if (!p[n])
 			return true;

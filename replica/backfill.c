@@ -23,6 +23,7 @@
 #define SOFT_EACH_MS  200
 #define HARD_MS       150
 #define HARD_EACH_MS  1000
+#define RETRY_MS      1000 /* after a checkpoint that failed */
 #define FAILED_MAX    4
 
 uint64_t replica_backfill_bytes(const struct replica_apply *a)
@@ -54,10 +55,12 @@ void replica_backfill_poll(struct replica_apply *a, bool wait)
 	fz_worker_stop(&a->job.worker); /* joins */
 	replica_checkpoint_finish(a->job.ck, a->job.rc == 0);
 	a->job.ck = NULL;
-	if (a->job.rc == 0)
+	if (a->job.rc == 0) {
 		copied(a, a->job.txid);
-	else
-		fz_log_err(a->name, &a->job.err);
+		return;
+	}
+	fz_log_err(a->name, &a->job.err);
+	a->job.next_ns = fz_mono_ns() + RETRY_MS * 1000000u;
 }
 
 static bool all_copied(const struct replica_apply *a)
@@ -70,7 +73,7 @@ static void begin(struct replica_apply *a)
 	struct fz_err err;
 	int rc;
 
-	if (a->job.ck)
+	if (a->job.ck || fz_mono_ns() < a->job.next_ns)
 		return;
 	rc = replica_checkpoint_start(&a->job.ck, a->wal, &err);
 	if (rc <= 0) {

@@ -1,5 +1,6 @@
 /* test_cmd_link.c - both ends of the link, real sockets in between: what a primary's logs hold arrives on the replica byte
  * for byte and in order, whatever stops, starts, folds, cuts or lies on the way. */
+#include "tests/unit/link_bench.h"
 #include "tests/unit/link_proxy.h"
 
 #include <sodium.h>
@@ -260,6 +261,54 @@ static void test_squashed_while_away(void **state)
 	source_free(s);
 }
 
+/* One file at a time, and whatever is larger than the window all the same. */
+static void test_smallest_window(void **state)
+{
+	struct link *l = *state;
+	struct source *s = source_make(&l->p, "app.db", 4096, 300), *t = source_make(&l->p, "other.db", 512, 16);
+
+	l->sconf.window_bytes = 1;
+	for (int i = 0; i < 30; i++) {
+		source_commit(s, i % 10 == 9 ? 200 : 10);
+		source_commit(t, 0);
+	}
+	serve(l);
+	follow(l);
+	OK(primary_server_wait(l->server, s->lineage, 30, 1, LIMIT_S * 1000, e));
+	OK(primary_server_wait(l->server, t->lineage, 30, 1, LIMIT_S * 1000, e));
+	assert_int_equal(judge(&l->r, s), 30);
+	assert_int_equal(judge(&l->r, t), 30);
+	source_free(s);
+	source_free(t);
+}
+
+/* What a replica still reads is not folded away under it. */
+static void test_floor(void **state)
+{
+	struct link *l = *state;
+	struct source *s = source_make(&l->p, "app.db", 4096, 3000);
+	struct proxy *p;
+
+	source_commit(s, 3000);
+	source_commit(s, 0);
+	OK(ltx_log_fold(s->log, 1, NULL, e));
+	serve(l);
+	assert_true(primary_server_floor(l->server, s->lineage) == UINT64_MAX);
+	p = proxy_start(l);
+	atomic_store(&p->mode, PROXY_SLOW);
+	follow(l);
+	UNTIL(atomic_load(&p->bytes_down) > 1 << 20);
+	assert_int_equal(primary_server_floor(l->server, s->lineage), 0);
+	atomic_store(&p->mode, PROXY_PASS);
+	OK(primary_server_wait(l->server, s->lineage, 2, 1, LIMIT_S * 1000, e));
+	assert_int_equal(primary_server_floor(l->server, s->lineage), 2);
+	assert_true(primary_server_floor(l->server, "0000000000000000") == UINT64_MAX);
+	follow_not(l); /* it will be back */
+	assert_int_equal(primary_server_floor(l->server, s->lineage), 2);
+	proxy_stop(p);
+	source_free(s);
+}
+
 /* ---- load ---- */
 
 struct writer {
@@ -327,6 +376,10 @@ static void test_storm(void **state)
 			break;
 		case 1:
 			follow_not(l);
+			if (seed >> 11 & 1) { /* all of the process */
+				ltx_logset_close(l->r.set);
+				host_open(&l->r);
+			}
 			follow(l);
 			break;
 		case 2:
@@ -1130,6 +1183,8 @@ int main(int argc, char **argv)
 	        cmocka_unit_test_setup_teardown(test_large_transaction, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_folded_while_away, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_squashed_while_away, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_smallest_window, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_floor, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_storm, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_base_is_gone_on_with, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_other_base_after_a_cut, setup, teardown),
@@ -1148,6 +1203,15 @@ int main(int argc, char **argv)
 	        cmocka_unit_test_setup_teardown(test_damaged_log, setup, teardown),
 	};
 
+	if (argc > 1 && !strcmp(argv[1], "bench")) { /* [SECONDS] */
+		double seconds = argc > 2 ? atof(argv[2]) : 5;
+
+		bench_rate(50, seconds);
+		bench_rate(5000, seconds);
+		bench_rate(25000, seconds);
+		bench_rate(1e9, seconds * 25000 / 1e9); /* as fast as it goes */
+		return 0;
+	}
 	if (argc > 1) /* a pattern: these only */
 		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, NULL, NULL);

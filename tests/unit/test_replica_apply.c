@@ -1046,7 +1046,8 @@ static void test_large_and_empty(void **state)
 /* Nothing leads out of the mount, and what the mount's directory says about owner and mode counts. */
 static void test_names(void **state)
 {
-	static const char *const bad[] = {"", "/app.db", "../app.db", "a/../app.db", "a//b", "out/app.db"};
+	static const char *const bad[] = {"",     "/app.db",    "../app.db",   "a/../app.db",
+	                                  "a//b", "out/app.db", ".fazt/app.db"};
 	struct world world, *w = &world;
 	char path[300];
 	struct stat st;

@@ -1,0 +1,125 @@
+#!/usr/bin/python3
+# timeout: 240
+"""Two hosts that can take each other's place. A replica is promoted while its primary lives: the former primary fences itself (writers
+get SQLITE_BUSY or SQLITE_READONLY, readers go on), what it had committed alone becomes a branch, and it follows the new primary
+without a full copy, with the same connections open. Then the other way round."""
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
+from cluster import Counted, Host, Reader, caught_up  # noqa: E402
+from faztlib import Failure, fazt, integrity, main, need, serialize_hash, wait_for  # noqa: E402
+
+# Writes until it is refused; prints what was acknowledged, then why it ended. Its connection stays open and reads on.
+WRITER = """
+import sqlite3, sys, time
+con = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=1)
+n = con.execute("SELECT n FROM meta").fetchone()[0]
+while True:
+    try:
+        con.execute("BEGIN IMMEDIATE")
+        con.execute("INSERT INTO t(k, v) VALUES (7, randomblob(300))")
+        con.execute("UPDATE meta SET n = n + 1, rows = rows + 1, total = total + 7")
+        con.execute("COMMIT")
+    except sqlite3.OperationalError as e:
+        print("end", e, flush=True)
+        break
+    n += 1
+    print(n, flush=True)
+if con.in_transaction:
+    con.execute("ROLLBACK")
+while True:
+    rows, total = con.execute("SELECT rows, total FROM meta").fetchone()
+    there = con.execute("SELECT count(*), coalesce(sum(k), 0) FROM t").fetchone()
+    print("sees", con.execute("SELECT n FROM meta").fetchone()[0], flush=True)
+    time.sleep(0.02)
+"""
+
+
+class Writer:
+    def __init__(self, base, path):
+        self.out = os.path.join(base, "writer-%d" % time.monotonic_ns())
+        self.f = open(self.out, "wb")
+        self.p = subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=self.f, stderr=self.f)
+
+    def lines(self):
+        with open(self.out) as f:
+            return f.read().split("\n")[:-1]
+
+    def acknowledged(self):
+        return max([int(l) for l in self.lines() if l.isdigit()], default=0)
+
+    def ended(self):
+        return next((l for l in self.lines() if l.startswith("end")), None)
+
+    def sees(self):
+        need(self.p.poll() is None, "a connection of before has died: %s", self.lines()[-3:])
+        return max([int(l.split()[1]) for l in self.lines() if l.startswith("sees")][-1:], default=0)
+
+    def kill(self):
+        self.p.kill()
+        self.p.wait()
+        self.f.close()
+
+
+def swap(base, old, new, names):
+    """new takes over although old lives and is written to."""
+    writers = {n: Writer(base, os.path.join(old.dir, n)) for n in names}
+    try:
+        wait_for("some commits", lambda: all(w.acknowledged() > 50 for w in writers.values()))
+        r = fazt("promote", new.dir, check=False)
+        need(r.returncode == 1, "promote beside a living primary: exit %d", r.returncode)
+        fazt("promote", "--force", new.dir)
+        apps = {n: Counted(os.path.join(new.dir, n)) for n in names}
+        for a in apps.values():
+            for _ in range(30):
+                a.commit()
+        for n, w in writers.items():
+            wait_for("%s to be fenced on the former primary" % n, w.ended, 60)
+            need("locked" in w.ended() or "readonly" in w.ended() or "busy" in w.ended(), "%s: %s", n, w.ended())
+        wait_for("the former primary to follow", lambda: old.status()["role"] == "replica", 60)
+        for n in names:
+            caught_up(new, old, n)
+            a, b = os.path.join(new.dir, n), os.path.join(old.dir, n)
+            need(serialize_hash(a) == serialize_hash(b), "%s differs after the change of places", n)
+            wait_for("a connection of before to see the new history",
+                     lambda: writers[n].sees() == apps[n].n, 30)
+        lost = {n: w.acknowledged() for n, w in writers.items()}
+        for a in apps.values():
+            a.close()
+        return lost, {n: a.n for n, a in apps.items()}
+    finally:
+        for w in writers.values():
+            w.kill()
+
+
+def run(base):
+    a, b = Host(base, "one"), Host(base, "two")
+    a.primary(b)
+    b.replica_of(a, "--listen", b.address, "--follower", a.public)
+    with a, b:
+        a.start()
+        b.start()
+        names = ["wal.db", "old.db"]
+        for n, mode in zip(names, ("WAL", "DELETE")):
+            x = Counted(os.path.join(a.dir, n), mode)
+            for _ in range(40):
+                x.commit()
+            x.close()
+            caught_up(a, b, n)
+        reader = Reader(os.path.join(base, "work"), os.path.join(b.dir, "wal.db"))
+        swap(base, a, b, names)
+        need(b.status()["epoch"] == 2 and a.status()["epoch"] == 2, "epochs %s %s", a.status()["epoch"], b.status()["epoch"])
+        swap(base, b, a, names)
+        need(a.status()["role"] == "primary" and a.status()["epoch"] == 3, "%s", a.status()["role"])
+        for n in names:
+            need(integrity(os.path.join(a.dir, n)) == "ok" and integrity(os.path.join(b.dir, n)) == "ok", n)
+        reader.end()
+        b.umount()
+        a.umount()
+
+
+main("rejoin", run)
