@@ -75,6 +75,17 @@ int replica_applier_post(struct replica_applier *a, const char *name, const char
 	return 0;
 }
 
+int replica_applier_hold(struct replica_applier *a, const char *name, const char *lineage, int wait_ms,
+                         struct fz_err *err)
+{
+	pthread_mutex_lock(&a->mu);
+	for (size_t i = 0; i < a->n; i++)
+		if (!strcmp(a->v[i].lineage, lineage))
+			a->v[i].posted = 0; /* may go back */
+	pthread_mutex_unlock(&a->mu);
+	return 0;
+}
+
 bool replica_applier_get(struct replica_applier *a, const char *lineage, struct replica_applied *out)
 {
 	bool found = false;
@@ -1047,6 +1058,21 @@ static bool replica_db_diverged(struct link *l, const char *lineage)
 	return is;
 }
 
+/* What was cut off is a log of its own. */
+static void judge_branch(struct host *h, struct source *s, const char *id, uint64_t txns)
+{
+	struct host b = {.fd = -1};
+	char path[64];
+
+	snprintf(path, sizeof(path), "branches/%s.%s", s->lineage, id);
+	b.fd = openat(h->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_true(b.fd >= 0);
+	host_open(&b);
+	assert_int_equal(judge(&b, s), txns);
+	ltx_logset_close(b.set);
+	close(b.fd);
+}
+
 /* Another host has become the primary of this lineage, and its history is another one. */
 static void test_diverged(void **state)
 {
@@ -1055,14 +1081,14 @@ static void test_diverged(void **state)
 		uint64_t same, until; /* the other host's: transactions that are the same, and its last one */
 		uint64_t fold;        /* of the other host's log */
 		uint32_t epoch, my_epoch;
-		bool diverged;
+		enum { FOLLOWS, BRANCHES, STAYS } what;
 	} cases[] = {
-	        {"other transactions",               14, 30, 0,  2, 0, true },
-	        {"behind, same history",             14, 14, 0,  2, 0, true },
-	        {"older epoch there, same history",  20, 25, 0,  1, 3, true },
-	        {"other transactions, folded above", 14, 30, 28, 2, 0, true },
-	        {"continues it",                     20, 30, 0,  2, 0, false},
-	        {"continues it, folded above",       20, 30, 28, 2, 0, false},
+	        {"other transactions",               14, 30, 0,  2, 0, BRANCHES},
+	        {"behind, same history",             14, 14, 0,  2, 0, BRANCHES},
+	        {"older epoch there, same history",  20, 25, 0,  1, 3, STAYS   },
+	        {"other transactions, folded above", 14, 30, 28, 2, 0, BRANCHES},
+	        {"continues it",                     20, 30, 0,  2, 0, FOLLOWS },
+	        {"continues it, folded above",       20, 30, 28, 2, 0, FOLLOWS },
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -1109,7 +1135,7 @@ static void test_diverged(void **state)
 		l->p.key = m->p.key;
 		follow(l);
 		UNTIL(host_tail(&l->r, o->lineage) == 1); /* not held up */
-		if (cases[i].diverged) {
+		if (cases[i].what == STAYS) {
 			UNTIL(replica_db_diverged(l, s->lineage));
 			source_commit(t, 0);
 			source_commit(o, 0);
@@ -1118,6 +1144,8 @@ static void test_diverged(void **state)
 			assert_int_equal(judge(&l->r, s), 20); /* untouched */
 		} else {
 			UNTIL(host_tail(&l->r, s->lineage) == cases[i].until);
+			if (cases[i].what == BRANCHES)
+				judge_branch(&l->r, s, "epoch0-20", 20);
 			for (uint64_t k = 1; k <= cases[i].same;
 			     k++) { /* these came from the first host, at another time */
 				struct txn mine = t->txns[k];
