@@ -81,6 +81,7 @@ static inline uint64_t world_rnd(struct world *w, uint64_t below)
 	return (w->rnd >> 33) % below;
 }
 
+static inline void world_sql(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static inline void world_sql(struct world *w, const char *fmt, ...)
 {
 	char *text = NULL, *msg = NULL;
