@@ -183,7 +183,7 @@ static int child(struct world *w, const struct replica_apply_conf *more, unsigne
 		conf.log = w->ro;
 		rc = replica_apply_open(&a, &conf, 5000, &w->err);
 		if (rc == 0 && steps & STEP_REMOVE)
-			_exit(replica_apply_remove(a, &w->err) < 0);
+			world_exit(replica_apply_remove(a, &w->err) < 0);
 		if (rc == 0 && steps & STEP_TO)
 			rc = replica_apply_run(a, w->txid - 2, NULL, &w->err);
 		if (rc == 0 && steps & STEP_CHECKPOINT)
@@ -200,7 +200,7 @@ static int child(struct world *w, const struct replica_apply_conf *more, unsigne
 			replica_apply_close(a, true);
 		if (rc < 0)
 			print_error("apply: %s\n", w->err.text);
-		_exit(rc < 0);
+		world_exit(rc < 0);
 	}
 	assert_int_equal(waitpid(pid, &st, 0), pid);
 	return WIFSIGNALED(st) ? -WTERMSIG(st) : WEXITSTATUS(st);
@@ -285,8 +285,8 @@ static void index_is_sqlites(struct world *w)
 			close(q[1]);
 			if (sqlite3_open(other, &db) || sqlite3_exec(db, "SELECT count(*) FROM kv", NULL, NULL, NULL) ||
 			    write(p[1], "x", 1) != 1 || read(q[0], &c, 1) != 0)
-				_exit(1);
-			_exit(0); /* as it is */
+				world_exit(1);
+			world_exit(0); /* as it is */
 		}
 		close(p[1]);
 		close(q[0]);
@@ -479,10 +479,10 @@ static void test_killed_at_random(void **state)
 			struct replica_apply *a;
 
 			if (replica_apply_open(&a, &conf, 5000, &w->err) < 0)
-				_exit(2);
+				world_exit(2);
 			for (uint64_t t = first + 1;; t = t < w->txid ? t + 1 : t)
 				if (replica_apply_run(a, t, NULL, &w->err) < 0)
-					_exit(3);
+					world_exit(3);
 		}
 		usleep((useconds_t)world_rnd(w, 20000));
 		kill(pid, SIGKILL);
