@@ -14,6 +14,7 @@
 
 #include <time.h>
 
+#define REST_FEW      128 /* what is copied while applying waits; the larger one when that few do not come about */
 #define REST_FRAMES   1024
 #define NUDGE_MS      2
 #define NUDGE_EACH_MS 20
@@ -173,7 +174,8 @@ void replica_backfill_pace(struct replica_apply *a, const volatile bool *cancel)
 	} else if (bytes > SOFT_FACTOR * a->conf.wal_bytes) {
 		pause_at(a, &a->soft, SOFT_MS, SOFT_EACH_MS, cancel);
 	} else if (bytes > NUDGE_FACTOR * a->conf.wal_bytes && !a->job.ck &&
-	           replica_wal_frames(a->wal) - replica_wal_backfilled(a->wal) <= REST_FRAMES) {
+	           replica_wal_frames(a->wal) - replica_wal_backfilled(a->wal) <=
+	                   (bytes > 2 * NUDGE_FACTOR * a->conf.wal_bytes ? REST_FRAMES : REST_FEW)) {
 		pause_at(a, &a->nudge, NUDGE_MS, NUDGE_EACH_MS, cancel);
 	}
 	if (!all_copied(a))

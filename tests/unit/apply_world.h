@@ -75,12 +75,21 @@ struct world {
 			fail_msg("%s: %s (%d)", #call, w->err.text, rc_);                                              \
 	} while (0)
 
+/* The end of a child: nothing is run or looked for any more, also not what a fork took along of other threads. */
+static inline void world_exit(int code) __attribute__((noreturn));
+static inline void world_exit(int code)
+{
+	for (;;)
+		syscall(SYS_exit_group, code);
+}
+
 static inline uint64_t world_rnd(struct world *w, uint64_t below)
 {
 	w->rnd = w->rnd * 6364136223846793005u + 1442695040888963407u;
 	return (w->rnd >> 33) % below;
 }
 
+static inline void world_sql(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static inline void world_sql(struct world *w, const char *fmt, ...)
 {
 	char *text = NULL, *msg = NULL;
@@ -389,7 +398,7 @@ static inline void world_reader_run(struct world *w, int stop, volatile struct w
 		sqlite3_finalize(st);
 		sqlite3_close(db);
 	}
-	_exit(0);
+	world_exit(0);
 }
 
 static inline void world_reader_start(struct world *w, unsigned i, int kind)
@@ -481,9 +490,9 @@ static inline void world_ask(struct world *w, const char *path, int flags, const
 			sqlite3_finalize(s);
 		}
 		if (write(p[1], res, strlen(res)) < 0)
-			_exit(1);
+			world_exit(1);
 		sqlite3_close(db);
-		_exit(0);
+		world_exit(0);
 	}
 	close(p[1]);
 	n = read(p[0], out, cap - 1);

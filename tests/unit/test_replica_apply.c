@@ -12,6 +12,16 @@ static atomic_long kill_at = -1;
 
 static bool no_sync; /* a GiB need not reach the disk */
 
+static atomic_long fail_at = -1; /* the n-th call fails once, as on a full disk */
+
+static bool fails(void)
+{
+	if (atomic_load(&fail_at) < 0 || atomic_fetch_sub(&fail_at, 1) != 0)
+		return false;
+	errno = ENOSPC;
+	return true;
+}
+
 static void maybe_die(void)
 {
 	if (atomic_load(&kill_at) >= 0 && atomic_fetch_sub(&kill_at, 1) == 0)
@@ -22,11 +32,19 @@ ssize_t pwrite64(int fd, const void *p, size_t n, off64_t off)
 	if (atomic_load(&kill_at) == 0 && n > 64) /* torn: half of it reaches the file */
 		(void)syscall(SYS_pwrite64, fd, p, n / 2, off);
 	maybe_die();
+	if (fails()) {
+		if (n > 64) /* half of it has gone there */
+			(void)syscall(SYS_pwrite64, fd, p, n / 2, off);
+		errno = ENOSPC;
+		return -1;
+	}
 	return syscall(SYS_pwrite64, fd, p, n, off);
 }
 int fdatasync(int fd)
 {
 	maybe_die();
+	if (fails())
+		return -1;
 	return no_sync ? 0 : (int)syscall(SYS_fdatasync, fd);
 }
 int fsync(int fd)
@@ -37,7 +55,7 @@ int fsync(int fd)
 int ftruncate64(int fd, off64_t n)
 {
 	maybe_die();
-	return (int)syscall(SYS_ftruncate, fd, n);
+	return fails() ? -1 : (int)syscall(SYS_ftruncate, fd, n);
 }
 int unlinkat(int fd, const char *path, int flags)
 {
@@ -165,7 +183,7 @@ static int child(struct world *w, const struct replica_apply_conf *more, unsigne
 		conf.log = w->ro;
 		rc = replica_apply_open(&a, &conf, 5000, &w->err);
 		if (rc == 0 && steps & STEP_REMOVE)
-			_exit(replica_apply_remove(a, &w->err) < 0);
+			world_exit(replica_apply_remove(a, &w->err) < 0);
 		if (rc == 0 && steps & STEP_TO)
 			rc = replica_apply_run(a, w->txid - 2, NULL, &w->err);
 		if (rc == 0 && steps & STEP_CHECKPOINT)
@@ -182,7 +200,7 @@ static int child(struct world *w, const struct replica_apply_conf *more, unsigne
 			replica_apply_close(a, true);
 		if (rc < 0)
 			print_error("apply: %s\n", w->err.text);
-		_exit(rc < 0);
+		world_exit(rc < 0);
 	}
 	assert_int_equal(waitpid(pid, &st, 0), pid);
 	return WIFSIGNALED(st) ? -WTERMSIG(st) : WEXITSTATUS(st);
@@ -267,8 +285,8 @@ static void index_is_sqlites(struct world *w)
 			close(q[1]);
 			if (sqlite3_open(other, &db) || sqlite3_exec(db, "SELECT count(*) FROM kv", NULL, NULL, NULL) ||
 			    write(p[1], "x", 1) != 1 || read(q[0], &c, 1) != 0)
-				_exit(1);
-			_exit(0); /* as it is */
+				world_exit(1);
+			world_exit(0); /* as it is */
 		}
 		close(p[1]);
 		close(q[0]);
@@ -387,6 +405,56 @@ static void test_killed_while_made(void **state)
 	world_fini(w);
 }
 
+/* The disk is full, at each call once: nobody sees anything of it, and it goes on when there is room. */
+static void test_full_disk(void **state)
+{
+	struct world world, *w = &world;
+	unsigned failed = 0, whole = 0;
+
+	(void)state;
+	world_init_in(w, 1024, "DELETE", 21);
+	world_commits(w, 5, false);
+	assert_int_equal(child(w, NULL, STEP_CLOSE, 0, -1), 0);
+	world_reader_start(w, 0, WORLD_SHORT);
+	world_reader_start(w, 1, WORLD_LONG);
+	for (long n = 0; whole < 3; n++) {
+		struct replica_apply_conf conf = {.wal_bytes = n % 2 ? 0 : 8192, .sync_each = n % 3 == 0};
+		struct replica_apply *a = open_apply(w, &conf);
+		int rc;
+
+		world_commits(w, 6, false);
+		if (n % 5 == 4)
+			world_vacuum(w, n % 2 ? 1024 : 512);
+		atomic_store(&fail_at, n);
+		for (unsigned k = 0; k < 3; k++) {
+			do
+				rc = replica_apply_run(a, k < 2 ? w->txid - 2 + k : 0, NULL, &w->err);
+			while (rc == -FZ_EBUSY);
+			assert_true(rc == 0 || rc == -ENOSPC);
+			failed += rc < 0;
+		}
+		rc = replica_apply_checkpoint(a, &w->err);
+		assert_true(rc == 0 || rc == -ENOSPC);
+		whole += atomic_load(&fail_at) >= 0;
+		atomic_store(&fail_at, -1);
+		do
+			rc = replica_apply_run(a, 0, NULL, &w->err);
+		while (rc == -FZ_EBUSY);
+		assert_int_equal(rc, 0);
+		assert_int_equal(applied(a), w->txid);
+		assert_int_equal(world_visible(w), w->txid);
+		replica_apply_close(a, n % 2);
+		world_reader_check(w, 0);
+		world_reader_check(w, 1);
+	}
+	assert_true(failed > 3);
+	world_reader_stop(w, 0);
+	world_reader_stop(w, 1);
+	assert_int_equal(child(w, NULL, STEP_CLOSE, 0, -1), 0);
+	world_same(w);
+	world_fini(w);
+}
+
 /* At moments that no system call marks. */
 static void test_killed_at_random(void **state)
 {
@@ -411,10 +479,10 @@ static void test_killed_at_random(void **state)
 			struct replica_apply *a;
 
 			if (replica_apply_open(&a, &conf, 5000, &w->err) < 0)
-				_exit(2);
+				world_exit(2);
 			for (uint64_t t = first + 1;; t = t < w->txid ? t + 1 : t)
 				if (replica_apply_run(a, t, NULL, &w->err) < 0)
-					_exit(3);
+					world_exit(3);
 		}
 		usleep((useconds_t)world_rnd(w, 20000));
 		kill(pid, SIGKILL);
@@ -1330,6 +1398,7 @@ int main(int argc, char **argv)
 	        cmocka_unit_test(test_index),
 	        cmocka_unit_test(test_killed_anywhere),
 	        cmocka_unit_test(test_killed_while_made),
+	        cmocka_unit_test(test_full_disk),
 	        cmocka_unit_test(test_killed_at_random),
 	        cmocka_unit_test(test_killed_between_header_copies),
 	        cmocka_unit_test(test_power_cut),
