@@ -183,7 +183,8 @@ void replica_followdb_diverged(struct replica_followdb *db, uint64_t agreed_txid
 
 int replica_followdb_branch(struct replica_followdb *db, struct fz_err *err)
 {
-	uint64_t from = db->db.epoch_txid, checksum = LTX_EMPTY_DB;
+	const struct ltx_pos start = {db->db.epoch, db->db.epoch_txid, db->db.epoch_checksum};
+	uint64_t from = start.txid, checksum = LTX_EMPTY_DB;
 	char id[64];
 	int rc;
 
@@ -191,13 +192,15 @@ int replica_followdb_branch(struct replica_followdb *db, struct fz_err *err)
 		return fz_fail(err, FZ_EORDER, "the primary's epoch %u is not above ours (%u)", db->db.epoch,
 		               db->epoch);
 	rc = from ? ltx_log_checksum_at(db->log, from, &checksum, err) : 0;
-	if (rc < 0 || checksum != db->db.epoch_checksum)
+	if (rc < 0 || checksum != start.checksum)
 		return fz_fail(err, FZ_EORDER, "TXID %" PRIu64 ", where epoch %u began, is not in the log", from,
 		               db->db.epoch);
 	drop_file(db, false);
 	rc = ltx_log_branch(db->log, from, id, sizeof(id), err);
 	if (rc == 0)
 		rc = ltx_log_truncate(db->log, from, err);
+	if (rc == 0)
+		rc = ltx_log_set_epoch_at(db->log, &start, err);
 	if (rc == 0)
 		rc = ltx_log_sync(db->log, err);
 	look_at_log(db, rc == 0);
