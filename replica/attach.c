@@ -337,7 +337,6 @@ static int settle(struct replica_apply *a, uint64_t txid, const volatile bool *c
 	if (rc < 0)
 		return rc;
 	memcpy(p->boot_id, boot, sizeof(boot));
-	memcpy(ltx_sums_head(a->sums)->boot_id, boot, sizeof(boot));
 	return 0;
 }
 
@@ -414,6 +413,14 @@ static int take_over(struct replica_apply *a, uint64_t deadline_ns, struct fz_er
 	return rc == 0 && switched ? back_to_shared(a, err) : rc;
 }
 
+/* What a capture noted there about files and WAL is of another time. */
+static void own_table(struct ltx_sums_head *head)
+{
+	ltx_sums_boot_id(head->boot_id);
+	head->clean = head->recheck = head->pos_frame = 0;
+	head->rolling_txid = 0;
+}
+
 void replica_attach_end(struct replica_apply *a)
 {
 	replica_wal_detach(a->wal);
@@ -470,5 +477,6 @@ int replica_attach(struct replica_apply *a, uint64_t txid, uint64_t deadline_ns,
 		return rc;
 	}
 	drop_fence(a); /* its locks are ours: the same open files */
+	own_table(ltx_sums_head(a->sums));
 	return 1;
 }
