@@ -11,21 +11,22 @@ static const struct {
 	int (*run)(int argc, char **argv);
 	const char *help; /* NULL = not for people */
 } commands[] = {
-        {"mount",   cmd_mount,   "serve a directory and capture every commit of its SQLite databases"},
-        {"umount",  cmd_umount,  "stop serving, after everything captured is in the log"             },
-        {"status",  cmd_status,  "positions, lag and errors of databases and targets"                },
-        {"sync",    cmd_sync,    "ship now, and wait until every target holds every commit"          },
-        {"log",     cmd_log,     "list the commits that can be restored"                             },
-        {"restore", cmd_restore, "bring a database back as it was after any commit"                  },
-        {"verify",  cmd_verify,  "check a backup, or a live mount against its checksums"             },
-        {"inspect", cmd_inspect, "show and check one LTX file or pack"                               },
-        {"init",    cmd_init,    "make the key that backups are encrypted for"                       },
-        {"keygen",  cmd_keygen,  "write a new identity to a file and print its recipient"            },
-        {"promote", cmd_promote, "make a replica the primary"                                        },
-        {"wait",    cmd_wait,    "wait until a replica shows a transaction, or all that is known"    },
-        {"version", cmd_version, "print the version"                                                 },
-        {"worker",  cmd_worker,  NULL                                                                },
-        {"agent",   cmd_agent,   NULL                                                                },
+        {"mount",    cmd_mount,    "serve a directory and capture every commit of its SQLite databases"},
+        {"umount",   cmd_umount,   "stop serving, after everything captured is in the log"             },
+        {"status",   cmd_status,   "positions, lag and errors of databases and targets"                },
+        {"sync",     cmd_sync,     "ship now, and wait until every target holds every commit"          },
+        {"log",      cmd_log,      "list the commits that can be restored"                             },
+        {"restore",  cmd_restore,  "bring a database back as it was after any commit"                  },
+        {"verify",   cmd_verify,   "check a backup, or a live mount against its checksums"             },
+        {"inspect",  cmd_inspect,  "show and check one LTX file or pack"                               },
+        {"init",     cmd_init,     "make the key that backups are encrypted for"                       },
+        {"keygen",   cmd_keygen,   "write a new identity to a file and print its recipient"            },
+        {"promote",  cmd_promote,  "make a replica the primary"                                        },
+        {"branches", cmd_branches, "what a former primary had committed alone"                         },
+        {"wait",     cmd_wait,     "wait until a replica shows a transaction, or all that is known"    },
+        {"version",  cmd_version,  "print the version"                                                 },
+        {"worker",   cmd_worker,   NULL                                                                },
+        {"agent",    cmd_agent,    NULL                                                                },
 };
 
 static void usage(FILE *to)

@@ -55,7 +55,7 @@ int cmd_role_read(struct cmd_role *r, int statefd, struct fz_err *err)
 	char *line, *save = NULL;
 	int rc = fz_read_file(statefd, ROLE_FILE, 65536, &text, err);
 
-	*r = (struct cmd_role){.epoch = 1};
+	*r = (struct cmd_role){0};
 	for (line = text.size ? strtok_r((char *)text.data, "\n", &save) : NULL; rc == 0 && line;
 	     line = strtok_r(NULL, "\n", &save)) {
 		char *eq = strchr(line, '=');

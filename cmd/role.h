@@ -13,7 +13,7 @@
 struct cmd_role {
 	bool replica;
 	bool promoted;             /* it became a primary while it served: it may claim what another writer did */
-	uint32_t epoch;            /* the highest this host has seen; 1 at the beginning */
+	uint32_t epoch;            /* the highest this host has seen; 0 at the beginning */
 	uint8_t node[16];          /* random, for good */
 	char primary[FZ_NET_ADDR]; /* whom it follows, or followed last; "" = nobody */
 	char primary_key[LTX_AGE_RECIPIENT_SIZE];

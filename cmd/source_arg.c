@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "cmd/branch.h"
 #include "cmd/keys.h"
 #include "cmd/state.h"
 #include "cmd/wire.h"
@@ -119,6 +120,29 @@ static int open_url(struct cmd_source *s, const char *url, struct fz_err *err)
 	return replica_source_store(&s->source, store, s->ids.n ? &s->ids : NULL, err);
 }
 
+/* DB@BRANCH: the branch's directory takes the place of the mount's, and no target knows of it. A name with
+ * an @ and no such branch is a database's own. */
+static int turn_to_branch(struct cmd_source *s, struct fz_err *err)
+{
+	char *at = strrchr(s->database, '@');
+	int fd;
+
+	if (!at || at == s->database || !at[1])
+		return 0;
+	*at = 0;
+	fd = cmd_branch_open(s->statefd, s->database, at + 1, err);
+	if (fd == -FZ_ENOTFOUND) {
+		*at = '@';
+		return 0;
+	}
+	if (fd < 0)
+		return fd;
+	fz_close(&s->statefd);
+	s->statefd = fd;
+	s->next_target = s->conf.n_targets;
+	return 0;
+}
+
 static const struct cmd_target *find_target(const struct cmd_conf *c, const char *arg, const char **rest)
 {
 	for (size_t i = 0; i < c->n_targets; i++) {
@@ -155,6 +179,8 @@ int cmd_source_open(struct cmd_source *s, const char *arg, const char *identity,
 			rc = cmd_state_open(&w, s->conf.state, &s->statefd, err);
 		if (rc == 0 && !t)
 			rc = read_snapshot(s, err);
+		if (rc == 0 && !t)
+			rc = turn_to_branch(s, err);
 	}
 	if (rc == 0) {
 		snprintf(state, sizeof(state), "/proc/self/fd/%d", s->statefd);

@@ -2,7 +2,8 @@
  *   URL       dir:/backup/app.db, s3://bucket/prefix/app.db?...: the last path elements are the database's path
  *   NAME/DB   a [target NAME] of the configuration
  *   DIR/DB    a database below a mount, or below a directory that was mounted: its own log answers what it reaches, and
- *             the first target the rest; the other targets follow where that one does not have it or cannot be read */
+ *             the first target the rest; the other targets follow where that one does not have it or cannot be read
+ *   DIR/DB@BRANCH  what `fazt branches` lists: its own log only */
 #ifndef FZ_CMD_SOURCE_ARG_H
 #define FZ_CMD_SOURCE_ARG_H
 

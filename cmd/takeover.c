@@ -201,6 +201,21 @@ out:
 	return rc;
 }
 
+/* A log's own may be higher: of a crash in which log and database went apart. */
+static uint32_t highest_epoch(struct cmd_link *l, uint32_t epoch)
+{
+	struct ltx_log_info info;
+	struct ltx_log *log;
+
+	for (size_t i = 0; (log = ltx_logset_at(l->logs, i)); i++) {
+		ltx_log_info(log, &info);
+		ltx_log_put(log);
+		if (info.epoch > epoch)
+			epoch = info.epoch;
+	}
+	return epoch;
+}
+
 static int raise_epoch(struct cmd_link *l, uint32_t epoch, struct fz_err *err)
 {
 	struct ltx_log *log;
@@ -250,7 +265,7 @@ int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, 
 	pthread_mutex_unlock(&l->mu);
 	next.replica = false;
 	next.promoted = true;
-	next.epoch++;
+	next.epoch = highest_epoch(l, next.epoch) + 1;
 	if (rc == 0)
 		rc = raise_epoch(l, next.epoch, err);
 	if (rc == 0)

@@ -11,7 +11,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
 from cluster import Counted, Host, Reader, caught_up  # noqa: E402
-from faztlib import Failure, fazt, integrity, main, need, serialize_hash, wait_for  # noqa: E402
+from faztlib import fazt, fazt_json, integrity, main, need, serialize_hash, wait_for  # noqa: E402
 
 # Writes until it is refused; prints what was acknowledged, then why it ended. Its connection stays open and reads on.
 WRITER = """
@@ -96,6 +96,23 @@ def swap(base, old, new, names):
             w.kill()
 
 
+def kept(base, host, lost, epoch):
+    """What the former primary had acknowledged alone is a branch, to the last commit, and restorable."""
+    branches = {b["database"]: b for b in fazt_json("branches", "--json", host.dir) if b["epoch"] == epoch}
+    for n, acknowledged in lost.items():
+        need(n in branches, "%s: %d commits were acknowledged, there is no branch of epoch %d: %s", n, acknowledged, epoch,
+             branches)
+        out = os.path.join(base, "branch.db")
+        fazt("restore", "%s/%s@%s" % (host.dir, n, branches[n]["branch"]), "--latest", "-o", out, "--force")
+        con = sqlite3.connect(out)
+        got = con.execute("SELECT n, rows, total FROM meta").fetchone()
+        there = con.execute("SELECT count(*), sum(k) FROM t").fetchone()
+        con.close()
+        need(got[0] == acknowledged and got[1:] == there, "%s: the branch ends with commit %d, %d were acknowledged", n,
+             got[0], acknowledged)
+        need(integrity(out) == "ok", "the branch of %s", n)
+
+
 def run(base):
     a, b = Host(base, "one"), Host(base, "two")
     a.primary(b)
@@ -111,10 +128,12 @@ def run(base):
             x.close()
             caught_up(a, b, n)
         reader = Reader(os.path.join(base, "work"), os.path.join(b.dir, "wal.db"))
-        swap(base, a, b, names)
-        need(b.status()["epoch"] == 2 and a.status()["epoch"] == 2, "epochs %s %s", a.status()["epoch"], b.status()["epoch"])
-        swap(base, b, a, names)
-        need(a.status()["role"] == "primary" and a.status()["epoch"] == 3, "%s", a.status()["role"])
+        lost, _ = swap(base, a, b, names)
+        kept(base, a, lost, 0)
+        need(b.status()["epoch"] == 1 and a.status()["epoch"] == 1, "epochs %s %s", a.status()["epoch"], b.status()["epoch"])
+        lost, _ = swap(base, b, a, names)
+        kept(base, b, lost, 1)
+        need(a.status()["role"] == "primary" and a.status()["epoch"] == 2, "%s", a.status()["role"])
         for n in names:
             need(integrity(os.path.join(a.dir, n)) == "ok" and integrity(os.path.join(b.dir, n)) == "ok", n)
         reader.end()
