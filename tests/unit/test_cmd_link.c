@@ -1047,12 +1047,14 @@ static uint32_t host_epoch(struct host *h, const char *lineage)
 }
 
 static uint8_t superseded_by[LTX_NOISE_KEY];
+static atomic_bool superseded;
 
 static void note_superseded(struct primary_server_events *ev, const uint8_t key[static LTX_NOISE_KEY],
                             const struct ltx_wire_hello *h)
 {
 	assert_int_equal(h->epoch, 9);
 	memcpy(superseded_by, key, LTX_NOISE_KEY);
+	atomic_store(&superseded, true);
 }
 
 static void test_epochs_and_roles(void **state)
@@ -1095,7 +1097,7 @@ static void test_epochs_and_roles(void **state)
 	follow_not(l);
 	l->fconf.hello.epoch = 9;
 	follow(l);
-	UNTIL(server_has(l));
+	UNTIL(atomic_load(&superseded));
 	follow_not(l);
 	serve_not(l);
 	assert_memory_equal(superseded_by, l->r.key.public_key, LTX_NOISE_KEY);
