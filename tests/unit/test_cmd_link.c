@@ -753,7 +753,8 @@ static void raw_hear(struct raw *r, struct ltx_wire_msg *m, size_t *used)
 {
 	int rc;
 
-	memmove(r->plain.data, r->plain.data + *used, r->plain.size - *used);
+	if (*used)
+		memmove(r->plain.data, r->plain.data + *used, r->plain.size - *used);
 	r->plain.size -= *used;
 	for (;;) {
 		struct pollfd p = {.fd = r->fd, .events = POLLIN};
