@@ -187,7 +187,8 @@ static int start(struct cmd_serving *w, struct fz_err *err)
 	rc = cmd_positions_start(&w->link.positions, err);
 	if (rc < 0)
 		return rc;
-	w->keep = (struct cmd_logkeep){.logs = w->logs, .ship = w->ship, .keep_ms = w->conf.log_keep_ms};
+	w->keep = (struct cmd_logkeep){
+	        .logs = w->logs, .ship = w->ship, .link = &w->link, .keep_ms = w->conf.log_keep_ms};
 	rc = cmd_logkeep_start(&w->keep, err);
 	if (rc < 0)
 		return rc;

@@ -991,7 +991,7 @@ static void test_deleted_and_made_anew(void **state)
 {
 	struct link *l = *state;
 	struct recorder rec = {
-	        .ev = {note_database, note_peer},
+	        .ev = {.database = note_database, .peer = note_peer},
                   .mu = PTHREAD_MUTEX_INITIALIZER
         };
 	struct source *s[4];
@@ -1062,7 +1062,7 @@ static void test_epochs_and_roles(void **state)
 {
 	struct link *l = *state;
 	struct recorder rec = {
-	        .ev = {note_database, note_peer},
+	        .ev = {.database = note_database, .peer = note_peer},
                   .mu = PTHREAD_MUTEX_INITIALIZER
         };
 	struct primary_server_events sev = {note_superseded};
