@@ -199,6 +199,10 @@ static int take_message(struct replica_follow *f, const struct ltx_wire_msg *m, 
 		if (f->set.events && f->set.events->peer)
 			f->set.events->peer(f->set.events, &m->hello);
 		return 0;
+	case LTX_WIRE_HANDOFF:
+		if (f->set.events && f->set.events->handoff)
+			f->set.events->handoff(f->set.events);
+		return 0;
 	case LTX_WIRE_PING:
 		return say(f, &(struct ltx_wire_msg){.type = LTX_WIRE_PONG, .mark.value = m->mark.value}, err);
 	case LTX_WIRE_WANT:
