@@ -318,10 +318,10 @@ static int part_ways(struct replica_follow *f, struct replica_followdb *db, uint
 		return 0;
 	}
 	rc = replica_followdb_branch(db, &why);
-	if (rc == 0) {
+	if (rc == 0)
 		post(f, db);
+	if (rc >= 0) /* 1: asked from further back; what readers see does not change until something comes */
 		return say_want(f, db, err);
-	}
 	post(f, db);
 	replica_followdb_diverged(db, agreed_txid);
 	if (rc != -FZ_EORDER)
