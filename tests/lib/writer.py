@@ -1,7 +1,8 @@
 """An ordinary SQLite application, for the torture test: one writer, random work, every acknowledged commit noted.
 
 usage: writer.py CONFIG.json, with {path, acks, journal, sync, page_size, cache, auto_vacuum, exclusive, mmap, commits, seed,
-vacuum, hashes, savepoints}. Each transaction moves meta.n on by one and draws a new meta.nonce. Lines of the file `acks`:
+vacuum, hashes, savepoints, first, history}. Each transaction moves meta.n on by one and draws a new meta.nonce; n begins at `first` (0). With `history` a table of that
+name holds every (n, nonce) that the database has seen. Lines of the file `acks`:
   T n nonce        about to commit it          C n nonce hash     SQLite said it is committed; hash of the whole database
   S n nonce hash   what a new process found    V n nonce hash     the same n after VACUUM, a new page size or journal mode
 With a counter file (of recfs) each line ends with its value when SQLite answered."""
@@ -69,7 +70,9 @@ def main():
     con.execute("CREATE TABLE IF NOT EXISTS meta(id INTEGER PRIMARY KEY CHECK (id = 1), n INTEGER, nonce INTEGER)")
     con.execute("CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, k INTEGER, v BLOB)")
     con.execute("CREATE INDEX IF NOT EXISTS tk ON t(k)")
-    con.execute("INSERT OR IGNORE INTO meta VALUES (1, 0, 0)")
+    con.execute("INSERT OR IGNORE INTO meta VALUES (1, ?, 0)", (conf.get("first", 0),))
+    if conf.get("history"):
+        con.execute("CREATE TABLE IF NOT EXISTS history(n INTEGER PRIMARY KEY, nonce INTEGER)")
     con.execute("COMMIT")
     n, nonce = con.execute("SELECT n, nonce FROM meta").fetchone()
     note("V", n, nonce, digest())
@@ -86,6 +89,8 @@ def main():
         n, nonce = n + 1, rnd.getrandbits(62)
         con.execute("BEGIN IMMEDIATE")
         con.execute("UPDATE meta SET n=?, nonce=?", (n, nonce))
+        if conf.get("history"):
+            con.execute("INSERT INTO history VALUES (?, ?)", (n, nonce))
         kind = rnd.random()
         if kind < 0.70:
             for _ in range(rnd.choice([1, 1, 1, 3, 30])):
