@@ -364,6 +364,12 @@ int cmd_answer(struct cmd_control_handler *h, const struct cJSON *request, struc
 		cmd_link_positions(&w->link, answer);
 		return 0;
 	}
+	if (!strcmp(cmd, "entries")) {
+		cmd_entries_answer(w, request, answer);
+		return 0;
+	}
+	if (!strcmp(cmd, "handoff"))
+		return cmd_handoff_answer(w, text_of(request, "follower") ? text_of(request, "follower") : "", err);
 	if (!strcmp(cmd, "promote"))
 		return cmd_promote_answer(w, cJSON_IsTrue(cJSON_GetObjectItem(request, "force")), answer, err);
 	if (!strcmp(cmd, "state")) {

@@ -27,6 +27,8 @@ int cmd_inspect(int argc, char **argv);
 int cmd_init(int argc, char **argv);
 int cmd_keygen(int argc, char **argv);
 int cmd_branches(int argc, char **argv);
+int cmd_events(int argc, char **argv);
+int cmd_handoff(int argc, char **argv);
 int cmd_promote(int argc, char **argv);
 int cmd_wait(int argc, char **argv);
 int cmd_version(int argc, char **argv);

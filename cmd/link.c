@@ -206,6 +206,16 @@ static void superseded(struct primary_server_events *ev, const uint8_t key[stati
 	pthread_mutex_unlock(&l->mu);
 }
 
+bool cmd_link_superseded(struct cmd_link *l)
+{
+	bool is;
+
+	pthread_mutex_lock(&l->mu);
+	is = l->demoter.started;
+	pthread_mutex_unlock(&l->mu);
+	return is;
+}
+
 bool cmd_link_ending(struct cmd_link *l, int64_t ms)
 {
 	return !fz_worker_wait(&l->demoter, ms);
@@ -293,6 +303,25 @@ static void database(struct replica_follow_events *ev, const char *name, const c
 		fz_log_err(name, &err);
 }
 
+static void promote(void *arg)
+{
+	struct cmd_link *l = arg;
+
+	l->on_handoff(l);
+}
+
+static void handoff(struct replica_follow_events *ev)
+{
+	struct cmd_link *l = of_follow(ev);
+	struct fz_err err;
+
+	fz_warn("the primary %s hands over to this host", l->role.primary);
+	pthread_mutex_lock(&l->mu);
+	if (!l->promoter.started && l->on_handoff && fz_worker_start(&l->promoter, "promote", promote, l, &err) < 0)
+		fz_log_err("taking over", &err);
+	pthread_mutex_unlock(&l->mu);
+}
+
 static void peer(struct replica_follow_events *ev, const struct ltx_wire_hello *h)
 {
 	struct cmd_link *l = of_follow(ev);
@@ -349,7 +378,7 @@ int cmd_link_follow(struct cmd_link *l, struct fz_err *err)
 	struct ltx_age_recipient key;
 	int rc;
 
-	l->follow_events = (struct replica_follow_events){.database = database, .peer = peer};
+	l->follow_events = (struct replica_follow_events){.database = database, .handoff = handoff, .peer = peer};
 	hello(l, &conf.hello);
 	rc = ltx_age_recipient_parse(&key, l->role.primary_key, err);
 	if (rc < 0)
@@ -384,6 +413,7 @@ void cmd_link_unfollow(struct cmd_link *l)
 void cmd_link_stop(struct cmd_link *l)
 {
 	fz_worker_stop(&l->demoter);
+	fz_worker_stop(&l->promoter);
 	replica_herald_stop(l->herald);
 	l->herald = NULL;
 	primary_server_stop(l->server);

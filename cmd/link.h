@@ -33,8 +33,9 @@ struct cmd_link {
 	struct replica_herald *herald;
 	struct fz_worker demoter; /* a host of a higher epoch has spoken: runs on_superseded() once */
 	uint8_t superior_key[32];
-	struct ltx_wire_hello superior;            /* mu */
-	void (*on_superseded)(struct cmd_link *l); /* set by the caller */
+	struct ltx_wire_hello superior; /* mu */
+	struct fz_worker promoter;      /* the primary hands over: runs on_handoff() once */
+	void (*on_superseded)(struct cmd_link *l), (*on_handoff)(struct cmd_link *l); /* set by the caller */
 	pthread_mutex_t mu; /* follow: what applies tells it, and may still do so while it stops */
 	struct replica_follow *follow;
 	struct primary_server *server;
@@ -53,6 +54,8 @@ int cmd_link_serve(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 int cmd_link_apply(struct cmd_link *l, int agent_fd, struct fz_err *err) FZ_MUST_CHECK;
 int cmd_link_follow(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 void cmd_link_init(struct cmd_link *l);
+/* A host of a higher epoch has spoken. */
+bool cmd_link_superseded(struct cmd_link *l);
 /* For the demoter: waits; true when it shall end. */
 bool cmd_link_ending(struct cmd_link *l, int64_t ms);
 /* A primary that took over: tells the former one until it has heard. */

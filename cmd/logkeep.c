@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "cmd/link.h"
 #include "ltx/log.h"
 #include "primary/ship.h"
 
@@ -13,10 +14,32 @@
 #define LOOK_MS       (HOUR_MS / 60)
 #define CROWD         64
 
-/* What no target needs from the log any more. */
+/* What the database on a replica holds whatever happens: the log below is not applied again. */
+static uint64_t applied(const struct cmd_link *l, const struct ltx_log_info *info)
+{
+	struct replica_applied a;
+
+	if (info->ended_ms)
+		return info->tail_txid;
+	return replica_applier_get(l->applier, info->lineage, &a) ? a.state.floor_txid : 0;
+}
+
+/* What nobody needs from the log any more. */
 static uint64_t settled(const struct cmd_logkeep *k, const struct ltx_log_info *info)
 {
-	return k->ship ? primary_ship_settled(k->ship, info->lineage) : 0;
+	uint64_t txid = k->ship ? primary_ship_settled(k->ship, info->lineage) : 0, floor = UINT64_MAX;
+
+	if (k->link && k->link->role.replica)
+		txid = applied(k->link, info);
+	if (k->link && k->link->server)
+		floor = primary_server_floor(k->link->server, info->lineage);
+	return txid < floor ? txid : floor;
+}
+
+/* Somebody else holds what the log holds: a target, or the primary. */
+static bool elsewhere(const struct cmd_logkeep *k)
+{
+	return k->ship || (k->link && k->link->role.replica);
 }
 
 /* keep_ms: how long an ended log that every target holds still waits. */
@@ -26,9 +49,9 @@ static bool remove_ended(struct cmd_logkeep *k, struct ltx_log *log, const struc
 	struct fz_err err = {0};
 	int rc;
 
-	if (now_ms - info->ended_ms < (k->ship ? keep_ms : ALONE_KEEP_MS))
+	if (now_ms - info->ended_ms < (elsewhere(k) ? keep_ms : ALONE_KEEP_MS))
 		return false;
-	if (k->ship && settled(k, info) < info->tail_txid)
+	if (elsewhere(k) && settled(k, info) < info->tail_txid)
 		return false;
 	rc = ltx_logset_remove(k->logs, log, &err);
 	if (rc < 0 && rc != -FZ_EBUSY) /* busy: a lane looks at it just now */
@@ -45,7 +68,7 @@ static bool fold_old(struct cmd_logkeep *k, struct ltx_log *log, const struct lt
 	struct ltx_log_entry e;
 	int rc;
 
-	if (!k->ship || info->log_bytes <= worth || ltx_log_find_time(log, now_ms - k->keep_ms, &e, NULL) < 0)
+	if (!elsewhere(k) || info->log_bytes <= worth || ltx_log_find_time(log, now_ms - k->keep_ms, &e, NULL) < 0)
 		return false;
 	upto = settled(k, info);
 	if (upto > e.e.max_txid)

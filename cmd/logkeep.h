@@ -14,11 +14,13 @@
 #include "base/worker.h"
 
 struct ltx_logset;
+struct cmd_link;
 struct primary_ship;
 
 struct cmd_logkeep {
 	struct ltx_logset *logs;   /* borrowed */
 	struct primary_ship *ship; /* borrowed; NULL = no targets */
+	struct cmd_link *link;     /* borrowed; NULL = none: what replicas read, and on a replica what is applied */
 	int64_t keep_ms;           /* 0 = 1 h */
 	uint64_t worth_bytes;      /* 0 = 64 MiB */
 	unsigned crowd;            /* ended logs that may wait for log_keep; 0 = 64 */

@@ -22,6 +22,8 @@ static const struct {
         {"init",     cmd_init,     "make the key that backups are encrypted for"                       },
         {"keygen",   cmd_keygen,   "write a new identity to a file and print its recipient"            },
         {"promote",  cmd_promote,  "make a replica the primary"                                        },
+        {"events",   cmd_events,   "one JSON line for each transaction, role change and problem"       },
+        {"handoff",  cmd_handoff,  "let a replica take this primary's place, without losing a commit"  },
         {"branches", cmd_branches, "what a former primary had committed alone"                         },
         {"wait",     cmd_wait,     "wait until a replica shows a transaction, or all that is known"    },
         {"version",  cmd_version,  "print the version"                                                 },

@@ -257,7 +257,11 @@ static void tell(const struct mounting *m)
 	for (size_t i = 0; i < m->conf.n_targets; i++)
 		printf("  ships to %s (%s)\n", m->conf.targets[i].url,
 		       cmd_target_encrypted(&m->conf, &m->conf.targets[i]) ? "encrypted" : "NOT encrypted");
-	if (!m->conf.n_targets)
+	if (m->role.replica)
+		printf("  follows %s\n", m->role.primary);
+	if (m->conf.listen)
+		printf("  replicas may follow at %s\n", m->conf.listen);
+	if (!m->conf.n_targets && !m->role.replica)
 		printf("  no target: commits stay in the local log (give --target URL to ship them)\n");
 	if (m->key_made)
 		tell_key(m);

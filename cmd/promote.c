@@ -3,11 +3,12 @@
 #include "cmd/cmd.h"
 
 #include <cJSON.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
 
-/* The new worker answers: applications may write. */
-static int wait_primary(const char *dir, struct fz_err *err)
+int cmd_wait_role(const char *dir, const char *wanted, struct fz_err *err)
 {
 	struct cmd_where w;
 	cJSON *answer = NULL;
@@ -20,10 +21,11 @@ static int wait_primary(const char *dir, struct fz_err *err)
 		if (rc < 0)
 			return rc;
 		role = cJSON_GetStringValue(cJSON_GetObjectItem(answer, "role"));
-		done = role && role[0] == 'p';
+		done = role && !strcmp(role, wanted);
 		cJSON_Delete(answer);
 		if (done)
 			return 0;
+		(void)!poll(NULL, 0, 2);
 	}
 }
 
@@ -61,7 +63,7 @@ int cmd_promote(int argc, char **argv)
 		rc = cmd_ask(args[0], request, 60000, &w, &answer, &err);
 	}
 	if (rc == 0)
-		rc = wait_primary(args[0], &err);
+		rc = cmd_wait_role(args[0], "primary", &err);
 	if (rc == 0 && json)
 		cmd_print_json(answer);
 	else if (rc == 0)

@@ -34,6 +34,8 @@
 #define APPLY_MS       10000
 #define DETACH_MS      10000
 #define FENCE_MS       1000 /* for a writer's transaction to end; then the others are tried, and this one again */
+#define CAUGHT_UP_MS   30000
+#define HANDOFF_MS     10000
 #define FENCE_PAUSE_MS 100
 
 /* What the primary is known to have beyond this host. */
@@ -355,4 +357,38 @@ void cmd_demote(struct cmd_serving *w, const uint8_t key[static 32], const struc
 		rc = fs_super_restart(true, &err);
 	if (rc < 0)
 		fz_log_err("becoming a replica", &err);
+}
+
+int cmd_handoff_answer(struct cmd_serving *w, const char *follower, struct fz_err *err)
+{
+	struct cmd_link *l = &w->link;
+	struct fz_err ignored;
+	int rc;
+
+	if (l->role.replica)
+		return fz_fail(err, FZ_EUSAGE, "%s is a replica; `fazt promote` makes it the primary", w->dir);
+	if (!l->server || !w->agent)
+		return fz_fail(err, FZ_EUSAGE, "nobody follows %s: it was mounted without --listen", w->dir);
+	rc = primary_server_handoff(l->server, follower, false, CAUGHT_UP_MS,
+	                            err); /* all but what is written meanwhile */
+	if (rc < 0)
+		return rc;
+	if (!fence_all(w) && !fence_all(w))
+		rc = fz_fail(err, FZ_EBUSY, "an application holds a database's writer lock too long");
+	if (rc == 0)
+		rc = fs_capture_sync(w->capture, NULL, err);
+	if (rc == 0)
+		rc = primary_server_handoff(l->server, follower, true, HANDOFF_MS, err);
+	for (int ms = 0; rc == 0 && !cmd_link_superseded(l); ms += 5) {
+		if (ms >= HANDOFF_MS || cmd_control_stopping(w->control))
+			rc = fz_fail(err, FZ_ETIMEOUT,
+			             "%s was told to take over and has not done so within %d s (can it reach this "
+			             "host, is this "
+			             "host one of its followers?); this host goes on as the primary",
+			             follower, HANDOFF_MS / 1000);
+		(void)!poll(NULL, 0, 5);
+	}
+	if (rc < 0 && fs_super_restart(false, &ignored) < 0) /* the agent's fences go with it */
+		fz_log_err("the databases stay fenced; fazt umount and mount again", &ignored);
+	return rc;
 }

@@ -19,6 +19,7 @@
 #include "fs/supervisor.h"
 #include "ltx/log.h"
 
+#include <cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -105,6 +106,17 @@ static void superseded(struct cmd_link *l)
 	cmd_demote(w, l->superior_key, &l->superior);
 }
 
+static void handed_over(struct cmd_link *l)
+{
+	struct cmd_serving *w = (struct cmd_serving *)(void *)((char *)l - offsetof(struct cmd_serving, link));
+	cJSON *answer = cJSON_CreateObject();
+	struct fz_err err = {0};
+
+	if (cmd_promote_answer(w, true, answer, &err) < 0)
+		fz_log_err("taking over", &err);
+	cJSON_Delete(answer);
+}
+
 static int start_replica(struct cmd_serving *w, struct fz_err *err)
 {
 	int rc = cmd_link_apply(&w->link, FS_FD_AGENT, err);
@@ -175,7 +187,8 @@ static int start(struct cmd_serving *w, struct fz_err *err)
 	rc = cmd_positions_start(&w->link.positions, err);
 	if (rc < 0)
 		return rc;
-	w->keep = (struct cmd_logkeep){.logs = w->logs, .ship = w->ship, .keep_ms = w->conf.log_keep_ms};
+	w->keep = (struct cmd_logkeep){
+	        .logs = w->logs, .ship = w->ship, .link = &w->link, .keep_ms = w->conf.log_keep_ms};
 	rc = cmd_logkeep_start(&w->keep, err);
 	if (rc < 0)
 		return rc;
@@ -245,6 +258,7 @@ int cmd_worker(int argc, char **argv)
 	w.link.statefd = w.statefd;
 	w.link.conf = &w.conf;
 	w.link.on_superseded = superseded;
+	w.link.on_handoff = handed_over;
 	rc = start(&w, &err);
 	if (rc < 0) {
 		fs_super_init(FS_FD_SUPER);

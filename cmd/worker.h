@@ -33,6 +33,8 @@ struct cmd_serving {
 	struct cmd_control *control;
 	atomic_bool forced; /* `fazt umount --force`: the end counts as clean even when the logs are not complete */
 };
+/* cmd/entries.c: {"after": {lineage: TXID}} -> databases: [{name, lineage, epoch, created_ms, ended_ms, tail_txid, entries}]. */
+void cmd_entries_answer(struct cmd_serving *w, const struct cJSON *request, struct cJSON *answer);
 /* cmd/answer.c: the handler's function. */
 int cmd_answer(struct cmd_control_handler *h, const struct cJSON *request, struct cJSON *answer, int *pass_fd,
                struct fz_err *err);

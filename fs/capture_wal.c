@@ -277,7 +277,7 @@ static int64_t append_upto(struct fs_db *db, uint32_t mx, struct fz_err *err)
 
 int64_t fs_wal_pass(struct fs_db *db, enum fs_wal_how how, struct fz_err *err)
 {
-	int64_t n = 0;
+	int64_t n = 0, looked_ms;
 	uint32_t mx;
 	int rc;
 
@@ -286,14 +286,18 @@ int64_t fs_wal_pass(struct fs_db *db, enum fs_wal_how how, struct fz_err *err)
 	rc = load_header(db, err);
 	if (rc <= 0)
 		return rc;
+	looked_ms = fz_now_ms();
 	if (db->state == FS_DB_LIVE) {
 		rc = fs_wal_visible(db, how == FS_WAL_BARRIER, &mx, err);
 		if (rc < 0)
 			return rc == -EAGAIN ? 0 : rc;
 		check_kept(db, mx);
 	}
-	if (db->state == FS_DB_LIVE)
-		return mx > db->wal.frame ? append_upto(db, mx, err) : 0;
+	if (db->state == FS_DB_LIVE) {
+		n = mx > db->wal.frame ? append_upto(db, mx, err) : 0;
+		db->wal.looked_ms = looked_ms;
+		return n;
+	}
 	n = fs_baseline_follow(db, how == FS_WAL_BARRIER, err);
 	return n;
 }

@@ -37,6 +37,7 @@ struct fs_wal {
 	uint32_t doubt;        /* without -shm: commit frame that waits for something to follow */
 	uint64_t doubt_ns;     /* since when */
 	uint64_t next_scan_ns; /* without -shm: frames are read again not before */
+	int64_t looked_ms; /* when nothing beyond `frame` was visible yet: what is captured next was committed later */
 };
 /* A transaction in rollback mode. */
 struct fs_rollback {

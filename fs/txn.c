@@ -203,7 +203,10 @@ int64_t fs_txn_wal_time(const struct fs_db *db)
 	if (fstat(db->wal.fd, &st) < 0 || clock_getres(CLOCK_REALTIME_COARSE, &tick) < 0)
 		return now;
 	written = (int64_t)st.st_mtim.tv_sec * 1000 + (st.st_mtim.tv_nsec + tick.tv_nsec) / 1000000;
-	return written < now ? written : now;
+	if (written > now)
+		written = now;
+	/* the file's clock ticks, and on a busy machine late */
+	return written > db->wal.looked_ms ? written : db->wal.looked_ms;
 }
 
 int fs_txn_append(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *in, struct fz_err *err)

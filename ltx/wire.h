@@ -37,7 +37,8 @@ enum ltx_wire_type {
 	LTX_WIRE_PREPARED, /* primary: as FILE, but neither committed nor visible until COMMIT */
 	LTX_WIRE_COMMIT,   /* primary: the prepared transaction (txid) is committed */
 	LTX_WIRE_ABORT,    /* primary: it is not */
-	LTX_WIRE_LAST = LTX_WIRE_ABORT
+	LTX_WIRE_HANDOFF,  /* primary: commits have ended here, you hold all of them: take over */
+	LTX_WIRE_LAST = LTX_WIRE_HANDOFF
 };
 enum ltx_wire_role { LTX_WIRE_PRIMARY = 1, LTX_WIRE_REPLICA = 2 };
 
@@ -81,7 +82,7 @@ struct ltx_wire_ack { /* ACK */
 	uint64_t received, durable, applied; /* TXIDs; durable includes a prepared one */
 	int64_t applied_ms;                  /* the replica's clock, for people */
 };
-struct ltx_wire_mark { /* DIVERGED, COMMIT, ABORT: id and txid; PING, PONG: value */
+struct ltx_wire_mark { /* DIVERGED, COMMIT, ABORT: id and txid; PING, PONG: value; HANDOFF: value is the epoch that ends */
 	uint32_t id;
 	uint64_t txid, value;
 };

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "ltx/age.h"
 #include "ltx/log.h"
 #include "primary/feed.h"
 
@@ -59,6 +60,27 @@ int primary_peer_flush(struct primary_peer *p, struct fz_err *err)
 	return 0;
 }
 
+void primary_peer_tell_handoff(struct primary_peer *p)
+{
+	pthread_mutex_lock(&p->mu);
+	p->handoff_due = true;
+	pthread_mutex_unlock(&p->mu);
+}
+
+bool primary_peer_is(struct primary_peer *p, const char *who)
+{
+	char key[LTX_AGE_RECIPIENT_SIZE];
+	struct ltx_age_recipient r;
+	bool is;
+
+	memcpy(r.public_key, p->follower->key, sizeof(r.public_key));
+	pthread_mutex_lock(&p->mu);
+	is = !p->ended_ms && (!strcmp(who, ltx_age_recipient_format(key, &r)) || !strcmp(who, p->hello.host) ||
+	                      (p->follower->name && !strcmp(who, p->follower->name)));
+	pthread_mutex_unlock(&p->mu);
+	return is;
+}
+
 static int put_hello(struct primary_peer *p, enum ltx_wire_type type, struct fz_err *err)
 {
 	struct ltx_wire_msg m = {.type = type};
@@ -71,16 +93,25 @@ static int put_hello(struct primary_peer *p, enum ltx_wire_type type, struct fz_
 static int put_control(struct primary_peer *p, struct fz_err *err)
 {
 	struct ltx_wire_msg m = {.type = LTX_WIRE_PONG};
-	bool pong, role;
+	bool pong, role, handoff;
 	int rc = 0;
 
 	pthread_mutex_lock(&p->mu);
 	pong = p->pong_due;
 	role = p->role_due;
 	m.mark.value = p->pong;
-	p->pong_due = p->role_due = false;
+	handoff = p->handoff_due;
+	p->pong_due = p->role_due = p->handoff_due = false;
 	pthread_mutex_unlock(&p->mu);
-	if (role)
+	if (handoff) {
+		struct ltx_wire_msg over = {.type = LTX_WIRE_HANDOFF};
+		struct ltx_wire_hello h;
+
+		primary_server_hello(p->server, &h);
+		over.mark.value = h.epoch;
+		rc = ltx_wire_put(&p->out.plain, &over, err);
+	}
+	if (rc == 0 && role)
 		rc = put_hello(p, LTX_WIRE_ROLE, err);
 	if (rc == 0 && pong)
 		rc = ltx_wire_put(&p->out.plain, &m, err);
@@ -176,6 +207,7 @@ static int take_message(struct primary_peer *p, const struct ltx_wire_msg *m, st
 	case LTX_WIRE_PREPARED:
 	case LTX_WIRE_COMMIT:
 	case LTX_WIRE_ABORT:
+	case LTX_WIRE_HANDOFF:
 		return fz_fail(err, FZ_ECORRUPT, "it said what a replica does not say (message %d)", (int)m->type);
 	default: /* of a newer version */
 		return 0;

@@ -53,7 +53,7 @@ struct primary_peer {
 	struct ltx_wire_hello hello;
 	struct primary_feed **feeds; /* by id - 1; the array grows by the sender, feeds stay where they are */
 	size_t n_feeds, cap_feeds;
-	bool pong_due, role_due, under_way;
+	bool pong_due, role_due, handoff_due, under_way;
 	uint64_t pong;
 	int64_t ended_ms; /* 0 = connected */
 	struct fz_err err;
@@ -66,6 +66,10 @@ void primary_peer_end(struct primary_peer *p, const struct fz_err *why);
 /* Both threads have ended: free() will not wait. */
 bool primary_peer_done(struct primary_peer *p);
 void primary_peer_free(struct primary_peer *p);
+/* All is yours: a HANDOFF goes out. */
+void primary_peer_tell_handoff(struct primary_peer *p);
+/* It answers to that name, key or host, and is connected. */
+bool primary_peer_is(struct primary_peer *p, const char *who);
 /* Our role or epoch has changed: a ROLE goes out. */
 void primary_peer_tell_role(struct primary_peer *p);
 /* The TXID up to which this replica holds the lineage durably; 0 = nothing is known. */

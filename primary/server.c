@@ -190,6 +190,59 @@ int primary_server_wait(struct primary_server *s, const char *lineage, uint64_t 
 	return rc;
 }
 
+/* Everything in the logs is durable there. */
+static bool holds_all(struct primary_server *s, struct primary_peer *p)
+{
+	struct ltx_log *log;
+	bool all = true;
+
+	for (size_t i = 0; all && (log = ltx_logset_at(s->logs, i)); i++) {
+		struct ltx_log_info info;
+
+		ltx_log_info(log, &info);
+		ltx_log_put(log);
+		all = info.ended_ms || primary_peer_durable(p, info.lineage) >= info.tail_txid;
+	}
+	return all;
+}
+
+int primary_server_handoff(struct primary_server *s, const char *who, bool tell, int64_t timeout_ms, struct fz_err *err)
+{
+	uint64_t end_ns = fz_mono_ns() + (uint64_t)timeout_ms * MS_NS;
+	struct timespec until = {.tv_sec = (time_t)(end_ns / 1000000000), .tv_nsec = (long)(end_ns % 1000000000)};
+	struct primary_peer *p = NULL;
+	int rc = 0;
+
+	pthread_mutex_lock(&s->mu);
+	s->waiters++;
+	for (;;) {
+		p = NULL;
+		for (size_t i = 0; i < s->n && !p; i++)
+			if (s->v[i].peer && primary_peer_is(s->v[i].peer, who))
+				p = s->v[i].peer;
+		if (!p)
+			rc = fz_fail(err, FZ_ENOTFOUND,
+			             "no follower %s is connected (fazt status lists them by name, key and host)", who);
+		else if (s->stopping)
+			rc = fz_fail(err, ECANCELED, "the server stops");
+		if (!p || s->stopping || holds_all(s, p))
+			break;
+		if (pthread_cond_timedwait(&s->cond, &s->mu, &until) == ETIMEDOUT) {
+			rc = fz_fail(err, FZ_ETIMEOUT,
+			             "%s does not hold everything after %lld ms (fazt status shows its lag)", who,
+			             (long long)timeout_ms);
+			break;
+		}
+	}
+	s->waiters--;
+	if (rc == 0 && tell)
+		primary_peer_tell_handoff(p);
+	pthread_mutex_unlock(&s->mu);
+	if (rc == 0 && tell)
+		ltx_logset_wake(s->logs);
+	return rc;
+}
+
 uint64_t primary_server_floor(struct primary_server *s, const char *lineage)
 {
 	int64_t since_ms = fz_now_ms() - FLOOR_MS;

@@ -47,6 +47,10 @@ void primary_server_announce(struct primary_server *s, const struct ltx_wire_hel
 /* Returns 0 once n replicas hold the lineage durably up to txid; -FZ_ETIMEOUT. */
 int primary_server_wait(struct primary_server *s, const char *lineage, uint64_t txid, unsigned n, int64_t timeout_ms,
                         struct fz_err *err) FZ_MUST_CHECK;
+/* Hands this host's place to a follower (its name, key or host), which must be connected: waits until it holds durably all that is in the
+ * logs now; tell: and then says so. -FZ_ENOTFOUND: no such follower is connected; -FZ_ETIMEOUT. */
+int primary_server_handoff(struct primary_server *s, const char *who, bool tell, int64_t timeout_ms,
+                           struct fz_err *err) FZ_MUST_CHECK;
 /* How far the log of a lineage may be folded without taking from a replica what it is about to read: the lowest TXID that
  * one which is connected, or was within the last hour, holds durably. 0 = a base is on its way; UINT64_MAX = nobody reads it. */
 uint64_t primary_server_floor(struct primary_server *s, const char *lineage);

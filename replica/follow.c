@@ -357,6 +357,10 @@ static int take_message(struct replica_follow *f, const struct ltx_wire_msg *m, 
 		if (f->events && f->events->peer)
 			f->events->peer(f->events, &m->hello);
 		return 0;
+	case LTX_WIRE_HANDOFF:
+		if (f->events && f->events->handoff)
+			f->events->handoff(f->events);
+		return 0;
 	case LTX_WIRE_PING:
 		return say(f, &(struct ltx_wire_msg){.type = LTX_WIRE_PONG, .mark.value = m->mark.value}, err);
 	case LTX_WIRE_WANT:

@@ -19,6 +19,8 @@ struct replica_follow;
 struct replica_follow_events { /* called by the follow thread, without locks */
 	/* The set of databases that are followed has changed (name appeared, ended = gone). */
 	void (*database)(struct replica_follow_events *ev, const char *name, const char *lineage, bool ended);
+	/* The primary hands over: everything is durable here, and nobody commits there any more. May be NULL. */
+	void (*handoff)(struct replica_follow_events *ev);
 	/* The peer's HELLO or ROLE: who is the primary, its epoch. */
 	void (*peer)(struct replica_follow_events *ev, const struct ltx_wire_hello *h);
 };

@@ -356,13 +356,15 @@ static int verify(struct replica_followdb *db, struct mem *m, struct ltx_header 
 /* What the log begins with, whoever verified it: the file goes on exactly where the log ends. */
 static int begin(struct replica_followdb *db, const struct ltx_header *h, struct fz_sink **sink, struct fz_err *err)
 {
-	int rc = take_epoch(db, err);
+	int rc;
 
-	if (rc < 0)
-		return rc;
+	/* before the epoch is taken: it says that what is here is part of that history */
 	if (db->tail_txid && h->pre_checksum != db->tail_checksum)
 		return fz_fail(err, FZ_ECHECKSUM,
 		               "transaction %" PRIu64 " builds on another database than the one here", h->min_txid);
+	rc = take_epoch(db, err);
+	if (rc < 0)
+		return rc;
 	return ltx_log_begin(db->log, h, sink, err);
 }
 

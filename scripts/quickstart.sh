@@ -21,9 +21,11 @@ cleanup() {
 	code=$?
 	trap - EXIT
 	if [ -n "$W" ]; then
-		if grep -q " $W/app " /proc/self/mounts; then
-			"$FAZT" umount "$W/app" || { umount "$W/app" 2>/dev/null || fusermount3 -u "$W/app" 2>/dev/null || true; }
-		fi
+		for m in "$W/second" "$W/app"; do
+			if grep -q " $m " /proc/self/mounts; then
+				"$FAZT" umount "$m" || { umount "$m" 2>/dev/null || fusermount3 -u "$m" 2>/dev/null || true; }
+			fi
+		done
 		rm -rf "$W"
 	fi
 	exit "$code"
@@ -104,7 +106,28 @@ show "$FAZT" restore --in-place "$W/app/app.db" --at "$moment"
 sql "SELECT count(*) FROM orders"
 [ "$(sqlite3 "$W/app/app.db" "SELECT count(*) FROM orders")" = 5 ] || fail "expected 5 rows"
 
-step "9. Unmount: the files lie where they always did"
+step "9. A replica, which would be on a second host: live, read-only, and it can take over"
+show "$FAZT" umount "$W/app"
+mkdir "$W/second"
+one=$("$FAZT" keygen -o "$W/one.key")
+two=$("$FAZT" keygen -o "$W/two.key")
+# a free port: the kernel's choice, as this host tells it
+"$FAZT" mount --target "dir:$W/backup" --recipient "$recipient" --listen 127.0.0.1:0 --identity "$W/one.key" --follower "$two" "$W/app"
+at=$("$FAZT" status --json "$W/app" | sed -n 's/.*"link_address":[^"]*"\([^"]*\)".*/\1/p')
+show "$FAZT" mount --role replica --primary "$at" --primary-key "$one" --identity "$W/two.key" "$W/second"
+sql "INSERT INTO orders(what) VALUES ('seen on the replica')"
+txid=$("$FAZT" log --json "$W/app/app.db" | sed -n 's/.*"txid":\([0-9]*\),.*/\1/p' | tail -1)
+show "$FAZT" wait --timeout 20 "$W/second/app.db" "$txid"
+seen=$(sqlite3 "$W/second/app.db" "SELECT what FROM orders ORDER BY id DESC LIMIT 1")
+echo "on the replica: $seen"
+[ "$seen" = "seen on the replica" ] || fail "the replica shows something else"
+if sqlite3 "$W/second/app.db" "DELETE FROM orders" 2>"$W/refused"; then
+	fail "the replica was written to"
+fi
+cat "$W/refused"
+show "$FAZT" umount "$W/second"
+
+step "10. Unmount: the files lie where they always did"
 show "$FAZT" umount "$W/app"
 sql "SELECT group_concat(what) FROM orders"
 

@@ -2,16 +2,18 @@
 # timeout: 120
 """The files below .fazt: any program reads where a database stands, and waits for it with poll. A program that has committed on the
 primary finds its commit in `position` there, waits on the replica until `position` has come so far, and then reads what it wrote."""
+import json
 import os
 import select
 import socket
 import sqlite3
+import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
 from cluster import Counted, Host, caught_up  # noqa: E402
-from faztlib import fazt, main, need, wait_for  # noqa: E402
+from faztlib import FAZT, fazt, main, need, wait_for  # noqa: E402
 
 
 def read(host, name, what):
@@ -49,16 +51,20 @@ def run(base):
         r.start()
         os.mkdir(os.path.join(p.dir, "sub"))
         names = ["a.db", "sub/b.db"]
+        told = open(os.path.join(base, "events"), "w+")
+        events = subprocess.Popen([FAZT, "events", r.dir], stdout=told, stderr=subprocess.STDOUT)
         apps = [Counted(os.path.join(p.dir, names[0])), Counted(os.path.join(p.dir, names[1]), "DELETE")]
         for name in names:
             caught_up(p, r, name)
             wait_for("the files of %s" % name, lambda: os.path.exists(os.path.join(r.dir, ".fazt", name, "position")))
+        last = {}
         con = [sqlite3.connect(os.path.join(r.dir, n), isolation_level=None) for n in names]
         for i in range(200):
             k = i % 2
             apps[k].commit()
             at = read(p, names[k], "position")
             there = wait_position(r, names[k], txid(at))
+            last[names[k]] = txid(at)
             n = con[k].execute("SELECT n FROM meta").fetchone()[0]
             need(n == apps[k].n, "%s: read %d at %s, wrote %d at %s", names[k], n, there, apps[k].n, at)
             need(there == at, "%s: the same position, %s there and %s here", names[k], at, there)
@@ -72,7 +78,7 @@ def run(base):
         apps[0].close()
         apps[1].close()
         p.umount()
-        wait_for("the lag to grow", lambda: int(read(r, "a.db", "lag")) > 300)
+        wait_for("the lag to grow", lambda: int(read(r, "a.db", "lag")) > 2500)
         p.start()
         app = Counted(os.path.join(p.dir, "a.db"))
         app.commit()
@@ -82,6 +88,14 @@ def run(base):
         os.unlink(os.path.join(p.dir, "a.db"))
         wait_for("its files to go", lambda: not os.path.exists(os.path.join(r.dir, ".fazt", "a.db")))
         r.umount()
+        need(events.wait(20) == 0, "fazt events ended with %s", events.returncode)
+        told.seek(0)
+        lines = [json.loads(l) for l in told]
+        for name, at in last.items():
+            seen = [e["txid"] for e in lines if e["event"] == "transaction" and e["database"] == name]
+            need(seen == list(range(1, seen[-1] + 1)) and seen[-1] >= at, "%s: events of TXIDs %s, position %d", name, seen, at)
+        kinds = {e["event"] for e in lines}
+        need(kinds == {"role", "database", "transaction", "problem", "ended"}, "kinds of events: %s", kinds)
         p.umount()
 
 

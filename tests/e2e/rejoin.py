@@ -96,6 +96,33 @@ def swap(base, old, new, names):
             w.kill()
 
 
+def hand_over(base, old, new, names):
+    """fazt handoff under load: every acknowledged commit is in the new primary's history, and the writers' pause is short."""
+    writers = {n: Writer(base, os.path.join(old.dir, n)) for n in names}
+    try:
+        wait_for("some commits", lambda: all(w.acknowledged() > 50 for w in writers.values()))
+        r = fazt("handoff", old.dir, "nobody", check=False)
+        need(r.returncode == 3 and "nobody" in r.stderr, "handoff to nobody: exit %d: %s", r.returncode, r.stderr)
+        wait_for("writers that go on", lambda: all(w.ended() is None for w in writers.values()))
+        before = len(fazt_json("branches", "--json", old.dir))
+        fazt("handoff", old.dir, new.public)
+        need(new.status()["role"] == "primary", "after the handoff the follower is a %s", new.status()["role"])
+        for n, w in writers.items():
+            wait_for("%s to be fenced" % n, w.ended, 60)
+            app = Counted(os.path.join(new.dir, n))
+            need(app.n == w.acknowledged(), "%s: %d commits were acknowledged, the new primary has %d", n,
+                 w.acknowledged(), app.n)
+            app.commit()
+            app.close()
+            caught_up(new, old, n)
+            need(serialize_hash(os.path.join(new.dir, n)) == serialize_hash(os.path.join(old.dir, n)), "%s differs", n)
+        need(len(fazt_json("branches", "--json", old.dir)) == before, "a handoff left a branch: %s",
+             fazt_json("branches", "--json", old.dir))
+    finally:
+        for w in writers.values():
+            w.kill()
+
+
 def kept(base, host, lost, epoch):
     """What the former primary had acknowledged alone is a branch, to the last commit, and restorable."""
     branches = {b["database"]: b for b in fazt_json("branches", "--json", host.dir) if b["epoch"] == epoch}
@@ -146,6 +173,8 @@ def run(base):
         lost, _ = swap(base, b, a, names)
         kept(base, b, lost, 1)
         need(a.status()["role"] == "primary" and a.status()["epoch"] == 2, "%s", a.status()["role"])
+        hand_over(base, a, b, names)
+        hand_over(base, b, a, names)
         for n in names:
             need(integrity(os.path.join(a.dir, n)) == "ok" and integrity(os.path.join(b.dir, n)) == "ok", n)
         for n in names:

@@ -136,18 +136,24 @@ class Database:
                 raise Failure("%s on %s: the application failed: %s" % (self.name, p.host.name, f.read()[-1500:]))
 
     def read_acks(self):
-        hashes, acked, tried = {}, set(), set()
+        hashes, acked, tried, unsure = {}, set(), set(), set()
         with open(self.acks) as f:
             for line in f:
                 w = line.split()
-                if not line.endswith("\n") or len(w) < 4 and w[:1] != ["T"]:
+                if not line.endswith("\n") or len(w) < 4:
                     continue
                 state = (int(w[1]), int(w[2]))
                 tried.add(state)
+                if w[0] == "U":
+                    unsure.add(state)
+                elif w[0] in "SV":
+                    unsure.discard(state)
                 if w[0] in "CSV":
                     acked.add(state)
                     if len(w) > 3 and w[3] != "-":
                         hashes.setdefault(state, set()).add(w[3])
+        for state in unsure:  # killed before it could tell what VACUUM made of it
+            hashes.pop(state, None)
         return hashes, acked, tried
 
 
@@ -343,15 +349,18 @@ class World:
         return {d["name"]: d["txid"] for d in host.status()["databases"] if d.get("state") != "ended"}
 
     def equal(self, name):
-        want = serialize_hash(os.path.join(self.primary.dir, name))
-        return all(os.path.exists(os.path.join(n.dir, name)) and serialize_hash(os.path.join(n.dir, name)) == want
-                   for n in self.replicas())
+        try:
+            want = serialize_hash(os.path.join(self.primary.dir, name))
+            return all(serialize_hash(os.path.join(n.dir, name)) == want for n in self.replicas())
+        except sqlite3.OperationalError:  # not there yet
+            return False
 
     def settle(self):
         self.tell("settle; the primary is %s", self.primary.name)
         for d in self.dbs:  # an application that was killed may have left a journal, which only a writer can play back
             con = sqlite3.connect(os.path.join(self.primary.dir, d.name), timeout=BUSY_S)
-            con.execute("SELECT count(*) FROM sqlite_master").fetchall()
+            if not con.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                con.execute("CREATE TABLE nothing(x)")  # it was killed before its first commit
             con.close()
         fazt("sync", self.primary.dir)
         for d in self.dbs:

@@ -140,7 +140,14 @@ def keys(app, m, base, out):
 
 
 def damage(app, m, base, out):
-    packs = sorted(os.path.join(d, f) for d, _, fs in os.walk(m.store) for f in fs if ".pack" in f or ".ltx" in f)
+    # A copy, with level 0 and snapshots alone: a pack of a minute would stand in for what is damaged.
+    store = base + "/damaged"
+    shutil.copytree(m.store, store)
+    for d, _, _ in list(os.walk(store)):
+        if os.path.basename(d) in ("1", "2", "3", "4", "5"):
+            shutil.rmtree(d)
+    source = "dir:%s/app.db" % store
+    packs = sorted(os.path.join(d, f) for d, _, fs in os.walk(store) for f in fs if ".pack" in f or ".ltx" in f)
     pack = packs[len(packs) // 2]
     with open(pack, "rb") as f:
         good = f.read()
@@ -152,25 +159,25 @@ def damage(app, m, base, out):
                      [("cut to %d" % n, good[:n]) for n in (0, 10, 150, size // 2, size - 1)] + [("longer", good + b"x")]:
         with open(pack, "wb") as f:
             f.write(bad)
-        r = fazt("restore", m.source("app.db"), "-i", m.key, "--txid", txid, "-o", out + ".x", check=False)
+        r = fazt("restore", source, "-i", m.key, "--txid", txid, "-o", out + ".x", check=False)
         # a changed recipient stanza is one of somebody else's, as far as age can tell
         codes = (1, 4) if what in ("byte 30", "byte 100") else (4,)
         need(r.returncode in codes and name in r.stderr, "%s of %s: restore: exit %d: %s", what, name, r.returncode, r.stderr)
         need(not os.path.exists(out + ".x"), "a restore from a damaged store left a file")
-        r = fazt("verify", m.source("app.db"), "-i", m.key, check=False)
+        r = fazt("verify", source, "-i", m.key, check=False)
         need(r.returncode in codes and name in r.stdout + r.stderr, "%s of %s: verify: exit %d: %s%s", what, name, r.returncode,
              r.stdout, r.stderr)
     os.unlink(pack)
-    r = fazt("verify", m.source("app.db"), "-i", m.key, check=False)
+    r = fazt("verify", source, "-i", m.key, check=False)
     need(r.returncode == 4, "an object is missing: verify: exit %d %s%s", r.returncode, r.stdout, r.stderr)
-    r = fazt("verify", m.source("app.db"), check=False)
+    r = fazt("verify", source, check=False)
     need(r.returncode == 4, "an object is missing: verify without a key: exit %d %s%s", r.returncode, r.stdout, r.stderr)
-    r = fazt("restore", m.source("app.db"), "-i", m.key, "--txid", txid, "-o", out + ".x", check=False)
+    r = fazt("restore", source, "-i", m.key, "--txid", txid, "-o", out + ".x", check=False)
     need(r.returncode in (3, 4) and "FZ-" in r.stderr, "an object is missing: restore: exit %d %s", r.returncode, r.stderr)
     with open(pack, "wb") as f:
         f.write(good)
-    fazt("verify", "--full", m.source("app.db"), "-i", m.key)
-    r = fazt("verify", m.source("app.db"))
+    fazt("verify", "--full", source, "-i", m.key)
+    r = fazt("verify", source)
     need("structure only" in r.stdout, "verify without a key: %s", r.stdout)
 
 

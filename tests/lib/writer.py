@@ -5,6 +5,7 @@ vacuum, hashes, savepoints, first, history}. Each transaction moves meta.n on by
 name holds every (n, nonce) that the database has seen. Lines of the file `acks`:
   T n nonce        about to commit it          C n nonce hash     SQLite said it is committed; hash of the whole database
   S n nonce hash   what a new process found    V n nonce hash     the same n after VACUUM, a new page size or journal mode
+  U n nonce        its pages may change now, without a commit (VACUUM, ROLLBACK); a V follows
 With a counter file (of recfs) each line ends with its value when SQLite answered."""
 import json
 import os
@@ -86,6 +87,7 @@ def main():
             reader = sqlite3.connect(path, isolation_level=None, timeout=30)
             reader.execute("BEGIN")
             reader.execute("SELECT count(*) FROM t").fetchall()
+        last = nonce
         n, nonce = n + 1, rnd.getrandbits(62)
         con.execute("BEGIN IMMEDIATE")
         con.execute("UPDATE meta SET n=?, nonce=?", (n, nonce))
@@ -113,6 +115,7 @@ def main():
             con.execute("ROLLBACK TO s")
             con.execute("RELEASE s")
         if rnd.random() < 0.06 and conf["journal"] != "OFF":
+            note("U", n - 1, last)
             con.execute("ROLLBACK")
             n -= 1
             nonce = con.execute("SELECT nonce FROM meta").fetchone()[0]
@@ -126,6 +129,7 @@ def main():
             con.execute("PRAGMA wal_checkpoint(%s)" % rnd.choice(
                 ["PASSIVE"] if reader else ["PASSIVE", "FULL", "RESTART", "TRUNCATE"])).fetchall()
         if rnd.random() < conf["vacuum"] and not reader:
+            note("U", n, nonce)
             if rnd.random() < 0.3 and conf["journal"] != "WAL":
                 con.execute("PRAGMA page_size=%d" % rnd.choice([512, 1024, 4096, 8192]))
             con.execute("VACUUM")
