@@ -283,7 +283,7 @@ static void applied(struct replica_applier_events *ev, const struct replica_appl
 {
 	struct cmd_link *l = of_applier(ev);
 
-	fs_capture_attached(l->capture, a->name, a->state.txid > 0);
+	fs_capture_attached(l->capture, a->name, a->state.txid > 0 && !atomic_load(&l->detaching));
 	pthread_mutex_lock(&l->mu);
 	if (l->follow)
 		replica_follow_applied(l->follow);

@@ -24,7 +24,8 @@ struct cmd_link {
 	const struct cmd_conf *conf;
 	struct ltx_logset *logs;
 	struct fs_capture *capture;
-	struct cmd_role role; /* under mu while it follows */
+	atomic_bool detaching; /* the agent lets go of the databases: what it says about them is old */
+	struct cmd_role role;  /* under mu while it follows */
 	/* owned */
 	struct cmd_positions positions;
 	struct replica_applier_events applier_events;

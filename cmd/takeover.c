@@ -232,6 +232,21 @@ static int raise_epoch(struct cmd_link *l, uint32_t epoch, struct fz_err *err)
 	return rc;
 }
 
+/* The first reader that comes when the agent has let go may begin the -shm anew: the mount knows it before. */
+static int detach(struct cmd_link *l, struct fz_err *err)
+{
+	struct ltx_log_info info;
+	struct ltx_log *log;
+
+	atomic_store(&l->detaching, true);
+	for (size_t i = 0; (log = ltx_logset_at(l->logs, i)); i++) {
+		ltx_log_info(log, &info);
+		ltx_log_put(log);
+		fs_capture_attached(l->capture, info.name, false);
+	}
+	return replica_applier_detach(l->applier, DETACH_MS, err);
+}
+
 int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, struct fz_err *err)
 {
 	struct cmd_link *l = &w->link;
@@ -257,7 +272,7 @@ int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, 
 	cmd_link_unfollow(l);
 	rc = wait_applied(l, err);
 	if (rc == 0)
-		rc = replica_applier_detach(l->applier, DETACH_MS, err);
+		rc = detach(l, err);
 	pthread_mutex_lock(&l->mu);
 	next = l->role;
 	pthread_mutex_unlock(&l->mu);

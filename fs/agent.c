@@ -43,8 +43,9 @@ struct answer {
 };
 struct fs_agent {
 	int fd;
-	pthread_mutex_t mu; /* one request at a time; guards number */
+	pthread_mutex_t mu; /* one request at a time; guards all below */
 	uint64_t number;
+	bool replicas; /* it has become a replica's agent: another worker talks to it, in another way */
 };
 
 /* ---- the worker's end ---- */
@@ -111,10 +112,13 @@ static int ask(struct fs_agent *a, enum op op, const char *path, int wait_ms, st
 	memcpy(r.path, path, n + 1);
 	pthread_mutex_lock(&a->mu);
 	r.number = ++a->number;
-	if (send(a->fd, &r, offsetof(struct request, path) + n + 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+	if (a->replicas)
+		rc = fz_fail(err, FZ_ETIMEOUT, "the agent serves a replica now");
+	else if (send(a->fd, &r, offsetof(struct request, path) + n + 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 		rc = fz_fail_errno(err, errno, "cannot reach the agent");
 	else
 		rc = receive(a, ans, wait_ms, err);
+	a->replicas |= op == OP_BECOME && rc == 0 && ans->rc == 0;
 	pthread_mutex_unlock(&a->mu);
 	if (rc == 0 && ans->rc < 0)
 		rc = fz_fail(err, ans->rc, "%s: agent: %s", path, fz_strerror(ans->rc));

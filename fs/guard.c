@@ -13,7 +13,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define BUCKETS 1024
+#define BUCKETS   1024
+#define LET_GO_MS 100
 
 struct entry {
 	struct entry *next;
@@ -289,6 +290,20 @@ int fs_guard_may_alter(struct fs_guard *g, const char *path, int pid)
 	return fs_guard_protects(g, path) ? judge(g, pid) : 0;
 }
 
+static enum fs_role role_now(struct fs_guard *g, const char *path, bool *held)
+{
+	enum fs_role role;
+
+	pthread_rwlock_rdlock(&g->mu);
+	role = role_of_locked(g, path, held);
+	*held = *held && alive_locked(g);
+	pthread_rwlock_unlock(&g->mu);
+	return role;
+}
+
+/* A reader begins a -shm anew once it has the lock that says it is alone (sqlite3: os_unix.c, unixLockSharedMemory()). A process
+ * that dies lets go of its locks a moment before its pidfd tells, and one that detaches before it says so: whoever comes in between
+ * is not refused (that would be SQLITE_IOERR_SHMOPEN), he waits. */
 int fs_guard_may_cut(struct fs_guard *g, const char *path, uint64_t size_bytes, int pid)
 {
 	enum fs_role role;
@@ -296,14 +311,16 @@ int fs_guard_may_cut(struct fs_guard *g, const char *path, uint64_t size_bytes, 
 
 	if (fs_guard_idle(g))
 		return 0;
-	pthread_rwlock_rdlock(&g->mu);
-	role = role_of_locked(g, path, &held);
-	held = held && alive_locked(g);
-	pthread_rwlock_unlock(&g->mu);
-	/* sqlite3: os_unix.c, unixLockSharedMemory() */
-	if (role == FS_ROLE_OTHER || (role == FS_ROLE_SHM && size_bytes <= 3 && !held))
+	role = role_now(g, path, &held);
+	if (role == FS_ROLE_OTHER || judge(g, pid) == 0)
 		return 0;
-	return judge(g, pid);
+	if (role != FS_ROLE_SHM || size_bytes > 3)
+		return -EROFS;
+	for (int ms = 0; held && ms < LET_GO_MS; ms++) {
+		(void)!poll(NULL, 0, 1);
+		role = role_now(g, path, &held);
+	}
+	return held && role != FS_ROLE_OTHER ? -EROFS : 0;
 }
 
 int fs_guard_may_make(struct fs_guard *g, const char *path, bool dir, int pid)

@@ -279,13 +279,16 @@ int replica_apply_open(struct replica_apply **out, const struct replica_apply_co
 	return 0;
 }
 
-/* What of the WAL the log holds: all of it. A capture that begins here goes on behind it (ltx/sums.h). Held by
- * tests/e2e/promote.py. */
+/* What of the WAL the log holds: all of it. A capture that begins here goes on behind it (ltx/sums.h). A generation that the index has left
+ * must be gone from the file too: whoever builds the index anew would find its frames, and they would be captured again, oldest first.
+ * Held by tests/e2e/promote.py, tests/e2e/rejoin.py. */
 static int hand_over(struct replica_apply *a, struct fz_err *err)
 {
 	struct ltx_sums_head *head = ltx_sums_head(a->sums);
-	int rc = replica_wal_end(a->wal, &head->pos_frame, head->pos_salt, head->last_frame, err);
+	int rc = replica_wal_restart(a->wal, 0, err);
 
+	if (rc >= 0)
+		rc = replica_wal_end(a->wal, &head->pos_frame, head->pos_salt, head->last_frame, err);
 	return rc < 0 ? rc : ltx_sums_sync(a->sums, err);
 }
 

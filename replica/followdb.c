@@ -183,6 +183,42 @@ void replica_followdb_diverged(struct replica_followdb *db, uint64_t agreed_txid
 	db->told = err.code;
 }
 
+/* Where that epoch began is not in this log: more than one epoch has passed since the histories went apart, so only the primary can tell
+ * what they share. Asked from ever further back; all there was is in the branch. The epoch stays the old one until something is taken. */
+static int step_back(struct replica_followdb *db, struct fz_err *err)
+{
+	struct ltx_log_entry e;
+	struct ltx_log_info info;
+	uint64_t back = UINT64_C(1) << (db->steps < 32 ? db->steps : 32), to;
+	char id[64];
+	int rc = 0;
+
+	ltx_log_info(db->log, &info);
+	to = db->tail_txid > back ? db->tail_txid - back : 0;
+	if (to < info.base_txid)
+		to = info.base_txid;
+	if (to > info.base_txid) {
+		rc = ltx_log_find(db->log, to, &e, err);
+		if (rc < 0)
+			return rc;
+		if (e.e.max_txid != to)
+			to = e.e.min_txid - 1;
+	}
+	if (to >= db->tail_txid)
+		return fz_fail(err, FZ_EORDER, "the log does not go back to where the histories agree");
+	drop_file(db, false);
+	if (!db->steps)
+		rc = ltx_log_branch(db->log, to, id, sizeof(id), err);
+	if (rc == 0)
+		rc = ltx_log_truncate(db->log, to, err);
+	if (rc == 0)
+		rc = ltx_log_sync(db->log, err);
+	look_at_log(db, rc == 0);
+	if (rc == 0)
+		db->steps++;
+	return rc < 0 ? rc : 1;
+}
+
 int replica_followdb_branch(struct replica_followdb *db, struct fz_err *err)
 {
 	const struct ltx_pos start = {db->db.epoch, db->db.epoch_txid, db->db.epoch_checksum};
@@ -190,13 +226,12 @@ int replica_followdb_branch(struct replica_followdb *db, struct fz_err *err)
 	char id[64];
 	int rc;
 
-	if (db->db.epoch <= db->epoch || from >= db->tail_txid)
+	if (db->db.epoch <= db->epoch)
 		return fz_fail(err, FZ_EORDER, "the primary's epoch %u is not above ours (%u)", db->db.epoch,
 		               db->epoch);
-	rc = from ? ltx_log_checksum_at(db->log, from, &checksum, err) : 0;
-	if (rc < 0 || checksum != start.checksum)
-		return fz_fail(err, FZ_EORDER, "TXID %" PRIu64 ", where epoch %u began, is not in the log", from,
-		               db->db.epoch);
+	if (from >= db->tail_txid || (from && ltx_log_checksum_at(db->log, from, &checksum, NULL) < 0) ||
+	    checksum != start.checksum)
+		return step_back(db, err);
 	drop_file(db, false);
 	rc = ltx_log_branch(db->log, from, id, sizeof(id), err);
 	if (rc == 0)
@@ -275,6 +310,7 @@ static void took(struct replica_followdb *db, uint64_t txid, uint64_t checksum)
 	db->tail_txid = txid;
 	db->tail_checksum = checksum;
 	db->dirty = true;
+	db->steps = 0;
 	works(db);
 	pthread_mutex_lock(&db->env->mu);
 	db->received = txid;
@@ -322,13 +358,15 @@ static int verify(struct replica_followdb *db, struct mem *m, struct ltx_header 
 /* What the log begins with, whoever verified it: the file goes on exactly where the log ends. */
 static int begin(struct replica_followdb *db, const struct ltx_header *h, struct fz_sink **sink, struct fz_err *err)
 {
-	int rc = take_epoch(db, err);
+	int rc;
 
-	if (rc < 0)
-		return rc;
+	/* before the epoch is taken: it says that what is here is part of that history */
 	if (db->tail_txid && h->pre_checksum != db->tail_checksum)
 		return fz_fail(err, FZ_ECHECKSUM,
 		               "transaction %" PRIu64 " builds on another database than the one here", h->min_txid);
+	rc = take_epoch(db, err);
+	if (rc < 0)
+		return rc;
 	return ltx_log_begin(db->log, h, sink, err);
 }
 

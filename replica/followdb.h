@@ -50,6 +50,7 @@ struct replica_followdb {
 	uint64_t copied_bytes;
 	bool dirty; /* has transactions that are not synced */
 	bool ack_due, seen;
+	unsigned steps; /* back in the log, since the primary's epochs begin where it has nothing */
 	unsigned failures;
 	uint64_t retry_ns;
 	int told; /* code of the error that was logged last */
@@ -79,7 +80,8 @@ void replica_followdb_fail(struct replica_followdb *db, const struct fz_err *why
 /* The primary's history is another one than this log's: what it has too ends at agreed_txid at most. */
 void replica_followdb_diverged(struct replica_followdb *db, uint64_t agreed_txid);
 /* A primary of a higher epoch took over at a point of this log: what lies beyond it is kept as a branch and cut off. Nothing may be
- * applying the log. -FZ_EORDER when the two share no such point: then the log stays as it is. */
+ * applying the log. 1: it is not known yet which point that is, the primary is to be asked about the log's new end. -FZ_EORDER
+ * when the two share nothing that is in the log: then it stays as it is. */
 int replica_followdb_branch(struct replica_followdb *db, struct fz_err *err) FZ_MUST_CHECK;
 
 /* FILE and DATA. Negative: the peer breaks the protocol, the connection ends. Any other problem is this database's. */

@@ -190,8 +190,9 @@ bool replica_followset_part(struct replica_followset *s, struct replica_followdb
 		return false;
 	}
 	rc = replica_followdb_branch(db, &why);
-	replica_followset_post(s, db);
-	if (rc == 0)
+	if (rc <= 0)
+		replica_followset_post(s, db);
+	if (rc >= 0) /* 1: asked from further back; what readers see does not change until something comes */
 		return true;
 	replica_followdb_diverged(db, agreed_txid);
 	if (rc != -FZ_EORDER)

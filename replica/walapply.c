@@ -341,11 +341,9 @@ int replica_wal_restart(struct replica_wal *w, uint64_t keep_bytes, struct fz_er
 	int rc;
 
 	FZ_ASSERT(w->held && !w->writing);
-	if (!w->x.h.mx_frame)
-		return 1;
 	if (replica_wal_backfilled(w) != w->x.h.mx_frame)
 		return 0;
-	rc = replica_walindex_restart(&w->x, err);
+	rc = w->x.h.mx_frame ? replica_walindex_restart(&w->x, err) : 1;
 	/* nobody reads the file now: whoever comes finds no frame in the index until the next is published */
 	if (rc > 0 && fstat(w->walfd, &st) == 0 && (uint64_t)st.st_size > keep_bytes && ftruncate(w->walfd, 0) < 0)
 		rc = fz_fail_errno(err, errno, "cutting the WAL");

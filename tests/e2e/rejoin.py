@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-# timeout: 240
+# timeout: 300
 """Two hosts that can take each other's place. A replica is promoted while its primary lives: the former primary fences itself (writers
 get SQLITE_BUSY or SQLITE_READONLY, readers go on), what it had committed alone becomes a branch, and it follows the new primary
 without a full copy, with the same connections open. Then the other way round."""
@@ -140,6 +140,18 @@ def kept(base, host, lost, epoch):
         need(integrity(out) == "ok", "the branch of %s", n)
 
 
+def no_commit_twice(base, host, name):
+    """No take-over captured again what the log had: commit by commit, n goes up."""
+    before, out = -1, os.path.join(base, "history.db")
+    for e in fazt_json("log", "--json", os.path.join(host.dir, name)):
+        fazt("restore", os.path.join(host.dir, name), "--txid", e["txid"], "-o", out, "--force")
+        con = sqlite3.connect(out)
+        n = con.execute("SELECT n FROM meta").fetchone()[0] if e["txid"] > 3 else 0
+        con.close()
+        need(n >= before, "%s: TXID %d goes back from commit %d to %d", name, e["txid"], before, n)
+        before = n
+
+
 def run(base):
     a, b = Host(base, "one"), Host(base, "two")
     a.primary(b)
@@ -165,6 +177,8 @@ def run(base):
         hand_over(base, b, a, names)
         for n in names:
             need(integrity(os.path.join(a.dir, n)) == "ok" and integrity(os.path.join(b.dir, n)) == "ok", n)
+        for n in names:
+            no_commit_twice(base, a, n)
         reader.end()
         b.umount()
         a.umount()

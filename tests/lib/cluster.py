@@ -2,6 +2,7 @@
 database of a replica without end and judges what it sees."""
 import atexit
 import os
+import random
 import socket
 import sqlite3
 import subprocess
@@ -11,9 +12,14 @@ from faztlib import Failure, Mount, fazt, need, wait_for
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """One that nothing uses, and that no outgoing connection or other listener is given by chance (those begin at 32768)."""
+    while True:
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", random.SystemRandom().randrange(10000, 32000)))
+            except OSError:
+                continue
+            return s.getsockname()[1]
 
 
 def host_key(path):

@@ -1,9 +1,11 @@
 """An ordinary SQLite application, for the torture test: one writer, random work, every acknowledged commit noted.
 
 usage: writer.py CONFIG.json, with {path, acks, journal, sync, page_size, cache, auto_vacuum, exclusive, mmap, commits, seed,
-vacuum, hashes, savepoints}. Each transaction moves meta.n on by one and draws a new meta.nonce. Lines of the file `acks`:
+vacuum, hashes, savepoints, first, history}. Each transaction moves meta.n on by one and draws a new meta.nonce; n begins at `first` (0). With `history` a table of that
+name holds every (n, nonce) that the database has seen. Lines of the file `acks`:
   T n nonce        about to commit it          C n nonce hash     SQLite said it is committed; hash of the whole database
   S n nonce hash   what a new process found    V n nonce hash     the same n after VACUUM, a new page size or journal mode
+  U n nonce        its pages may change now, without a commit (VACUUM, ROLLBACK); a V follows
 With a counter file (of recfs) each line ends with its value when SQLite answered."""
 import json
 import os
@@ -69,7 +71,9 @@ def main():
     con.execute("CREATE TABLE IF NOT EXISTS meta(id INTEGER PRIMARY KEY CHECK (id = 1), n INTEGER, nonce INTEGER)")
     con.execute("CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, k INTEGER, v BLOB)")
     con.execute("CREATE INDEX IF NOT EXISTS tk ON t(k)")
-    con.execute("INSERT OR IGNORE INTO meta VALUES (1, 0, 0)")
+    con.execute("INSERT OR IGNORE INTO meta VALUES (1, ?, 0)", (conf.get("first", 0),))
+    if conf.get("history"):
+        con.execute("CREATE TABLE IF NOT EXISTS history(n INTEGER PRIMARY KEY, nonce INTEGER)")
     con.execute("COMMIT")
     n, nonce = con.execute("SELECT n, nonce FROM meta").fetchone()
     note("V", n, nonce, digest())
@@ -83,9 +87,12 @@ def main():
             reader = sqlite3.connect(path, isolation_level=None, timeout=30)
             reader.execute("BEGIN")
             reader.execute("SELECT count(*) FROM t").fetchall()
+        last = nonce
         n, nonce = n + 1, rnd.getrandbits(62)
         con.execute("BEGIN IMMEDIATE")
         con.execute("UPDATE meta SET n=?, nonce=?", (n, nonce))
+        if conf.get("history"):
+            con.execute("INSERT INTO history VALUES (?, ?)", (n, nonce))
         kind = rnd.random()
         if kind < 0.70:
             for _ in range(rnd.choice([1, 1, 1, 3, 30])):
@@ -108,6 +115,7 @@ def main():
             con.execute("ROLLBACK TO s")
             con.execute("RELEASE s")
         if rnd.random() < 0.06 and conf["journal"] != "OFF":
+            note("U", n - 1, last)
             con.execute("ROLLBACK")
             n -= 1
             nonce = con.execute("SELECT nonce FROM meta").fetchone()[0]
@@ -121,6 +129,7 @@ def main():
             con.execute("PRAGMA wal_checkpoint(%s)" % rnd.choice(
                 ["PASSIVE"] if reader else ["PASSIVE", "FULL", "RESTART", "TRUNCATE"])).fetchall()
         if rnd.random() < conf["vacuum"] and not reader:
+            note("U", n, nonce)
             if rnd.random() < 0.3 and conf["journal"] != "WAL":
                 con.execute("PRAGMA page_size=%d" % rnd.choice([512, 1024, 4096, 8192]))
             con.execute("VACUUM")
