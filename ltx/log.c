@@ -491,7 +491,11 @@ static int change_meta(struct ltx_log *log, const struct ltx_pos *epoch, const i
 	                   : ltx_log_meta_write(&m, log->dirfd, err);
 	if (rc == 0) {
 		pthread_mutex_lock(&log->mu);
-		log->meta = m;
+		log->meta.page_size = m.page_size; /* name and lineage never change: they are read without mu */
+		log->meta.epoch = m.epoch;
+		log->meta.epoch_txid = m.epoch_txid;
+		log->meta.epoch_checksum = m.epoch_checksum;
+		log->meta.ended_ms = m.ended_ms;
 		ltx_log_changed_locked(log);
 		pthread_mutex_unlock(&log->mu);
 	}
