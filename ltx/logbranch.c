@@ -1,7 +1,7 @@
 /* logbranch.c - keep what a log holds before its end is cut off: history that another host does not share.
  *
  * ON DISK  branches/<id>/ in the state directory is a state directory itself, with the log as db/<its directory>, read-only
- *          from then on: base and closed segments are hard links, what the living log still changes (head, meta, the last segment) is copied.
+ *          from then on: base and closed segments are hard links, what the living log still changes (head, meta, the last segment, the one that is cut) is copied.
  *          It appears under its name with everything in it, synced, or not at all. */
 #include "ltx/logpriv.h"
 
@@ -53,23 +53,27 @@ static bool ends_in(const char *name, const char *suffix)
 	return n > k && !strcmp(name + n - k, suffix);
 }
 
-/* What belongs to a log: 1 = it never changes again, 2 = it does; 0 = something else's (caches, positions). */
-static int kind_of(const char *name, const char *last_seg)
+static bool of_segment(const char *name, const char *seg)
 {
-	size_t n = strlen(last_seg);
+	return *seg && !strncmp(name, seg, strlen(seg));
+}
 
+/* What belongs to a log: 1 = it never changes again, 2 = it does; 0 = something else's (caches, positions). The segment that
+ * holds the cut is shortened where it lies, so the branch needs its own. Held by tests/unit/test_cmd_link.c. */
+static int kind_of(const char *name, const char *last_seg, const char *cut_seg)
+{
 	if (!strcmp(name, "meta") || !strcmp(name, "head"))
 		return 2;
 	if (ends_in(name, ".seg") || ends_in(name, ".idx"))
-		return n && !strncmp(name, last_seg, n) ? 2 : 1;
+		return of_segment(name, last_seg) || of_segment(name, cut_seg) ? 2 : 1;
 	return !strncmp(name, "base-", 5) && ends_in(name, ".ltx");
 }
 
-static int fill(struct ltx_log *log, int to_dirfd, struct fz_err *err)
+static int fill(struct ltx_log *log, uint64_t from_txid, int to_dirfd, struct fz_err *err)
 {
 	int fd = openat(log->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	char last[24] = "";
+	char last[24] = "", cut[24] = "";
 	struct dirent *e;
 
 	if (!d) {
@@ -79,8 +83,11 @@ static int fill(struct ltx_log *log, int to_dirfd, struct fz_err *err)
 	}
 	if (log->n_segs)
 		snprintf(last, sizeof(last), "%016" PRIx64 ".", log->segs[log->n_segs - 1].min);
+	for (size_t i = 0; i < log->n_segs; i++)
+		if (log->segs[i].min <= from_txid && from_txid <= log->segs[i].max)
+			snprintf(cut, sizeof(cut), "%016" PRIx64 ".", log->segs[i].min);
 	while (rc == 0 && (e = readdir(d))) {
-		int kind = kind_of(e->d_name, last);
+		int kind = kind_of(e->d_name, last, cut);
 
 		if (kind == 1 && linkat(log->dirfd, e->d_name, to_dirfd, e->d_name, 0) == 0)
 			continue;
@@ -104,7 +111,7 @@ static int make(struct ltx_log *log, int statefd, const char *dir, uint64_t from
 		rc = fz_mkdirs(statefd, path, 0700, err);
 	if (rc == 0) {
 		fd = openat(statefd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		rc = fd < 0 ? fz_fail_errno(err, errno, "cannot open %s", path) : fill(log, fd, err);
+		rc = fd < 0 ? fz_fail_errno(err, errno, "cannot open %s", path) : fill(log, from_txid, fd, err);
 	}
 	fz_close(&fd);
 	snprintf(text, sizeof(text), "%" PRIu64 "\n", from_txid);

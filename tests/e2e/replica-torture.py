@@ -5,6 +5,8 @@ readers read. Processes of every host are killed, the link goes through a proxy 
 up, databases are vacuumed, deleted and made anew, replicas are promoted by force and the former primary follows.
 usage: replica-torture.py [--seconds S] [--seed N] [--rounds N] (also TORTURE_SECONDS, TORTURE_SEED; 35 s, a seed that is printed)
 
+Not executable, so `make check` leaves it out: some of its findings are still open. `python3 tests/e2e/replica-torture.py` runs it.
+
 Checked in each round:
   (1) each state that a reader saw on any host is one that an application committed, with the very pages it had then;
   (2) none goes back within one process, but from a commit that became part of a branch; no read fails;
