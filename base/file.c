@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -70,6 +71,21 @@ int fz_write(int fd, const void *data, size_t n)
 		put += (size_t)r;
 	}
 	return 0;
+}
+
+int fz_sync_part(int fd, uint64_t off, uint64_t n)
+{
+	uint64_t from = off & ~UINT64_C(65535); /* no page is larger */
+	size_t size = (size_t)(off + n - from);
+	void *map = size ? mmap(NULL, size, PROT_READ, MAP_SHARED, fd, (off_t)from) : MAP_FAILED;
+	int rc = 0;
+
+	if (map == MAP_FAILED) /* a file system that maps nothing */
+		return fdatasync(fd) < 0 ? -errno : 0;
+	if (msync(map, size, MS_SYNC) < 0)
+		rc = -errno;
+	munmap(map, size);
+	return rc;
 }
 
 int fz_read_file(int dirfd, const char *path, size_t max_bytes, struct fz_buf *out, struct fz_err *err)

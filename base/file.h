@@ -16,6 +16,10 @@ ssize_t fz_pread(int fd, void *data, size_t n, off_t off);
 int fz_pwrite(int fd, const void *data, size_t n, off_t off) FZ_MUST_CHECK;
 /* Write all n bytes at the descriptor's position (files, pipes, sockets). */
 int fz_write(int fd, const void *data, size_t n) FZ_MUST_CHECK;
+/* Like fdatasync(), for the bytes [off, off + n) of a file that is open for reading and writing: 0 or -errno. It goes through a
+ * mapping. Where the file lies on a FUSE mount with passthrough the kernel then syncs the file behind it, while an fdatasync() would keep every
+ * writer of the file waiting for the FSYNC request (fuse_fsync() holds the inode's lock). */
+int fz_sync_part(int fd, uint64_t off, uint64_t n) FZ_MUST_CHECK;
 /* Appends the whole file to *out; -EFBIG when larger than max_bytes, -ENOENT when there is none. */
 int fz_read_file(int dirfd, const char *path, size_t max_bytes, struct fz_buf *out, struct fz_err *err) FZ_MUST_CHECK;
 /* Replaces path atomically: temporary name, write, fsync, rename, fsync of the directory. mode as for open(2). */

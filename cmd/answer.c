@@ -95,14 +95,19 @@ static void judge_database(const cJSON *d, cJSON *problems, cJSON *notes)
 }
 
 /* A replica that does not hear its primary, or cannot apply what it has. */
-static void judge_link(const cJSON *answer, cJSON *problems)
+static void judge_link(const cJSON *answer, cJSON *problems, cJSON *notes)
 {
 	const cJSON *f = cJSON_GetObjectItem(answer, "following"), *d;
 	const char *why = text_of(f, "last_error");
 
+	bool store = text_of(f, "source") && !strcmp(text_of(f, "source"), "store");
+
 	if (f && !cJSON_IsTrue(cJSON_GetObjectItem(f, "connected")))
-		say(problems, "not connected to the primary %s%s%s", text_of(answer, "primary"),
-		    why && *why ? ": " : "", why ? why : "");
+		say(problems, "not connected to the %s %s%s%s", store ? "store" : "primary",
+		    store ? text_of(f, "store") : text_of(answer, "primary"), why && *why ? ": " : "", why ? why : "");
+	if (store && cJSON_GetObjectItem(f, "primary"))
+		say(notes, "the primary %s cannot be reached: the store %s is followed", text_of(answer, "primary"),
+		    text_of(f, "store"));
 	cJSON_ArrayForEach (d, cJSON_GetObjectItem(f, "databases")) {
 		why = text_of(d, "last_error");
 		if (why && *why)
@@ -164,7 +169,7 @@ static void answer_status(struct cmd_serving *w, cJSON *answer)
 	if (number_of(answer, "supervisor_pid", 0) <= 0)
 		say(problems,
 		    "the supervisor is gone: nobody replaces this worker should it die; fazt umount and mount again");
-	judge_link(answer, problems);
+	judge_link(answer, problems, notes);
 	if (!w->ship && !w->link.role.replica)
 		say(notes, "no target: commits are kept in the local log only");
 	if (!w->info.passthrough)

@@ -66,6 +66,8 @@ struct cmd_conf {
 	char *listen, *advertise, *host_key;
 	struct cmd_list followers; /* each "age1... [GLOB...]" */
 	char *primary, *primary_key;
+	char *follow;               /* URL of a store: instead of a primary, or while that is away */
+	int64_t follow_interval_ms; /* 0 = 5 s */
 	/* [target NAME] */
 	struct cmd_target *targets;
 	size_t n_targets;

@@ -131,18 +131,20 @@ int cmd_link_check(const struct cmd_conf *c, struct fz_err *err)
 	char text[LTX_AGE_RECIPIENT_SIZE];
 	int rc = 0;
 
-	if (cmd_conf_replica(c) && (!c->primary || !c->primary_key))
+	if (cmd_conf_replica(c) && (!c->primary || !c->primary_key) && (!c->follow || c->primary))
 		return fz_fail(err, FZ_ECONFIG,
 		               "a replica needs the address of its primary and that host's public key: --primary "
-		               "HOST:PORT --primary-key age1...");
-	if (!cmd_conf_replica(c) && c->primary)
-		return fz_fail(err, FZ_ECONFIG, "a primary follows nobody: --role replica goes with --primary");
+		               "HOST:PORT --primary-key age1...; or a store: --follow URL");
+	if (!cmd_conf_replica(c) && (c->primary || c->follow))
+		return fz_fail(err, FZ_ECONFIG,
+		               "a primary follows nobody: --role replica goes with --primary and --follow");
 	if (c->listen && !c->followers.n)
 		return fz_fail(err, FZ_ECONFIG, "listening, but nobody may follow: --follower age1...");
 	if (!c->listen && c->followers.n)
 		return fz_fail(err, FZ_ECONFIG, "followers, but nothing listens: --listen ADDR:PORT");
-	if (!c->listen && !cmd_conf_replica(c) && !c->host_key)
-		return 0;
+	rc = cmd_link_check_store(c, err);
+	if (rc < 0 || (!c->listen && !c->primary && !c->host_key))
+		return rc;
 	rc = check_address("listen", c->listen, err);
 	if (rc == 0)
 		rc = check_address("advertise", c->advertise, err);
@@ -370,6 +372,11 @@ int cmd_link_apply(struct cmd_link *l, int agent_fd, struct fz_err *err)
 	return rc < 0 ? rc : post_all(l, err);
 }
 
+static void connected(struct replica_follow_events *ev, bool there)
+{
+	cmd_link_connected(of_follow(ev), there);
+}
+
 int cmd_link_follow(struct cmd_link *l, struct fz_err *err)
 {
 	struct replica_follow_conf conf = {
@@ -378,7 +385,11 @@ int cmd_link_follow(struct cmd_link *l, struct fz_err *err)
 	struct ltx_age_recipient key;
 	int rc;
 
-	l->follow_events = (struct replica_follow_events){.database = database, .handoff = handoff, .peer = peer};
+	l->follow_events = (struct replica_follow_events){
+	        .database = database, .handoff = handoff, .peer = peer, .connected = connected};
+	rc = cmd_link_follow_store(l, err);
+	if (rc < 0 || !l->role.primary[0])
+		return rc;
 	hello(l, &conf.hello);
 	rc = ltx_age_recipient_parse(&key, l->role.primary_key, err);
 	if (rc < 0)
@@ -408,6 +419,7 @@ void cmd_link_unfollow(struct cmd_link *l)
 	l->follow = NULL;
 	pthread_mutex_unlock(&l->mu);
 	replica_follow_stop(follow);
+	cmd_link_unfollow_store(l);
 }
 
 void cmd_link_stop(struct cmd_link *l)
@@ -431,7 +443,10 @@ void cmd_link_primary(struct cmd_link *l, char *out, size_t cap)
 
 	pthread_mutex_lock(&l->mu);
 	if (l->role.replica)
-		snprintf(out, cap, "%s\n", l->role.primary);
+		snprintf(out, cap, "%s\n",
+		         l->role.primary[0] ? l->role.primary
+		         : l->store         ? replica_followstore_url(l->store)
+		                            : "");
 	else if (gethostname(host, sizeof(host) - 1) == 0)
 		snprintf(out, cap, "%s\n", host);
 	pthread_mutex_unlock(&l->mu);
@@ -443,10 +458,7 @@ int64_t cmd_link_lag(struct cmd_link *l, const char *name)
 	const cJSON *d;
 	int64_t ms = 0;
 
-	pthread_mutex_lock(&l->mu);
-	if (l->follow)
-		(void)replica_follow_status(l->follow, f);
-	pthread_mutex_unlock(&l->mu);
+	(void)cmd_link_following(l, f);
 	cJSON_ArrayForEach (d, cJSON_GetObjectItem(f, "databases")) {
 		const char *s = cJSON_GetStringValue(cJSON_GetObjectItem(d, "name"));
 
@@ -466,9 +478,8 @@ void cmd_link_positions(struct cmd_link *l, struct cJSON *answer)
 
 	pthread_mutex_lock(&l->mu);
 	replica = l->role.replica;
-	if (l->follow)
-		(void)replica_follow_status(l->follow, f);
 	pthread_mutex_unlock(&l->mu);
+	(void)cmd_link_following(l, f);
 	cJSON_AddBoolToObject(answer, "connected", !replica || cJSON_IsTrue(cJSON_GetObjectItem(f, "connected")));
 	cJSON_ArrayForEach (d, cJSON_GetObjectItem(f, "databases")) {
 		const char *name = cJSON_GetStringValue(cJSON_GetObjectItem(d, "name"));
@@ -499,6 +510,7 @@ void cmd_link_positions(struct cmd_link *l, struct cJSON *answer)
 void cmd_link_status(struct cmd_link *l, struct cJSON *answer)
 {
 	char where[FZ_NET_ADDR];
+	bool follows;
 	cJSON *o;
 
 	pthread_mutex_lock(&l->mu);
@@ -506,9 +518,10 @@ void cmd_link_status(struct cmd_link *l, struct cJSON *answer)
 	cJSON_AddNumberToObject(answer, "epoch", l->role.epoch);
 	if (l->role.replica)
 		cJSON_AddStringToObject(answer, "primary", l->role.primary);
-	if (l->follow)
-		(void)replica_follow_status(l->follow, cJSON_AddObjectToObject(answer, "following"));
+	follows = l->follow || l->store;
 	pthread_mutex_unlock(&l->mu);
+	if (follows)
+		(void)cmd_link_following(l, cJSON_AddObjectToObject(answer, "following"));
 	if (l->server && primary_server_address(l->server, where, NULL) == 0)
 		cJSON_AddStringToObject(answer, "link_address", where);
 	o = cJSON_AddArrayToObject(answer, "replicas");

@@ -8,7 +8,9 @@
 #include "cmd/role.h"
 #include "primary/server.h"
 #include "replica/applier.h"
+#include "ltx/age.h"
 #include "replica/follow.h"
+#include "replica/followstore.h"
 #include "replica/herald.h"
 
 #include <pthread.h>
@@ -38,6 +40,8 @@ struct cmd_link {
 	void (*on_superseded)(struct cmd_link *l), (*on_handoff)(struct cmd_link *l); /* set by the caller */
 	pthread_mutex_t mu; /* follow: what applies tells it, and may still do so while it stops */
 	struct replica_follow *follow;
+	struct replica_followstore *store; /* mu, as follow */
+	struct ltx_age_identities follow_ids;
 	struct primary_server *server;
 	struct primary_follower *followers;
 	size_t n_followers;
@@ -60,6 +64,14 @@ bool cmd_link_superseded(struct cmd_link *l);
 bool cmd_link_ending(struct cmd_link *l, int64_t ms);
 /* A primary that took over: tells the former one until it has heard. */
 int cmd_link_herald(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
+/* The store that is followed, alone or behind the link (cmd/linkstore.c). */
+int cmd_link_check_store(const struct cmd_conf *c, struct fz_err *err) FZ_MUST_CHECK;
+int cmd_link_follow_store(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
+void cmd_link_unfollow_store(struct cmd_link *l);
+/* The link has the logs now, or no longer. */
+void cmd_link_connected(struct cmd_link *l, bool connected);
+/* What status calls `following`, of whoever follows at this moment; source says which. Returns whether the primary is connected. */
+bool cmd_link_following(struct cmd_link *l, struct cJSON *o);
 /* Nothing comes in any more; what has come goes on to be applied. */
 void cmd_link_unfollow(struct cmd_link *l);
 /* Stops all that was started, in order. */

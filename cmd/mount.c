@@ -321,33 +321,38 @@ int cmd_mount(int argc, char **argv)
 	struct mounting m = {.lockfd = -1};
 	const char *config = NULL, *state = NULL, *encrypt = NULL, *level = NULL, *log_file = NULL;
 	const char *role = NULL, *listen = NULL, *identity = NULL, *primary = NULL, *primary_key = NULL;
+	const char *follow = NULL, *backup_key = NULL;
 	bool no_passthrough = false, no_resend = false, take_over = false;
 	struct cmd_words targets = {0}, recipients = {0}, followers = {0};
 	const struct cmd_opt opts[] = {
-	        {"config",     'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &config, NULL},
-	        {"target",      't', "URL", "ship there: dir:/path or s3://bucket/prefix?... (repeatable)", NULL, NULL,
+	        {"config",       'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &config, NULL},
+	        {"target",        't', "URL", "ship there: dir:/path or s3://bucket/prefix?... (repeatable)", NULL, NULL,
 	         &targets},
-	        {"recipient",        'r', "age1...", "encrypt for this key, or for those in a file (repeatable)", NULL, NULL,
+	        {"recipient",          'r', "age1...", "encrypt for this key, or for those in a file (repeatable)", NULL, NULL,
 	         &recipients},
-	        {"encrypt",        0, "age|none", "none: write plain objects", NULL, &encrypt, NULL},
-	        {"foreground",     'f', NULL, "stay, and log to stderr", &m.foreground, NULL, NULL},
-	        {"state",       0, "PATH", "keep log and state there instead of in DIR/.fazt", NULL, &state, NULL},
-	        {"log-level",        0, "LEVEL", "error, warning, info (default) or debug", NULL, &level, NULL},
-	        {"log-file",     0, "FILE", "instead of fazt.log in the state directory", NULL, &log_file, NULL},
-	        {"take-over",  0, NULL, "claim databases in the targets that another writer claimed last", &take_over,
+	        {"encrypt",          0, "age|none", "none: write plain objects", NULL, &encrypt, NULL},
+	        {"foreground",       'f', NULL, "stay, and log to stderr", &m.foreground, NULL, NULL},
+	        {"state",         0, "PATH", "keep log and state there instead of in DIR/.fazt", NULL, &state, NULL},
+	        {"log-level",          0, "LEVEL", "error, warning, info (default) or debug", NULL, &level, NULL},
+	        {"log-file",       0, "FILE", "instead of fazt.log in the state directory", NULL, &log_file, NULL},
+	        {"take-over",    0, NULL, "claim databases in the targets that another writer claimed last", &take_over,
 	         NULL, NULL},
-	        {"role",   0, "ROLE", "primary (default), or replica: follow another host", NULL, &role, NULL},
-	        {"listen",        0, "ADDR:PORT", "let replicas follow this host there", NULL, &listen, NULL},
-	        {"identity",  0, "KEY", "this host's own key for links (fazt keygen -o KEY)", NULL, &identity, NULL},
-	        {"follower",    0, "age1...",
+	        {"role",     0, "ROLE", "primary (default), or replica: follow another host", NULL, &role, NULL},
+	        {"listen",          0, "ADDR:PORT", "let replicas follow this host there", NULL, &listen, NULL},
+	        {"identity",    0, "KEY", "this host's own key for links (fazt keygen -o KEY)", NULL, &identity, NULL},
+	        {"follower",      0, "age1...",
 	         "a host that may follow: its public key, then patterns of databases (repeatable)", NULL, NULL,
 	         &followers},
-	        {"primary",  0, "HOST:PORT", "a replica: whom to follow", NULL, &primary, NULL},
-	        {"primary-key",        0, "age1...", "a replica: the public key of its primary", NULL, &primary_key, NULL},
-	        {"no-passthrough",        0, NULL, "do not use kernel passthrough, as on kernels before 6.9", &no_passthrough,
+	        {"primary",    0, "HOST:PORT", "a replica: whom to follow", NULL, &primary, NULL},
+	        {"primary-key",          0, "age1...", "a replica: the public key of its primary", NULL, &primary_key, NULL},
+	        {"follow",          0, "URL", "a replica: the store to follow without a primary, or while it is away", NULL,
+	         &follow, NULL},
+	        {"backup-identity",   'i', "KEY", "a replica: the secret key of the backups in that store", NULL,
+	         &backup_key, NULL},
+	        {"no-passthrough",          0, NULL, "do not use kernel passthrough, as on kernels before 6.9", &no_passthrough,
 	         NULL, NULL},
 	        {"no-resend", 0, NULL, "do not use FUSE's resend, as on kernels before 6.9", &no_resend, NULL, NULL},
-	        {0       },
+	        {0         },
 	};
 	const struct cmd_spec spec = {"mount",
 	                              "[options] DIR",
@@ -387,6 +392,10 @@ int cmd_mount(int argc, char **argv)
 		rc = link_flag(&m.conf, "--primary", "primary", primary, &err);
 	if (rc == 0)
 		rc = link_flag(&m.conf, "--primary-key", "primary_key", primary_key, &err);
+	if (rc == 0)
+		rc = link_flag(&m.conf, "--follow", "follow", follow, &err);
+	if (rc == 0)
+		rc = path_flag(&m.conf, "--backup-identity", "encrypt", "identity", backup_key, &err);
 	for (size_t i = 0; rc == 0 && i < followers.n; i++)
 		rc = link_flag(&m.conf, "--follower", "follower", followers.v[i], &err);
 	if (rc == 0)

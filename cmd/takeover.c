@@ -45,11 +45,7 @@ static unsigned list_behind(struct cmd_link *l, cJSON *answer, bool *connected)
 	const cJSON *d;
 	unsigned n = 0;
 
-	pthread_mutex_lock(&l->mu);
-	if (l->follow)
-		(void)replica_follow_status(l->follow, f);
-	pthread_mutex_unlock(&l->mu);
-	*connected = cJSON_IsTrue(cJSON_GetObjectItem(f, "connected"));
+	*connected = cmd_link_following(l, f);
 	cJSON_ArrayForEach (d, cJSON_GetObjectItem(f, "databases")) {
 		double there = cJSON_GetNumberValue(cJSON_GetObjectItem(d, "primary_txid"));
 		double here = cJSON_GetNumberValue(cJSON_GetObjectItem(d, "durable_txid"));

@@ -125,7 +125,8 @@ static int start_replica(struct cmd_serving *w, struct fz_err *err)
 	if (rc == 0)
 		rc = cmd_link_follow(&w->link, err);
 	if (rc == 0)
-		fz_info("replica of %s", w->link.role.primary);
+		fz_info("replica of %s",
+		        w->link.role.primary[0] ? w->link.role.primary : replica_followstore_url(w->link.store));
 	return rc < 0 ? fz_err_prefix(err, "starting the replica") : 0;
 }
 

@@ -16,8 +16,11 @@
  * (5) What was dropped must not rise again: dropping a prepared transaction, truncating and a failed commit sync the
  *     shorter segment before they return.
  * (6) An abort leaves at most a torn tail: the last write of an encoder (the trailer) is in memory until commit.
+ * (7) A log that follows (ltx_log_follow(), a mark in head that is on disk before the first append) holds nothing prepared:
+ *     all whole files are committed, wherever head is. So a sync of it is that of its segment; head follows with each new
+ *     segment. The next open for writing takes the mark away before anything else can be appended.
  * Held by tests/unit/test_ltx_logcrash.c: kill_at_every_byte (1, 6), sigkill (1), power_cut (2, 3, 4),
- * dropped_stays_dropped (5), a_full_disk_takes_nothing_away (5). */
+ * dropped_stays_dropped (5), a_full_disk_takes_nothing_away (5), a_follower_keeps_what_is_whole (7). */
 #include "ltx/log.h"
 
 #include "base/clock.h"
@@ -287,8 +290,11 @@ int ltx_log_commit(struct ltx_log *log, uint64_t file_bytes, uint32_t pages, con
 	struct ltx_pack_entry e;
 	int rc;
 
-	if (!log->in_begin)
-		return fz_fail(err, FZ_EINTERNAL, "commit without begin");
+	if (!log->in_begin || (prepared && ltx_head_follows(&log->head))) {
+		ltx_log_abort(log);
+		return fz_fail(err, FZ_EINTERNAL,
+		               prepared ? "nothing is prepared in a log that follows" : "commit without begin");
+	}
 	if (s->failed || s->spilled_bytes + s->buf.size != file_bytes) {
 		ltx_log_abort(log);
 		return fz_fail(err, s->failed ? -s->failed : FZ_EINTERNAL, "transaction is incomplete in the log");
@@ -485,7 +491,11 @@ static int change_meta(struct ltx_log *log, const struct ltx_pos *epoch, const i
 	                   : ltx_log_meta_write(&m, log->dirfd, err);
 	if (rc == 0) {
 		pthread_mutex_lock(&log->mu);
-		log->meta = m;
+		log->meta.page_size = m.page_size; /* name and lineage never change: they are read without mu */
+		log->meta.epoch = m.epoch;
+		log->meta.epoch_txid = m.epoch_txid;
+		log->meta.epoch_checksum = m.epoch_checksum;
+		log->meta.ended_ms = m.ended_ms;
 		ltx_log_changed_locked(log);
 		pthread_mutex_unlock(&log->mu);
 	}

@@ -3,7 +3,7 @@
  *
  * ON DISK  (docs/formats.md "Local log"), in the database's state directory db/<escaped name>.<lineage>/
  *   meta            name, lineage, epoch, page size, created ms, ended ms ("key=value" lines, replaced atomically)
- *   head            mapped, 4096 bytes: u64 committed TXID, u64 synced TXID, u64 home of the last writer (logmeta.h)
+ *   head            mapped, 4096 bytes: committed TXID, synced TXID, home of the last writer (logmeta.h)
  *   <min txid>.seg  back-to-back LTX files; a new segment at 16 MiB
  *   <min txid>.idx  48-byte entries as in ltx/pack.h, one per LTX file; a cache that open() rebuilds from the segment
  *   base-<txid>.ltx plain snapshot LTX (min 1, max txid) that the segments continue; absent while they start at TXID 1
@@ -64,6 +64,9 @@ int ltx_log_confirm(struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK; /* p
 int ltx_log_drop_prepared(struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK;
 /* Everything committed (and prepared) so far survives a power cut. Concurrent callers share one fdatasync. */
 int ltx_log_sync(struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK;
+/* For a replica: from now on until the log is opened again nothing is prepared in it, so whatever is whole was committed, and a sync
+ * costs one flush instead of two (log.c (7)). */
+int ltx_log_follow(struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK;
 /* Drops committed transactions above txid, which must end an entry (-FZ_EORDER, -FZ_EGAP): at start, before anything above was
  * read by others (design 8), or on a replica whose history is not its primary's (ltx_log_branch() first). */
 int ltx_log_truncate(struct ltx_log *log, uint64_t txid, struct fz_err *err) FZ_MUST_CHECK;

@@ -86,7 +86,9 @@ static int truncate_to(struct ltx_log *log, uint64_t txid, struct fz_err *err)
 	if (log->synced > txid) { /* or the next open would miss what was synced */
 		ltx_head_set_synced(&log->head, txid);
 		rc = ltx_head_sync(&log->head, err);
+		pthread_mutex_lock(&log->mu);
 		log->synced = txid;
+		pthread_mutex_unlock(&log->mu);
 	}
 	ltx_segfile_put(log->w.f);
 	log->w.f = NULL;

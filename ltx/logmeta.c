@@ -239,6 +239,16 @@ void ltx_head_set_synced(struct ltx_head *h, uint64_t txid)
 	store(h, 8, txid);
 }
 
+bool ltx_head_follows(const struct ltx_head *h)
+{
+	return load(h, 32) == 1;
+}
+
+void ltx_head_set_follows(struct ltx_head *h, bool on)
+{
+	store(h, 32, on);
+}
+
 uint64_t ltx_head_last_home(const struct ltx_head *h)
 {
 	return load(h, 16);

@@ -23,7 +23,8 @@ int ltx_log_unescape(char *out, size_t cap, const char *text, struct fz_err *err
 
 /* head: 4096 bytes, all written and synced when the log is made, so that a store never needs a new block.
  *    0 u64 committed TXID     8 u64 synced TXID: what is at or below it was on disk when this was written
- *   16 u64 home of the last writer (below)        24 "FZHEAD01"                                  rest zero */
+ *   16 u64 home of the last writer (below)        24 "FZHEAD01"
+ *   32 u64 1 = nothing in this log is ever prepared (ltx_log_follow())                           rest zero */
 #define LTX_HEAD_SIZE 4096
 struct ltx_head {
 	uint8_t *map; /* NULL = closed */
@@ -36,6 +37,8 @@ uint64_t ltx_head_txid(const struct ltx_head *h);
 void ltx_head_set_txid(struct ltx_head *h, uint64_t txid); /* one 8-byte store: never seen by halves */
 uint64_t ltx_head_synced(const struct ltx_head *h);
 void ltx_head_set_synced(struct ltx_head *h, uint64_t txid);
+bool ltx_head_follows(const struct ltx_head *h);
+void ltx_head_set_follows(struct ltx_head *h, bool on);
 int ltx_head_sync(struct ltx_head *h, struct fz_err *err) FZ_MUST_CHECK;
 /* Home: a number for "this boot, this mount of the file system, this directory". While it is what the last writer
  * noted, the page cache that writer left is still there, and nothing can be torn but what a SIGKILL tears. 0 = cannot

@@ -390,7 +390,7 @@ static int load(struct ltx_log *log, struct fz_err *err)
 
 		if (s->n == 0)
 			continue;
-		if (s->max > ld.head && s->max > l.base)
+		if (s->max > ld.head && s->max > l.base && !ltx_head_follows(&log->head)) /* log.c (7) */
 			rc = split_prepared(log, s, ld.head, err);
 		break;
 	}
@@ -407,8 +407,9 @@ static int load(struct ltx_log *log, struct fz_err *err)
 	log->synced = ld.synced < log->tail ? ld.synced : log->tail;
 	if (log->readonly)
 		return 0;
-	if (ld.head != log->tail || ld.repaired) { /* log.c (4) */
+	if (ld.head != log->tail || ld.repaired || ltx_head_follows(&log->head)) { /* log.c (4), (7) */
 		ltx_head_set_txid(&log->head, log->tail);
+		ltx_head_set_follows(&log->head, false);
 		rc = ltx_head_sync(&log->head, err);
 	}
 	ltx_head_set_home(&log->head, home);

@@ -11,8 +11,8 @@
 static int sync_all_locked(struct ltx_log *log, struct fz_err *err)
 {
 	uint64_t last = log->tail + 1, done = 0;
-	bool head = log->head_dirty && !log->prepared; /* (3) in the file's head */
 	bool dir = log->dir_dirty;
+	bool head = log->head_dirty && !log->prepared; /* (3) in log.c's head */
 	int rc = 0;
 
 	for (size_t i = 0; rc == 0 && i < log->n_segs; i++) {
@@ -45,14 +45,30 @@ static int sync_all_locked(struct ltx_log *log, struct fz_err *err)
 		pthread_mutex_lock(&log->mu);
 		log->n_syncs++;
 	}
-	if (rc == 0 && head) {
-		log->head_dirty = false;
+	if (rc == 0 && head)
 		ltx_head_set_synced(&log->head, last - 1);
+	if (rc == 0 && head && (dir || !ltx_head_follows(&log->head))) { /* (7) */
+		log->head_dirty = false;
 		pthread_mutex_unlock(&log->mu);
 		rc = ltx_head_sync(&log->head, err);
 		pthread_mutex_lock(&log->mu);
 		log->n_syncs++;
 	}
+	return rc;
+}
+
+int ltx_log_follow(struct ltx_log *log, struct fz_err *err)
+{
+	int rc = 0;
+
+	if (log->readonly || log->in_begin || log->prepared)
+		return fz_fail(err, FZ_EORDER, "the log of %s cannot follow now", log->meta.name);
+	if (ltx_head_follows(&log->head))
+		return 0;
+	ltx_head_set_follows(&log->head, true);
+	rc = ltx_head_sync(&log->head, err);
+	if (rc < 0)
+		ltx_head_set_follows(&log->head, false);
 	return rc;
 }
 

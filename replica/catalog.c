@@ -166,17 +166,18 @@ int replica_catalog_finish(struct replica_catalog *c, struct fz_err *err)
 	return 0;
 }
 
-int replica_catalog_load(struct replica_catalog *c, struct fz_store *store, struct fz_err *err)
+int replica_catalog_load_at(struct replica_catalog *c, struct fz_store *store, const char *below, struct fz_err *err)
 {
 	struct fz_store_list list = {0};
+	size_t skip = strlen(below);
 	struct fz_buf text = {0};
 	int rc;
 
-	rc = fz_store_list(store, "", NULL, false, &list, err);
+	rc = fz_store_list(store, below, NULL, false, &list, err);
 	if (rc < 0)
 		goto out;
 	for (size_t i = 0; rc == 0 && i < list.n; i++) {
-		const char *key = list.v[i].key;
+		const char *key = list.v[i].key + skip;
 
 		if (strncmp(key, "claim/", 6)) {
 			rc = replica_catalog_add(c, key, list.v[i].size_bytes, err);
@@ -187,14 +188,15 @@ int replica_catalog_load(struct replica_catalog *c, struct fz_store *store, stru
 			continue;
 		}
 		fz_buf_reset(&text);
-		rc = fz_store_get(store, key, CLAIM_MAX_BYTES, &text, err);
+		rc = fz_store_get(store, list.v[i].key, CLAIM_MAX_BYTES, &text, err);
 		if (rc == 0)
 			rc = replica_catalog_add_claim(c, key, fz_buf_str(&text), err);
 	}
 	if (rc < 0)
 		goto out;
 	if (!c->n_objects && !c->n_claims) {
-		rc = fz_fail(err, FZ_ENOTFOUND, "no database lies at %s", fz_store_url(store));
+		rc = fz_fail(err, FZ_ENOTFOUND, "no database lies at %s%s%s", fz_store_url(store), skip ? "/" : "",
+		             below);
 		goto out;
 	}
 	rc = replica_catalog_finish(c, err);
@@ -202,6 +204,11 @@ out:
 	fz_store_list_fini(&list);
 	fz_buf_fini(&text);
 	return rc;
+}
+
+int replica_catalog_load(struct replica_catalog *c, struct fz_store *store, struct fz_err *err)
+{
+	return replica_catalog_load_at(c, store, "", err);
 }
 
 void replica_catalog_fini(struct replica_catalog *c)

@@ -54,6 +54,9 @@ int replica_catalog_add_claim(struct replica_catalog *c, const char *key, const 
 int replica_catalog_finish(struct replica_catalog *c, struct fz_err *err) FZ_MUST_CHECK;
 /* All of it from a store whose prefix is the database. -FZ_ENOTFOUND when nothing lies there. */
 int replica_catalog_load(struct replica_catalog *c, struct fz_store *store, struct fz_err *err) FZ_MUST_CHECK;
+/* The same from one that holds several: below is the database's path and "/". */
+int replica_catalog_load_at(struct replica_catalog *c, struct fz_store *store, const char *below,
+                            struct fz_err *err) FZ_MUST_CHECK;
 void replica_catalog_fini(struct replica_catalog *c);
 
 #endif

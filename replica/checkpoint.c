@@ -121,8 +121,10 @@ int replica_checkpoint_copy(struct replica_checkpoint *c, struct fz_err *err)
 
 	if (!run)
 		return fz_fail_errno(err, ENOMEM, "copying a checkpoint");
-	if (fdatasync(c->walfd) < 0)
-		rc = fz_fail_errno(err, errno, "syncing the WAL");
+	/* the thread that appends must not wait for it */
+	rc = fz_sync_part(c->walfd, 0, ltx_wal_frame_off(c->page_size, c->safe + 1));
+	if (rc < 0)
+		rc = fz_fail_errno(err, -rc, "syncing the WAL");
 	for (size_t i = 0; rc == 0 && i < c->n; i++) {
 		off_t off = (off_t)ltx_wal_frame_off(c->page_size, c->items[i].frame) + LTX_WAL_FRAME_SIZE;
 		ssize_t got = fz_pread(c->walfd, run + (size_t)n * c->page_size, c->page_size, off);

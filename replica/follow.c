@@ -32,7 +32,6 @@
 #define WRITE_MS       10000
 #define READ_BYTES     (256 * 1024)
 #define ROUND_BYTES    (1024 * 1024)
-#define HOLD_MS        5000
 #define WORK_NS        (2 * MS_NS)
 #define BACKOFF_MS     100
 #define BACKOFF_MAX_MS 10000
@@ -102,7 +101,7 @@ static int say_acks(struct replica_follow *f, struct fz_err *err)
 		m.ack.id = db->db.id;
 		m.ack.received = db->received;
 		m.ack.durable = db->durable;
-		m.ack.applied = f->applier ? db->applied : db->durable;
+		m.ack.applied = f->set.applier ? db->applied : db->durable;
 		m.ack.applied_ms = fz_now_ms();
 		rc = say(f, &m, err);
 	}
@@ -112,133 +111,11 @@ static int say_acks(struct replica_follow *f, struct fz_err *err)
 
 /* ---- databases ---- */
 
-static struct ltx_log *find_log(struct replica_follow *f, const char *lineage)
-{
-	struct ltx_log_info info;
-	struct ltx_log *log;
-
-	for (size_t i = 0; (log = ltx_logset_at(f->logs, i)); i++) {
-		ltx_log_info(log, &info);
-		if (strcmp(info.lineage, lineage) == 0)
-			return log;
-		ltx_log_put(log);
-	}
-	return NULL;
-}
-
-/* What is durable may be applied. */
-static void post(struct replica_follow *f, struct replica_followdb *db)
-{
-	struct fz_err err;
-
-	if (f->applier && !db->ended && db->durable &&
-	    replica_applier_post(f->applier, db->name, db->lineage, db->durable, &err) < 0)
-		fz_log_err(db->name, &err);
-}
-
-static void tell_database(struct replica_follow *f, const char *name, const char *lineage, bool ended)
-{
-	if (f->events && f->events->database)
-		f->events->database(f->events, name, lineage, ended);
-}
-
-/* The lineage has come to its end on the primary: the database goes away here too. Its log stays, and still takes what
- * the primary has of it. */
-static int end_log(struct replica_follow *f, struct ltx_log *log, int64_t ended_ms, struct fz_err *err)
-{
-	struct ltx_log_info info;
-	int rc;
-
-	ltx_log_info(log, &info);
-	if (info.ended_ms)
-		return 0;
-	rc = ltx_log_set_ended(log, ended_ms, err);
-	if (rc < 0)
-		return rc;
-	fz_info("%s: the primary has deleted it; its log stays (lineage %s)", info.name, info.lineage);
-	tell_database(f, info.name, info.lineage, true);
-	return 0;
-}
-
-/* A database of that name and another lineage: the primary's new one takes its place. */
-static int end_older(struct replica_follow *f, const struct replica_followdb *db, struct fz_err *err)
-{
-	struct ltx_log_info info;
-	struct ltx_log *log = NULL;
-	int rc = ltx_logset_get(f->logs, db->name, false, &log, NULL);
-
-	if (rc == -FZ_ENOTFOUND)
-		return 0;
-	if (rc < 0)
-		return fz_fail(err, -rc, "the log of %s cannot be opened", db->name);
-	ltx_log_info(log, &info);
-	if (strcmp(info.lineage, db->lineage) != 0) {
-		rc = end_log(f, log, fz_now_ms(), err);
-		for (size_t i = 0; rc == 0 && i < f->n_dbs; i++)
-			if (strcmp(f->dbs[i]->lineage, info.lineage) == 0) {
-				pthread_mutex_lock(&f->env.mu);
-				f->dbs[i]->ended = true;
-				pthread_mutex_unlock(&f->env.mu);
-			}
-	}
-	ltx_log_put(log);
-	return rc;
-}
-
-/* What the primary has said about a database (again), or a try after a failure. */
-static int attend_once(struct replica_follow *f, struct replica_followdb *db, bool *want, struct fz_err *err)
-{
-	struct ltx_log *log;
-	int rc;
-
-	*want = false;
-	if (!db->log) {
-		log = find_log(f, db->lineage);
-		if (!log && db->db.ended_ms)
-			return 0; /* it came and went while this host was away */
-		if (!log) {
-			rc = end_older(f, db, err);
-			if (rc == 0)
-				rc = ltx_logset_adopt(f->logs, db->name, db->lineage, db->db.epoch, &log, err);
-			if (rc < 0)
-				return rc;
-		}
-		rc = replica_followdb_open(db, log, err);
-		if (rc < 0)
-			return rc;
-		if (db->ended) { /* ended here before: there is nothing to follow any more */
-			replica_followdb_close(db);
-			return 0;
-		}
-		if (!db->seen && !db->db.ended_ms)
-			tell_database(f, db->name, db->lineage, false);
-		db->seen = true;
-		post(f, db);
-		*want = true;
-	}
-	if (db->state == REPLICA_FOLLOWDB_FAILED) {
-		rc = ltx_log_sync(db->log, err); /* WANT says what is durable */
-		if (rc < 0)
-			return rc;
-		*want = true;
-	}
-	rc = replica_followdb_told(db, err);
-	if (rc == 0 && db->db.ended_ms && !db->ended) {
-		rc = end_log(f, db->log, db->db.ended_ms, err);
-		if (rc == 0) {
-			pthread_mutex_lock(&f->env.mu);
-			db->ended = true;
-			pthread_mutex_unlock(&f->env.mu);
-		}
-	}
-	return rc;
-}
-
 static int attend(struct replica_follow *f, struct replica_followdb *db, struct fz_err *err)
 {
 	struct fz_err why = {0};
 	bool want;
-	int rc = attend_once(f, db, &want, &why);
+	int rc = replica_followset_attend(&f->set, db, &want, &why);
 
 	if (rc < 0) {
 		replica_followdb_fail(db, &why);
@@ -250,40 +127,23 @@ static int attend(struct replica_follow *f, struct replica_followdb *db, struct 
 static int add_db(struct replica_follow *f, const struct ltx_wire_db *d, struct replica_followdb **out,
                   struct fz_err *err)
 {
-	struct replica_followdb *db = NULL, **v;
-	size_t i;
+	struct replica_followdb *db, **v;
 
-	for (i = 0; i < f->n_dbs && !db; i++)
-		if (strcmp(f->dbs[i]->lineage, d->lineage) == 0)
-			db = f->dbs[i];
 	if (f->n_ids == f->cap_ids) {
 		v = reallocarray(f->ids, f->cap_ids ? 2 * f->cap_ids : 8, sizeof(struct replica_followdb *));
 		if (!v)
-			goto no_memory;
+			return fz_fail_errno(err, ENOMEM, "listing databases");
 		f->ids = v;
 		f->cap_ids = f->cap_ids ? 2 * f->cap_ids : 8;
 	}
-	if (!db) {
-		db = replica_followdb_new(&f->env, d);
-		pthread_mutex_lock(&f->env.mu);
-		v = db ? reallocarray(f->dbs, f->n_dbs + 1, sizeof(struct replica_followdb *)) : NULL;
-		if (v) {
-			f->dbs = v;
-			f->dbs[f->n_dbs++] = db;
-		}
-		pthread_mutex_unlock(&f->env.mu);
-		if (!v) {
-			replica_followdb_free(db);
-			goto no_memory;
-		}
-	} else if (db->db.id) {
+	db = replica_followset_get(&f->set, d);
+	if (!db)
+		return fz_fail_errno(err, ENOMEM, "listing databases");
+	if (db->db.id)
 		return fz_fail(err, FZ_ECORRUPT, "%s: the same lineage was announced twice", d->name);
-	}
 	f->ids[f->n_ids++] = db;
 	*out = db;
 	return 0;
-no_memory:
-	return fz_fail_errno(err, ENOMEM, "listing databases");
 }
 
 static int take_db(struct replica_follow *f, const struct ltx_wire_db *d, struct fz_err *err)
@@ -308,25 +168,7 @@ static int take_db(struct replica_follow *f, const struct ltx_wire_db *d, struct
 /* What this host has beyond the primary's epoch is kept as a branch; from there on it follows. */
 static int part_ways(struct replica_follow *f, struct replica_followdb *db, uint64_t agreed_txid, struct fz_err *err)
 {
-	struct fz_err why;
-	int rc = 0;
-
-	if (f->applier && db->db.epoch > db->epoch)
-		rc = replica_applier_hold(f->applier, db->name, db->lineage, HOLD_MS, &why);
-	if (rc < 0) {
-		replica_followdb_fail(db, &why);
-		return 0;
-	}
-	rc = replica_followdb_branch(db, &why);
-	if (rc == 0)
-		post(f, db);
-	if (rc >= 0) /* 1: asked from further back; what readers see does not change until something comes */
-		return say_want(f, db, err);
-	post(f, db);
-	replica_followdb_diverged(db, agreed_txid);
-	if (rc != -FZ_EORDER)
-		fz_log_err(db->name, &why);
-	return 0;
+	return replica_followset_part(&f->set, db, agreed_txid) ? say_want(f, db, err) : 0;
 }
 
 /* ---- hearing ---- */
@@ -350,16 +192,16 @@ static int take_message(struct replica_follow *f, const struct ltx_wire_msg *m, 
 		return take_db(f, &m->db, err);
 	case LTX_WIRE_HELLO:
 	case LTX_WIRE_ROLE:
-		pthread_mutex_lock(&f->env.mu);
+		pthread_mutex_lock(&f->set.env.mu);
 		f->peer = m->hello;
 		f->has_peer = true;
-		pthread_mutex_unlock(&f->env.mu);
-		if (f->events && f->events->peer)
-			f->events->peer(f->events, &m->hello);
+		pthread_mutex_unlock(&f->set.env.mu);
+		if (f->set.events && f->set.events->peer)
+			f->set.events->peer(f->set.events, &m->hello);
 		return 0;
 	case LTX_WIRE_HANDOFF:
-		if (f->events && f->events->handoff)
-			f->events->handoff(f->events);
+		if (f->set.events && f->set.events->handoff)
+			f->set.events->handoff(f->set.events);
 		return 0;
 	case LTX_WIRE_PING:
 		return say(f, &(struct ltx_wire_msg){.type = LTX_WIRE_PONG, .mark.value = m->mark.value}, err);
@@ -434,23 +276,15 @@ static int hear(struct replica_follow *f, struct fz_err *err)
 		if (n < READ_BYTES)
 			break;
 	}
-	pthread_mutex_lock(&f->env.mu);
+	pthread_mutex_lock(&f->set.env.mu);
 	f->bytes_in += sum;
 	if (sum)
 		f->heard_ms = fz_now_ms();
-	pthread_mutex_unlock(&f->env.mu);
+	pthread_mutex_unlock(&f->set.env.mu);
 	return rc;
 }
 
 /* ---- a connection ---- */
-
-static void ask_applier(struct replica_follow *f, struct replica_followdb *db)
-{
-	struct replica_applied a;
-
-	if (f->applier && replica_applier_get(f->applier, db->lineage, &a))
-		replica_followdb_applied(db, a.state.txid);
-}
 
 /* Makes durable what this round brought, hands it on, and looks after what failed. Returns whether a part wants more time. */
 static int settle(struct replica_follow *f, bool *busy, uint64_t *next_ns, struct fz_err *err)
@@ -471,9 +305,9 @@ static int settle(struct replica_follow *f, bool *busy, uint64_t *next_ns, struc
 		if (replica_followdb_work(db, WORK_NS))
 			*busy = true;
 		if (replica_followdb_sync(db))
-			post(f, db);
+			replica_followset_post(&f->set, db);
 		if (f->ask_applied)
-			ask_applier(f, db);
+			replica_followset_look(&f->set, db);
 		f->ack_due |= db->ack_due;
 	}
 	f->ask_applied = false;
@@ -547,7 +381,7 @@ static void hang_up(struct replica_follow *f)
 {
 	for (size_t i = 0; i < f->n_ids; i++) {
 		if (replica_followdb_sync(f->ids[i]))
-			post(f, f->ids[i]);
+			replica_followset_post(&f->set, f->ids[i]);
 		replica_followdb_close(f->ids[i]);
 	}
 	f->n_ids = 0;
@@ -562,9 +396,15 @@ static void hang_up(struct replica_follow *f)
 	sodium_memzero(&f->out.cipher, sizeof(f->out.cipher));
 }
 
+static void tell_connected(struct replica_follow *f, bool connected)
+{
+	if (f->set.events && f->set.events->connected)
+		f->set.events->connected(f->set.events, connected);
+}
+
 static void note(struct replica_follow *f, bool connected, const struct fz_err *why)
 {
-	pthread_mutex_lock(&f->env.mu);
+	pthread_mutex_lock(&f->set.env.mu);
 	if (f->connected != connected)
 		f->since_ms = fz_now_ms();
 	f->connected = connected;
@@ -572,7 +412,7 @@ static void note(struct replica_follow *f, bool connected, const struct fz_err *
 		f->err = *why;
 	else
 		f->err.code = 0;
-	pthread_mutex_unlock(&f->env.mu);
+	pthread_mutex_unlock(&f->set.env.mu);
 }
 
 /* Up to ms, less up to a half of it by chance: replicas of one primary shall not come back all at once. */
@@ -604,13 +444,15 @@ static void run(void *arg)
 			note(f, true, NULL);
 			since_ns = fz_mono_ns();
 			bytes = f->bytes_in;
+			tell_connected(f, true);
 			rc = talk(f, &err);
 			hang_up(f);
+			tell_connected(f, false);
 			if (fz_mono_ns() - since_ns > GOOD_MS * MS_NS || f->bytes_in - bytes > LTX_WIRE_CHUNK)
 				backoff_ms = BACKOFF_MS;
-			pthread_mutex_lock(&f->env.mu);
+			pthread_mutex_lock(&f->set.env.mu);
 			f->reconnects++;
-			pthread_mutex_unlock(&f->env.mu);
+			pthread_mutex_unlock(&f->set.env.mu);
 		}
 		if (atomic_load(&f->stop))
 			break;
@@ -629,18 +471,14 @@ static void run(void *arg)
 
 static void free_all(struct replica_follow *f)
 {
-	for (size_t i = 0; i < f->n_dbs; i++)
-		replica_followdb_free(f->dbs[i]);
-	free(f->dbs);
+	replica_followset_fini(&f->set);
 	free(f->ids);
-	ltx_dec_close(f->env.dec);
 	fz_buf_fini(&f->in.sealed);
 	fz_buf_fini(&f->in.plain);
 	fz_buf_fini(&f->out.sealed);
 	fz_buf_fini(&f->out.plain);
 	fz_close(&f->cancel_fd);
 	fz_close(&f->wake_fd);
-	pthread_mutex_destroy(&f->env.mu);
 	free(f->primary);
 	sodium_memzero(f, sizeof(*f));
 	free(f);
@@ -658,12 +496,12 @@ int replica_follow_start(struct replica_follow **out, const struct replica_follo
 	memcpy(f->primary_key, conf->primary_key, sizeof(f->primary_key));
 	memcpy(f->secret, conf->secret, sizeof(f->secret));
 	f->hello = conf->hello;
-	f->logs = conf->logs;
-	f->applier = conf->applier;
-	f->events = conf->events;
+	f->set.logs = conf->logs;
+	f->set.applier = conf->applier;
+	f->set.events = conf->events;
 	f->version = conf->version ? conf->version : LTX_WIRE_VERSION;
 	f->since_ms = fz_now_ms();
-	pthread_mutex_init(&f->env.mu, NULL);
+	replica_followset_init(&f->set);
 	f->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	f->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (!f->primary || f->cancel_fd < 0 || f->wake_fd < 0)

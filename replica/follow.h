@@ -23,6 +23,8 @@ struct replica_follow_events { /* called by the follow thread, without locks */
 	void (*handoff)(struct replica_follow_events *ev);
 	/* The peer's HELLO or ROLE: who is the primary, its epoch. */
 	void (*peer)(struct replica_follow_events *ev, const struct ltx_wire_hello *h);
+	/* Before the first log is touched on a new connection, and after the last one when it is gone. May wait. */
+	void (*connected)(struct replica_follow_events *ev, bool connected);
 };
 struct replica_follow_conf {
 	const char *primary; /* HOST:PORT */

@@ -110,6 +110,8 @@ int replica_followdb_open(struct replica_followdb *db, struct ltx_log *log, stru
 	if (ltx_log_prepared(log, NULL, NULL)) /* killed between file and head: the primary has it */
 		rc = ltx_log_drop_prepared(log, err);
 	if (rc == 0)
+		rc = ltx_log_follow(log, err);
+	if (rc == 0)
 		rc = ltx_log_sync(log, err);
 	if (rc < 0) {
 		ltx_log_put(log);

@@ -4,15 +4,12 @@
 
 #include "base/worker.h"
 #include "replica/follow.h"
-#include "replica/followdb.h"
+#include "replica/followset.h"
 
 struct replica_follow {
 	char *primary;
 	uint8_t primary_key[LTX_NOISE_KEY], secret[LTX_NOISE_KEY];
 	struct ltx_wire_hello hello;
-	struct ltx_logset *logs;
-	struct replica_applier *applier;
-	struct replica_follow_events *events;
 	uint8_t version;
 	struct fz_worker worker;
 	int cancel_fd, wake_fd; /* eventfds: stop; the applier has got further */
@@ -35,9 +32,7 @@ struct replica_follow {
 	struct replica_followdb **ids; /* of this connection, by id - 1; borrowed from dbs */
 	size_t n_ids, cap_ids;
 
-	struct replica_followenv env;  /* its mu guards what follows, for writing */
-	struct replica_followdb **dbs; /* all that were ever followed, also without a connection */
-	size_t n_dbs;
+	struct replica_followset set; /* its env.mu guards what follows, for writing */
 	bool connected, has_peer;
 	struct ltx_wire_hello peer;
 	int64_t since_ms, heard_ms;

@@ -1,6 +1,7 @@
 /* followstatus.c - how far this replica is, as JSON. Figures are copied under the lock; logs are asked without. */
 #include "base/clock.h"
 #include "ltx/log.h"
+#include "replica/applier.h"
 #include "replica/followpriv.h"
 
 #include <cjson/cJSON.h>
@@ -55,11 +56,11 @@ static void look_at_log(struct view *v, struct ltx_log *log, int64_t now_ms)
 		v->lag_ms = now_ms - oldest_ms;
 }
 
-static void look_at_logs(struct replica_follow *f, struct view *v, size_t n, int64_t now_ms)
+static void look_at_logs(struct replica_followset *s, struct view *v, size_t n, int64_t now_ms)
 {
 	struct ltx_log *log;
 
-	for (size_t i = 0; (log = ltx_logset_at(f->logs, i)); i++) {
+	for (size_t i = 0; (log = ltx_logset_at(s->logs, i)); i++) {
 		struct ltx_log_info info;
 
 		ltx_log_info(log, &info);
@@ -97,29 +98,28 @@ static cJSON *show(const struct view *v)
 	return o;
 }
 
-int replica_follow_status(struct replica_follow *f, struct cJSON *object)
+int replica_followset_status(struct replica_followset *s, struct cJSON *object, int64_t silent_ms)
 {
-	int64_t now_ms = fz_now_ms(), silent_ms;
+	int64_t now_ms = fz_now_ms();
 	struct view *v;
 	cJSON *list;
 	size_t n = 0;
 
-	pthread_mutex_lock(&f->env.mu);
-	v = calloc(f->n_dbs + 1, sizeof(*v));
-	for (size_t i = 0; v && i < f->n_dbs; i++)
-		if (!f->dbs[i]->ended)
-			copy_db(&v[n++], f->dbs[i], f->applier != NULL);
-	silent_ms = f->connected || !f->heard_ms ? 0 : now_ms - f->heard_ms;
-	cJSON_AddStringToObject(object, "primary", f->primary);
-	cJSON_AddBoolToObject(object, "connected", f->connected);
-	cJSON_AddNumberToObject(object, "since_ms", (double)f->since_ms);
-	add_error(object, &f->err);
-	cJSON_AddNumberToObject(object, "reconnects", (double)f->reconnects);
-	cJSON_AddNumberToObject(object, "bytes_in", (double)f->bytes_in);
-	pthread_mutex_unlock(&f->env.mu);
+	pthread_mutex_lock(&s->env.mu);
+	v = calloc(s->n_dbs + 1, sizeof(*v));
+	for (size_t i = 0; v && i < s->n_dbs; i++)
+		if (!s->dbs[i]->ended)
+			copy_db(&v[n++], s->dbs[i], s->applier != NULL);
+	pthread_mutex_unlock(&s->env.mu);
 	if (!v)
 		return -ENOMEM;
-	look_at_logs(f, v, n, now_ms);
+	for (size_t i = 0; s->applier && i < n; i++) {
+		struct replica_applied a;
+
+		if (replica_applier_get(s->applier, v[i].lineage, &a))
+			v[i].applied = a.state.txid;
+	}
+	look_at_logs(s, v, n, now_ms);
 	list = cJSON_AddArrayToObject(object, "databases");
 	for (size_t i = 0; list && i < n; i++) {
 		if (v[i].lag_ms < silent_ms) /* nobody knows what the primary has done since */
@@ -128,4 +128,20 @@ int replica_follow_status(struct replica_follow *f, struct cJSON *object)
 	}
 	free(v);
 	return list ? 0 : -ENOMEM;
+}
+
+int replica_follow_status(struct replica_follow *f, struct cJSON *object)
+{
+	int64_t silent_ms;
+
+	pthread_mutex_lock(&f->set.env.mu);
+	silent_ms = f->connected || !f->heard_ms ? 0 : fz_now_ms() - f->heard_ms;
+	cJSON_AddStringToObject(object, "primary", f->primary);
+	cJSON_AddBoolToObject(object, "connected", f->connected);
+	cJSON_AddNumberToObject(object, "since_ms", (double)f->since_ms);
+	add_error(object, &f->err);
+	cJSON_AddNumberToObject(object, "reconnects", (double)f->reconnects);
+	cJSON_AddNumberToObject(object, "bytes_in", (double)f->bytes_in);
+	pthread_mutex_unlock(&f->set.env.mu);
+	return replica_followset_status(&f->set, object, silent_ms);
 }

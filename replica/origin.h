@@ -11,7 +11,9 @@ struct ltx_log;
 struct ltx_logset;
 
 struct replica_source {
-	struct fz_store *store;               /* owned; NULL = none */
+	struct fz_store *store; /* owned; NULL = none */
+	const char *
+	        below; /* borrowed: stands before the keys of that store ("app.db/"); NULL = its prefix is the database */
 	const struct ltx_age_identities *ids; /* borrowed; NULL = none */
 	int state_fd;                         /* state directory of a local log; -1 = none */
 	char *name;                           /* of the database in that log */

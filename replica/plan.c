@@ -226,3 +226,35 @@ struct replica_object *replica_plan_next(const struct replica_catalog *c, const 
 	*gap = !pack && merged && !covered && cur;
 	return pack ? pack : merged;
 }
+
+struct replica_object *replica_plan_follow(const struct replica_catalog *c, const struct replica_lineage *l,
+                                           uint64_t cur, bool *gap)
+{
+	struct replica_object *pack = NULL, *merged = NULL, *snap = NULL;
+	bool newer = false;
+
+	for (size_t i = l->first; i < l->first + l->n; i++) {
+		struct replica_object *o = &c->objects[i];
+		uint64_t r = reach(o, UINT64_MAX);
+
+		newer = newer || (!o->bad && o->usable_max > cur);
+		if (r <= cur)
+			continue;
+		if (ltx_level_is_pack(o->name.level)) {
+			if (o->name.min_txid <= cur + 1 && (!pack || r > reach(pack, UINT64_MAX)))
+				pack = o;
+		} else if (starts(o)) {
+			if (!snap || r > snap->usable_max || (r == snap->usable_max && better(o, snap)))
+				snap = o;
+		} else if (o->name.min_txid == cur + 1 && (!merged || r < merged->usable_max)) {
+			merged = o;
+		}
+	}
+	*gap = false;
+	if (!cur && snap)
+		return snap;
+	if (pack || merged)
+		return pack ? pack : merged;
+	*gap = newer && !snap;
+	return snap;
+}

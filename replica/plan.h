@@ -39,5 +39,10 @@ const struct replica_object *replica_plan_oldest(const struct replica_catalog *c
  * TXID cur + 1 is in no object, and what is returned is a later snapshot. */
 struct replica_object *replica_plan_next(const struct replica_catalog *c, const struct replica_lineage *l, uint64_t cur,
                                          bool *gap);
+/* What a log that ends at cur (0 = empty) takes next as it lies there: a pack that has cur + 1, else a merged file that
+ * begins right there, else a snapshot that takes the place of the log. An empty log begins with the newest snapshot. NULL: nothing is newer, or, with
+ * *gap, none of these is there. */
+struct replica_object *replica_plan_follow(const struct replica_catalog *c, const struct replica_lineage *l,
+                                           uint64_t cur, bool *gap);
 
 #endif

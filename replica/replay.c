@@ -2,30 +2,70 @@
 
 #include "base/cursor.h"
 #include "base/file.h"
+#include "base/worker.h"
 #include "ltx/dec.h"
 #include "ltx/log.h"
 #include "ltx/sums.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define RUN_BYTES (256 * 1024)
+#define RUN_BYTES  (256 * 1024)
+#define PUSH_BYTES (UINT64_C(16) << 20) /* goes to the disk while more is written, so that the last sync is short */
 
 struct out { /* neighbouring pages are written at once */
 	int fd;
 	uint8_t *run;
 	uint32_t first, n; /* pages in the run */
+	struct {
+		struct fz_worker worker;
+		atomic_bool done;
+		int rc;
+		uint64_t from, to; /* what it syncs */
+	} push;
 };
+
+static void push(void *arg)
+{
+	struct out *o = arg;
+
+	o->push.rc = fz_sync_part(o->fd, o->push.from, o->push.to - o->push.from);
+	atomic_store(&o->push.done, true);
+}
+
+static int end_push(struct out *o, struct fz_err *err)
+{
+	fz_worker_stop(&o->push.worker);
+	return o->push.rc < 0 ? fz_fail_errno(err, -o->push.rc, "syncing the database") : 0;
+}
+
+/* Everything below `to` is written. One at a time: a disk that is slower than we are gets larger pieces. */
+static int push_upto(struct out *o, uint64_t to, struct fz_err *err)
+{
+	int rc;
+
+	if (to < o->push.to + PUSH_BYTES || (o->push.worker.started && !atomic_load(&o->push.done)))
+		return 0;
+	rc = end_push(o, err);
+	if (rc < 0)
+		return rc;
+	o->push.from = o->push.to;
+	o->push.to = to;
+	atomic_store(&o->push.done, false);
+	return fz_worker_start(&o->push.worker, "apply-push", push, o, err);
+}
 
 static int flush(struct out *o, uint32_t page_size, struct fz_err *err)
 {
+	uint64_t end = (uint64_t)(o->first - 1 + o->n) * page_size;
 	int rc = o->n ? fz_pwrite(o->fd, o->run, (size_t)o->n * page_size, (off_t)(o->first - 1) * page_size) : 0;
 
 	o->n = 0;
-	return rc < 0 ? fz_fail_errno(err, -rc, "writing pages from %u on", o->first) : 0;
+	return rc < 0 ? fz_fail_errno(err, -rc, "writing pages from %u on", o->first) : push_upto(o, end, err);
 }
 
 static int put(struct out *o, uint32_t pgno, const uint8_t *page, uint32_t page_size, struct fz_err *err)
@@ -128,6 +168,9 @@ int replica_replay(const struct replica_replay *r, struct fz_err *err)
 		if (rc == -FZ_EGAP && tries++ < 5)
 			rc = 0; /* folded or merged meanwhile: find again */
 	}
+	if (rc == 0)
+		rc = end_push(&o, err);
+	fz_worker_stop(&o.push.worker);
 	ltx_log_info(r->log, &info);
 	if (rc == 0 && !ltx_sums_head(r->sums)->txid)
 		rc = fz_fail(err, FZ_ENOTFOUND, "the log of %s is empty", info.name);

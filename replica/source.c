@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -80,6 +81,17 @@ char *replica_object_key(char out[static LTX_NAME_MAX], const struct replica_obj
 	return ltx_name_put(out, &o->name);
 }
 
+static const char *store_key(char out[static LTX_NAME_MAX], const struct replica_source *s,
+                             const struct replica_object *o)
+{
+	char key[LTX_NAME_MAX];
+
+	if (!s->below)
+		return replica_object_key(out, o);
+	snprintf(out, LTX_NAME_MAX, "%.*s%s", LTX_NAME_MAX / 2, s->below, replica_object_key(key, o));
+	return out;
+}
+
 /* ---- one object: cipher (store) -> meter -> plain ---- */
 struct opened {
 	struct fz_src src;     /* what the caller reads */
@@ -143,7 +155,7 @@ int replica_object_open(struct replica_source *s, const struct replica_object *o
 		return fz_fail_errno(err, ENOMEM, "opening an object");
 	op->meter = m;
 	op->object = o;
-	rc = fz_store_src(s->store, replica_object_key(key, o), o->size_bytes, &op->raw, err);
+	rc = fz_store_src(s->store, store_key(key, s, o), o->size_bytes, &op->raw, err);
 	if (rc < 0)
 		goto fail;
 	op->metered = (struct fz_src){metered_read, NULL, op->raw->size_bytes};
@@ -178,7 +190,7 @@ int replica_object_read(struct replica_source *s, const struct replica_object *o
 		return no_key(o, err);
 	if (replica_meter_stopped(m))
 		return fz_fail_errno(err, ECANCELED, "restore was stopped");
-	rc = fz_store_get(s->store, replica_object_key(key, o), o->size_bytes, o->name.encrypted ? &cipher : out, err);
+	rc = fz_store_get(s->store, store_key(key, s, o), o->size_bytes, o->name.encrypted ? &cipher : out, err);
 	if (rc < 0)
 		goto out;
 	atomic_fetch_add_explicit(&m->fetched_bytes, o->size_bytes, memory_order_relaxed);

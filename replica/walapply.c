@@ -213,8 +213,8 @@ static int new_generation(struct replica_wal *w, struct fz_err *err)
 	fz_put32(head + 24, w->sum[0]);
 	fz_put32(head + 28, w->sum[1]);
 	rc = fz_pwrite(w->walfd, head, sizeof(head), 0);
-	if (rc == 0 && fdatasync(w->walfd) < 0)
-		rc = -errno;
+	if (rc == 0)
+		rc = fz_sync_part(w->walfd, 0, sizeof(head));
 	return rc < 0 ? fz_fail_errno(err, -rc, "writing the header of the WAL") : 0;
 }
 

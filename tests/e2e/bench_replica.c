@@ -100,7 +100,7 @@ static int do_watch(double seconds, volatile double *times)
 	sqlite3_stmt *last = prepare("SELECT max(id) FROM lag");
 	double *lag = malloc(MAX_TXNS * sizeof(*lag));
 	double end = now() + seconds;
-	long n = 0, seen = 0;
+	long n = 0, seen = -1;
 
 	if (!lag)
 		return 1;
@@ -112,6 +112,8 @@ static int do_watch(double seconds, volatile double *times)
 		id = (long)sqlite3_column_int64(last, 0);
 		sqlite3_reset(last);
 		t = now();
+		if (seen < 0)
+			seen = id; /* was visible before anybody looked */
 		if (id < seen)
 			seen = 0; /* a new run began */
 		while (seen < id) {

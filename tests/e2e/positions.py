@@ -53,6 +53,7 @@ def run(base):
         names = ["a.db", "sub/b.db"]
         told = open(os.path.join(base, "events"), "w+")
         events = subprocess.Popen([FAZT, "events", r.dir], stdout=told, stderr=subprocess.STDOUT)
+        wait_for("fazt events", lambda: os.path.getsize(told.name) > 0)
         apps = [Counted(os.path.join(p.dir, names[0])), Counted(os.path.join(p.dir, names[1]), "DELETE")]
         for name in names:
             caught_up(p, r, name)

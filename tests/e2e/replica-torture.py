@@ -360,7 +360,7 @@ class World:
         for d in self.dbs:  # an application that was killed may have left a journal, which only a writer can play back
             con = sqlite3.connect(os.path.join(self.primary.dir, d.name), timeout=BUSY_S)
             if not con.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                con.execute("CREATE TABLE nothing(x)")  # it was killed before its first commit
+                con.execute("CREATE TABLE begun(x)")  # it was killed before its first commit
             con.close()
         fazt("sync", self.primary.dir)
         for d in self.dbs:

@@ -236,6 +236,8 @@ def integrity(path):
     con = sqlite3.connect(path)
     try:
         return con.execute("PRAGMA integrity_check").fetchone()[0]
+    except sqlite3.DatabaseError as e:
+        return str(e)
     finally:
         con.close()
 

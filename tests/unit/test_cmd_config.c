@@ -182,6 +182,7 @@ static void round_trip(void **state)
 	        "123456789\nscrub_rate = off\n"
 	        "no_passthrough = yes\nlog_level = debug\nlog_file = /l\nstop_grace = 2s\n"
 	        "[encrypt]\nencrypt = age\nrecipients = " R1 " " R2 "\nidentity = /k\n"
+	        "[link]\nrole = replica\nfollow = s3://b/p?region=r\nfollow_interval = 750ms\n"
 	        "[target one]\nurl = s3://bucket/prefix?endpoint=http://127.0.0.1:9000&region=r&path-style=yes\n"
 	        "recipients = " R2 "\nship_interval = 250ms\nship_bytes = 1M\nminute = 2s\nhour = 4s\nday = 8s\n"
 	        "snapshot_interval = 1h\nkeep_commits = 1d\nkeep_minutes = forever\nkeep_hours = 2d\nkeep_days = 3d\n"
@@ -207,6 +208,8 @@ static void round_trip(void **state)
 	assert_string_equal(fz_buf_str(&once), fz_buf_str(&twice));
 	assert_string_equal(d.targets[0].session_token, token);
 	assert_string_equal(d.targets[0].url, c.targets[0].url);
+	assert_string_equal(d.follow, "s3://b/p?region=r");
+	assert_int_equal(d.follow_interval_ms, 750);
 	assert_int_equal(d.targets[0].keep_minutes_ms, -1);
 	assert_int_equal(d.targets[0].keep_days_ms, 3 * 86400000ll);
 	assert_string_equal(d.databases.v[1], "a b.sqlite");
@@ -276,29 +279,38 @@ static void checks(void **state)
 		int want;
 		const char *says;
 	} rows[] = {
-	        {"all well",                     "[encrypt]\nrecipients = " R1 "\n[target a]\nurl = dir:/x\n", 0,            ""                               },
-	        {"recipients from a file",       "[encrypt]\nrecipients = %s/good\n",                          0,            ""                               },
-	        {"recipients file missing",      "[encrypt]\nrecipients = %s/none\n",                          -FZ_EKEYFILE,
-	         "f.conf:2: recipients: cannot read the key file"	                                                                                     },
-	        {"recipients file without one",  "[encrypt]\n\nrecipients = %s/empty\n",                       -FZ_EKEYFILE, "f.conf:3: "                     },
-	        {"recipients file with rubbish", "[encrypt]\nrecipients = %s/bad\n",                           -FZ_EKEYFILE, "f.conf:2: "                     },
-	        {"no recipient",                 "[encrypt]\nrecipients = age1qqq\n",                          -FZ_ECONFIG,  "f.conf:2: recipients: 'age1qqq'"},
-	        {"an identity as recipient",     "[encrypt]\nrecipients = AGE-SECRET-KEY-1QQQ\n",              -FZ_ECONFIG,
-	         "f.conf:2: recipients: this is a secret key"	                                                                                         },
-	        {"identity missing",             "[encrypt]\nidentity = %s/none\n",                            -FZ_EKEYFILE,
-	         "f.conf:2: identity: cannot read"	                                                                                                    },
-	        {"credentials missing",          "[target a]\nurl = s3://b/p\ncredentials_file = %s/none\n",   -FZ_EKEYFILE,
-	         "f.conf:2: credentials_file: cannot read"	                                                                                            },
-	        {"half of the credentials",      "[target a]\nurl = s3://b/p\naccess_key = x\n",               -FZ_ECONFIG,
-	         "f.conf:2: access_key and secret_key"	                                                                                                },
-	        {"bad url",                      "[target a]\nurl = ftp://x\n",                                -FZ_ECONFIG,  "f.conf:2: url: "                },
-	        {"relative directory",           "[target a]\nurl = dir:x\n",                                  -FZ_ECONFIG,  "f.conf:2: url: "                },
-	        {"same url twice",               "[target a]\nurl = dir:/x\n[target b]\nurl = dir:/x\n",       -FZ_ECONFIG,
-	         "f.conf:4: two targets"	                                                                                                              },
+	        {"all well",                     "[encrypt]\nrecipients = " R1 "\n[target a]\nurl = dir:/x\n",               0,            ""                               },
+	        {"recipients from a file",       "[encrypt]\nrecipients = %s/good\n",                                        0,            ""                               },
+	        {"recipients file missing",      "[encrypt]\nrecipients = %s/none\n",                                        -FZ_EKEYFILE,
+	         "f.conf:2: recipients: cannot read the key file"	                                                                                                   },
+	        {"recipients file without one",  "[encrypt]\n\nrecipients = %s/empty\n",                                     -FZ_EKEYFILE, "f.conf:3: "                     },
+	        {"recipients file with rubbish", "[encrypt]\nrecipients = %s/bad\n",                                         -FZ_EKEYFILE, "f.conf:2: "                     },
+	        {"no recipient",                 "[encrypt]\nrecipients = age1qqq\n",                                        -FZ_ECONFIG,  "f.conf:2: recipients: 'age1qqq'"},
+	        {"an identity as recipient",     "[encrypt]\nrecipients = AGE-SECRET-KEY-1QQQ\n",                            -FZ_ECONFIG,
+	         "f.conf:2: recipients: this is a secret key"	                                                                                                       },
+	        {"identity missing",             "[encrypt]\nidentity = %s/none\n",                                          -FZ_EKEYFILE,
+	         "f.conf:2: identity: cannot read"	                                                                                                                  },
+	        {"credentials missing",          "[target a]\nurl = s3://b/p\ncredentials_file = %s/none\n",                 -FZ_EKEYFILE,
+	         "f.conf:2: credentials_file: cannot read"	                                                                                                          },
+	        {"half of the credentials",      "[target a]\nurl = s3://b/p\naccess_key = x\n",                             -FZ_ECONFIG,
+	         "f.conf:2: access_key and secret_key"	                                                                                                              },
+	        {"bad url",                      "[target a]\nurl = ftp://x\n",                                              -FZ_ECONFIG,  "f.conf:2: url: "                },
+	        {"relative directory",           "[target a]\nurl = dir:x\n",                                                -FZ_ECONFIG,  "f.conf:2: url: "                },
+	        {"a replica of a store",         "[link]\nrole = replica\nfollow = dir:/x\n",                                0,            ""                               },
+	        {"a replica of nobody",          "[link]\nrole = replica\n",                                                 -FZ_ECONFIG,  "a replica needs the address"    },
+	        {"half of a primary",            "[link]\nrole = replica\nfollow = dir:/x\nprimary = h:1\n",                 -FZ_ECONFIG,
+	         "a replica needs the address"	                                                                                                                      },
+	        {"a primary that follows",       "[link]\nfollow = dir:/x\n",                                                -FZ_ECONFIG,  "a primary follows nobody"       },
+	        {"a store that is none",         "[link]\nrole = replica\nfollow = ftp://x\n",                               -FZ_ECONFIG,  "follow: "                       },
+	        {"no key for the store",         "[encrypt]\nidentity = %s/open\n[link]\nrole = replica\nfollow = dir:/x\n",
+	         -FZ_EKEYFILE,	                                                                                                     ""                               },
+	        {"same url twice",               "[target a]\nurl = dir:/x\n[target b]\nurl = dir:/x\n",                     -FZ_ECONFIG,
+	         "f.conf:4: two targets"	                                                                                                                            },
 	};
 	const struct dir *d = *state;
 
 	put(d, "good", "# comment\n" R1 "\n\n" R2 "\n", 0644);
+	put(d, "open", "# an identity that all can read\n", 0644);
 	put(d, "empty", "# comment\n", 0644);
 	put(d, "bad", R1 "\nrubbish\n", 0644);
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

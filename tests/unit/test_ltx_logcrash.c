@@ -246,6 +246,64 @@ static void dropped_stays_dropped(void **state)
 	check(f, f->log, 3);
 }
 
+/* log.c (7): one flush a sync; whatever a power cut leaves of head and index, all whole files were committed. Opened again, the
+ * log is an ordinary one, where the last file beyond head is prepared. */
+static void a_follower_keeps_what_is_whole(void **state)
+{
+	struct fix *f = *state;
+	struct ltx_log_info before, after;
+	struct ltx_header h;
+	struct ltx_trailer t;
+	struct fz_sink *sink;
+	uint64_t bytes;
+	uint32_t pages;
+
+	append_many(f, 1, 5);
+	OK(ltx_log_follow(f->log, &f->err));
+	append_many(f, 6, 8);
+	OK(ltx_log_sync(f->log, &f->err));
+	ltx_log_info(f->log, &before);
+	append_many(f, 9, 10);
+	OK(ltx_log_sync(f->log, &f->err));
+	ltx_log_info(f->log, &after);
+	assert_int_equal(after.syncs - before.syncs, 1);
+	assert_int_equal(after.synced_txid, 10);
+	for (uint64_t head = 5; head <= 10; head++) {
+		int tmp = fresh_dir(f, "crash");
+
+		copy_file(f, f->dirfd, tmp, "meta", UINT64_MAX);
+		copy_file(f, f->dirfd, tmp, "head", UINT64_MAX);
+		copy_file(f, f->dirfd, tmp, "0000000000000001.seg", UINT64_MAX);
+		copy_file(f, f->dirfd, tmp, "0000000000000001.idx", head * LTX_PACK_ENTRY_SIZE);
+		set_head(f, tmp, head, 5, false);
+		{
+			struct fix g = *f;
+
+			g.log = NULL;
+			g.conf.readonly = true;
+			OK(ltx_log_open(&g.log, dup(tmp), &g.conf, NULL, &g.err));
+			check(&g, g.log, 10);
+			ltx_log_close(g.log);
+			g.conf.readonly = false;
+			OK(ltx_log_open(&g.log, dup(tmp), &g.conf, NULL, &g.err));
+			check(&g, g.log, 10);
+			assert_false(ltx_log_prepared(g.log, NULL, NULL));
+			ltx_log_close(g.log);
+			set_head(f, tmp, 9, 5, false);
+			OK(ltx_log_open(&g.log, dup(tmp), &g.conf, NULL, &g.err));
+			assert_true(ltx_log_prepared(g.log, NULL, NULL));
+			assert_int_equal(ltx_log_follow(g.log, &g.err), -FZ_EORDER);
+			ltx_log_close(g.log);
+		}
+		close(tmp);
+	}
+	h = header(f, 11);
+	OK(ltx_log_begin(f->log, &h, &sink, &f->err));
+	encode(f, sink, 11, &t, &bytes, &pages);
+	assert_int_equal(ltx_log_commit(f->log, bytes, pages, &t, true, &f->err), -FZ_EINTERNAL);
+	check(f, f->log, 10);
+}
+
 /* The disk is full at any moment of an append, small or large, prepared or not: it fails, the tail has not moved, and
  * once there is room the same transaction goes in. RLIMIT_FSIZE plays the full disk. */
 static void a_full_disk_takes_nothing_away(void **state)
@@ -454,6 +512,7 @@ int main(void)
 	        T(power_cut),
 	        T(synced_loss_is_an_error),
 	        T(dropped_stays_dropped),
+	        T(a_follower_keeps_what_is_whole),
 	        T(a_full_disk_takes_nothing_away),
 	        T(fold_interrupted),
 	        T(squash_interrupted),

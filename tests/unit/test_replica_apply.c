@@ -70,7 +70,9 @@ int renameat2(int fd, const char *from, int tofd, const char *to, unsigned flags
 int msync(void *p, size_t n, int flags)
 {
 	maybe_die();
-	return (int)syscall(SYS_msync, p, n, flags);
+	if (fails())
+		return -1;
+	return no_sync ? 0 : (int)syscall(SYS_msync, p, n, flags);
 }
 
 static struct replica_apply *open_apply(struct world *w, const struct replica_apply_conf *more)

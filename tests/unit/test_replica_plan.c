@@ -111,6 +111,46 @@ static void test_rows(void **state)
 	}
 }
 
+/* What a log that ends at cur takes next; "!" = there is a gap. */
+static const struct {
+	const char *name, *objects;
+	uint64_t cur;
+	const char *want;
+} follows[] = {
+        {"empty log, newest snapshot",  "S1 1-5; S1 1-9; P1 1-20; ",           0, "S1-9" },
+        {"empty log, no snapshot",      "P1 1-4; P1 5-9; ",                    0, "P1-4" },
+        {"nothing newer",               "S1 1-5; P1 6-9; ",                    9, ""     },
+        {"pack before merged",          "P1 6-7; M1 6-9; H1 6-20; S1 1-30; ",  5, "P6-7" },
+        {"the pack that reaches most",  "P1 6-7; Q1 4-9; P1 8-12; ",           5, "Q4-9" },
+        {"merged that begins there",    "M1 6-9; H1 6-20; S1 1-30; ",          5, "M6-9" },
+        {"merged that begins too soon", "M1 4-9; S1 1-5; S1 1-8; ",            5, "S1-8" },
+        {"a gap",                       "P1 7-9; M1 4-9; ",                    5, "!"    },
+        {"fenced",                      "C 1 1 0; C 2 2 7; P1 6-9; P2 8-12; ", 7, "P8-12"},
+        {"fenced, nothing newer",       "C 1 1 0; C 2 2 7; P1 6-9; ",          7, ""     },
+};
+
+static void test_follow(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof(follows) / sizeof(follows[0]); i++) {
+		struct replica_catalog c = {0};
+		const struct replica_object *o;
+		char got[64] = "";
+		bool gap;
+
+		load(&c, follows[i].objects);
+		o = replica_plan_follow(&c, &c.lineages[0], follows[i].cur, &gap);
+		if (o)
+			snprintf(got, sizeof(got), "%c%llu-%llu", "PQPMHD???S"[o->name.level],
+			         (unsigned long long)o -> name.min_txid, (unsigned long long)o->name.max_txid);
+		if (gap)
+			strcat(got, "!");
+		if (strcmp(got, follows[i].want))
+			fail_msg("%s: %s", follows[i].name, got);
+		replica_catalog_fini(&c);
+	}
+}
+
 /* Without the object that was best the next best is taken, until nothing is left. */
 static void test_replan(void **state)
 {
@@ -182,10 +222,8 @@ static void test_next(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_rows),
-	        cmocka_unit_test(test_replan),
-	        cmocka_unit_test(test_time),
-	        cmocka_unit_test(test_next),
+	        cmocka_unit_test(test_rows), cmocka_unit_test(test_follow), cmocka_unit_test(test_replan),
+	        cmocka_unit_test(test_time), cmocka_unit_test(test_next),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

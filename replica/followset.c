@@ -1,0 +1,201 @@
+#include "replica/followset.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "ltx/dec.h"
+#include "replica/applier.h"
+#include "replica/follow.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define HOLD_MS 5000
+
+void replica_followset_init(struct replica_followset *s)
+{
+	pthread_mutex_init(&s->env.mu, NULL);
+}
+
+void replica_followset_fini(struct replica_followset *s)
+{
+	for (size_t i = 0; i < s->n_dbs; i++)
+		replica_followdb_free(s->dbs[i]);
+	free(s->dbs);
+	s->dbs = NULL;
+	s->n_dbs = 0;
+	ltx_dec_close(s->env.dec);
+	s->env.dec = NULL;
+	pthread_mutex_destroy(&s->env.mu);
+}
+
+struct replica_followdb *replica_followset_get(struct replica_followset *s, const struct ltx_wire_db *d)
+{
+	struct replica_followdb *db, **v;
+
+	for (size_t i = 0; i < s->n_dbs; i++)
+		if (strcmp(s->dbs[i]->lineage, d->lineage) == 0)
+			return s->dbs[i];
+	db = replica_followdb_new(&s->env, d);
+	pthread_mutex_lock(&s->env.mu);
+	v = db ? reallocarray(s->dbs, s->n_dbs + 1, sizeof(struct replica_followdb *)) : NULL;
+	if (v) {
+		s->dbs = v;
+		s->dbs[s->n_dbs++] = db;
+	}
+	pthread_mutex_unlock(&s->env.mu);
+	if (!v) {
+		replica_followdb_free(db);
+		return NULL;
+	}
+	return db;
+}
+
+static struct ltx_log *find_log(struct replica_followset *s, const char *lineage)
+{
+	struct ltx_log_info info;
+	struct ltx_log *log;
+
+	for (size_t i = 0; (log = ltx_logset_at(s->logs, i)); i++) {
+		ltx_log_info(log, &info);
+		if (strcmp(info.lineage, lineage) == 0)
+			return log;
+		ltx_log_put(log);
+	}
+	return NULL;
+}
+
+void replica_followset_post(struct replica_followset *s, struct replica_followdb *db)
+{
+	struct fz_err err;
+
+	if (s->applier && !db->ended && db->durable &&
+	    replica_applier_post(s->applier, db->name, db->lineage, db->durable, &err) < 0)
+		fz_log_err(db->name, &err);
+}
+
+static void tell_database(struct replica_followset *s, const char *name, const char *lineage, bool ended)
+{
+	if (s->events && s->events->database)
+		s->events->database(s->events, name, lineage, ended);
+}
+
+/* The lineage has come to its end on the primary: the database goes away here too. Its log stays, and still takes what
+ * the primary has of it. */
+static int end_log(struct replica_followset *s, struct ltx_log *log, int64_t ended_ms, struct fz_err *err)
+{
+	struct ltx_log_info info;
+	int rc;
+
+	ltx_log_info(log, &info);
+	if (info.ended_ms)
+		return 0;
+	rc = ltx_log_set_ended(log, ended_ms, err);
+	if (rc < 0)
+		return rc;
+	fz_info("%s: the primary has deleted it; its log stays (lineage %s)", info.name, info.lineage);
+	tell_database(s, info.name, info.lineage, true);
+	return 0;
+}
+
+/* A database of that name and another lineage: the primary's new one takes its place. */
+static int end_older(struct replica_followset *s, const struct replica_followdb *db, struct fz_err *err)
+{
+	struct ltx_log_info info;
+	struct ltx_log *log = NULL;
+	int rc = ltx_logset_get(s->logs, db->name, false, &log, NULL);
+
+	if (rc == -FZ_ENOTFOUND)
+		return 0;
+	if (rc < 0)
+		return fz_fail(err, -rc, "the log of %s cannot be opened", db->name);
+	ltx_log_info(log, &info);
+	if (strcmp(info.lineage, db->lineage) != 0) {
+		rc = end_log(s, log, fz_now_ms(), err);
+		for (size_t i = 0; rc == 0 && i < s->n_dbs; i++)
+			if (strcmp(s->dbs[i]->lineage, info.lineage) == 0) {
+				pthread_mutex_lock(&s->env.mu);
+				s->dbs[i]->ended = true;
+				pthread_mutex_unlock(&s->env.mu);
+			}
+	}
+	ltx_log_put(log);
+	return rc;
+}
+
+int replica_followset_attend(struct replica_followset *s, struct replica_followdb *db, bool *want, struct fz_err *err)
+{
+	struct ltx_log *log;
+	int rc;
+
+	*want = false;
+	if (!db->log) {
+		log = find_log(s, db->lineage);
+		if (!log && db->db.ended_ms)
+			return 0; /* it came and went while this host was away */
+		if (!log) {
+			rc = end_older(s, db, err);
+			if (rc == 0)
+				rc = ltx_logset_adopt(s->logs, db->name, db->lineage, db->db.epoch, &log, err);
+			if (rc < 0)
+				return rc;
+		}
+		rc = replica_followdb_open(db, log, err);
+		if (rc < 0)
+			return rc;
+		if (db->ended) { /* ended here before: there is nothing to follow any more */
+			replica_followdb_close(db);
+			return 0;
+		}
+		if (!db->seen && !db->db.ended_ms)
+			tell_database(s, db->name, db->lineage, false);
+		db->seen = true;
+		replica_followset_post(s, db);
+		*want = true;
+	}
+	if (db->state == REPLICA_FOLLOWDB_FAILED) {
+		rc = ltx_log_sync(db->log, err); /* WANT says what is durable */
+		if (rc < 0)
+			return rc;
+		*want = true;
+	}
+	rc = replica_followdb_told(db, err);
+	if (rc == 0 && db->db.ended_ms && !db->ended) {
+		rc = end_log(s, db->log, db->db.ended_ms, err);
+		if (rc == 0) {
+			pthread_mutex_lock(&s->env.mu);
+			db->ended = true;
+			pthread_mutex_unlock(&s->env.mu);
+		}
+	}
+	return rc;
+}
+
+void replica_followset_look(struct replica_followset *s, struct replica_followdb *db)
+{
+	struct replica_applied a;
+
+	if (s->applier && replica_applier_get(s->applier, db->lineage, &a))
+		replica_followdb_applied(db, a.state.txid);
+}
+
+bool replica_followset_part(struct replica_followset *s, struct replica_followdb *db, uint64_t agreed_txid)
+{
+	struct fz_err why = {0};
+	int rc = 0;
+
+	if (s->applier && db->db.epoch > db->epoch)
+		rc = replica_applier_hold(s->applier, db->name, db->lineage, HOLD_MS, &why);
+	if (rc < 0) {
+		replica_followdb_fail(db, &why);
+		return false;
+	}
+	rc = replica_followdb_branch(db, &why);
+	if (rc <= 0)
+		replica_followset_post(s, db);
+	if (rc >= 0) /* 1: asked from further back; what readers see does not change until something comes */
+		return true;
+	replica_followdb_diverged(db, agreed_txid);
+	if (rc != -FZ_EORDER)
+		fz_log_err(db->name, &why);
+	return false;
+}
