@@ -114,6 +114,7 @@ static int announce(struct primary_feed *f, const struct ltx_log_info *info, str
 	rc = ltx_wire_put(out, &m, err);
 	if (rc < 0)
 		return rc;
+	f->doubt |= f->announced && f->told.epoch != info->epoch;
 	f->told = *d;
 	f->announced = true;
 	return 0;
@@ -220,6 +221,7 @@ static int take_want(struct primary_feed *f, struct ltx_log *log, const struct l
 	drop_file(f);
 	f->sent_txid = w.txid;
 	f->sent_checksum = w.checksum;
+	f->doubt = false;
 	f->want_base_txid = w.base_txid;
 	f->want_base_offset = w.base_offset;
 	f->sent_bytes = f->durable_bytes = f->n_marks = 0;
@@ -245,6 +247,27 @@ static int take_want(struct primary_feed *f, struct ltx_log *log, const struct l
 	f->err.code = 0;
 	pthread_mutex_unlock(&f->mu);
 	return 0;
+}
+
+/* A host that hands on what it follows may have had to part with the end of its log, and the replica that it sent this end to would
+ * wait for what comes behind it for ever, showing what is no history any more. Returns as take_want(). */
+static int look_back(struct primary_feed *f, struct ltx_log *log, const struct ltx_log_info *info, struct fz_buf *out,
+                     struct fz_err *err)
+{
+	const struct ltx_wire_want w = {.epoch = info->epoch, .txid = f->sent_txid, .checksum = f->sent_checksum};
+	struct fz_err why = {0};
+	int rc;
+
+	if (!f->doubt || f->state != PRIMARY_FEED_STREAM)
+		return 0;
+	rc = judge(log, info, &w, &why);
+	if (rc < 0) /* looked at again */
+		return rc == -FZ_EGAP && f->gaps++ < GAPS ? 1 : fail(f, &why);
+	f->doubt = false;
+	if (rc == 0)
+		return 0;
+	drop_file(f);
+	return diverged(f, info, &w, &why, out, err);
 }
 
 bool primary_feed_want(struct primary_feed *f, const struct ltx_wire_want *w)
@@ -473,6 +496,8 @@ int primary_feed_turn(struct primary_feed *f, struct ltx_log *log, const struct 
 	if (rc < 0)
 		return fail(f, &why);
 	rc = take_want(f, log, info, out, err);
+	if (rc == 0)
+		rc = look_back(f, log, info, out, err);
 	if (rc)
 		return rc;
 	if (f->state != PRIMARY_FEED_STREAM)

@@ -158,6 +158,9 @@ int replica_followset_attend(struct replica_followset *s, struct replica_followd
 			return rc;
 		*want = true;
 	}
+	/* It was asked while it parted ways itself: now it tells where the new epoch began. */
+	if (db->state == REPLICA_FOLLOWDB_DIVERGED && db->db.epoch > db->epoch)
+		*want = true;
 	rc = replica_followdb_told(db, err);
 	if (rc == 0 && db->db.ended_ms && !db->ended) {
 		rc = end_log(s, db->log, db->db.ended_ms, err);

@@ -1,5 +1,11 @@
 #!/bin/sh
-# Hours of randomized kills: make torture TORTURE_SECONDS=7200. One minute of the same runs in make check.
+# Hours of randomized kills: make torture TORTURE_SECONDS=7200, a half of them on one host and a half on three (a primary and its
+# replicas). Short runs of both are in make check.
 set -eu
 cd "$(dirname "$0")/.."
-exec "${PYTHON:-/usr/bin/python3}" tests/e2e/torture.py --seconds "${TORTURE_SECONDS:-3600}" "$@"
+half=$((${TORTURE_SECONDS:-3600} / 2))
+python=${PYTHON:-/usr/bin/python3}
+bad=0
+"$python" tests/e2e/torture.py --seconds "$half" "$@" || bad=1
+"$python" tests/e2e/replica-torture.py --seconds "$half" "$@" || bad=1
+exit $bad
