@@ -7,7 +7,7 @@ set -eu
 
 BUILD="gcc make pkg-config libc6-dev libfuse3-dev fuse3 libsqlite3-dev sqlite3 libcurl4-openssl-dev libssl-dev liblz4-dev
  libsodium-dev libisal-dev libexpat1-dev libinih-dev libcjson-dev"
-TEST="libcmocka-dev python3 python3-venv age clang-format util-linux e2fsprogs procps ca-certificates"
+TEST="libcmocka-dev python3 python3-venv age clang-format util-linux e2fsprogs procps iproute2 ca-certificates"
 LTX=github.com/superfly/ltx/cmd/ltx@v0.5.3
 VERSITYGW=github.com/versity/versitygw/cmd/versitygw@v1.8.0
 TOOLS=${FAZT_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/fazt-tools}
