@@ -7,7 +7,7 @@
  *   it says where its epoch began (replica/follow.c).
  * PROMOTION, in this order, so that a death at any point leaves a replica or a primary and never two halves:
  *   (1) the follower stops: nothing comes in any more;
- *   (2) all that is durable in the logs is applied, and the agent lets go of the databases, each marked with what of its WAL
+ *   (2) what the replica holds in doubt becomes the last transaction of its log (ack = replica); all that is durable in the logs is applied, and the agent lets go of the databases, each marked with what of its WAL
  *       the log holds: the capture of the new role goes on from there without reading a page;
  *   (3) each log begins the new epoch at its tail;
  *   (4) the role file says primary: from here on this host is one, whatever happens;
@@ -270,7 +270,9 @@ int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, 
 		               "without them",
 		               behind);
 	cmd_link_unfollow(l);
-	rc = wait_applied(l, err);
+	rc = cmd_ack_settle(l, l->handing, err);
+	if (rc == 0)
+		rc = wait_applied(l, err);
 	if (rc == 0)
 		rc = detach(l, err);
 	pthread_mutex_lock(&l->mu);
