@@ -1,5 +1,6 @@
 /* test_cmd_linkhistory.c - what becomes of databases and of their histories on a replica: made, deleted, another epoch, another
  * history than its own; both ends of the link with real sockets in between. */
+#include "replica/herald.h"
 #include "tests/unit/link_make.h"
 
 #include <stdatomic.h>
@@ -161,6 +162,52 @@ static void test_epochs_and_roles(void **state)
 	serve_not(l);
 	assert_memory_equal(superseded_by, l->r.key.public_key, LTX_NOISE_KEY);
 	source_free(s);
+}
+
+struct herald {
+	struct replica_herald_events ev;
+	atomic_uint heard;
+	uint8_t key[LTX_NOISE_KEY];
+};
+
+static void note_heard(struct replica_herald_events *ev, const uint8_t key[static LTX_NOISE_KEY])
+{
+	struct herald *h = (struct herald *)ev;
+
+	memcpy(h->key, key, LTX_NOISE_KEY);
+	atomic_fetch_add(&h->heard, 1);
+}
+
+/* It calls until it is heard: nobody listens, then somebody who does not follow yet, then one that does. */
+static void test_herald(void **state)
+{
+	struct link *l = *state;
+	struct primary_server_events sev = {note_superseded};
+	struct herald her = {.ev = {note_heard}};
+	struct replica_herald_conf conf = {
+	        .events = &her.ev, .hello = {.role = LTX_WIRE_PRIMARY, .epoch = 9}
+        };
+	struct ltx_wire_hello h = l->sconf.hello;
+	struct replica_herald *herald = NULL;
+
+	atomic_store(&superseded, false);
+	l->sconf.events = &sev;
+	serve(l); /* for the address */
+	serve_not(l);
+	conf.to = l->address;
+	memcpy(conf.key, l->p.key.public_key, LTX_NOISE_KEY);
+	memcpy(conf.secret, l->r.id.secret, LTX_NOISE_KEY);
+	OK(replica_herald_start(&herald, &conf, e));
+	usleep(50000);
+	serve(l);
+	UNTIL(atomic_load(&superseded));
+	assert_memory_equal(superseded_by, l->r.key.public_key, LTX_NOISE_KEY);
+	assert_int_equal(atomic_load(&her.heard), 0);
+	h.epoch = 9;
+	primary_server_announce(l->server, &h);
+	UNTIL(atomic_load(&her.heard) == 1);
+	assert_memory_equal(her.key, l->p.key.public_key, LTX_NOISE_KEY);
+	replica_herald_stop(herald);
 }
 
 static void test_only_what_it_may_follow(void **state)
@@ -348,6 +395,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test_setup_teardown(test_deleted_and_made_anew, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_epochs_and_roles, link_setup, link_teardown),
+	        cmocka_unit_test_setup_teardown(test_herald, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_only_what_it_may_follow, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_diverged, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_damaged_log, link_setup, link_teardown),
