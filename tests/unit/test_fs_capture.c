@@ -191,6 +191,46 @@ static void checkpoint_syncs(void **state)
 	}
 }
 
+/* A transaction that spilled and was rolled back leaves what it wrote in pages that were free: no journal has them. */
+static void free_leaves(void **state)
+{
+	for (size_t m = 1; m < 4; m++)
+		for (int vacuum = 0; vacuum < 3; vacuum += 2) {
+			struct history *h = new_history();
+			struct world w;
+			sqlite3 *db;
+
+			make_world(&w, true);
+			db = open_db(&w, "a.db");
+			sql(db,
+			    "PRAGMA page_size = 1024; PRAGMA auto_vacuum = %d; PRAGMA journal_mode = %s; PRAGMA "
+			    "cache_size = 5",
+			    vacuum, modes[m]);
+			note(h, db);
+			sql(db, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
+			note(h, db);
+			sql(db, "WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM c WHERE x < 4000)"
+			        "INSERT INTO t SELECT x, randomblob(900) FROM c");
+			note(h, db);
+			sql(db, "DELETE FROM t");
+			note(h, db);
+			for (int i = 0; i < 3; i++) {
+				sql(db, "BEGIN; WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM c WHERE x "
+				        "< 600)"
+				        "INSERT INTO t(b) SELECT randomblob(900) FROM c; ROLLBACK");
+				note(h, db);
+				sql(db, "INSERT INTO t(b) VALUES(randomblob(3000))");
+				note(h, db);
+			}
+			sync_all(&w);
+			assert_int_equal(check_log(w.logs, "a.db", h), h->n);
+			sqlite3_close(db);
+			check_log(w.logs, "a.db", h);
+			end_world(&w);
+			free_history(h);
+		}
+}
+
 /* Open, commit, close, with nothing in between. */
 static void short_lives(void **state)
 {
@@ -816,6 +856,7 @@ int main(void)
 	        cmocka_unit_test(resumed),
 	        cmocka_unit_test(blank_frames),
 	        cmocka_unit_test(checkpoint_syncs),
+	        cmocka_unit_test(free_leaves),
 	};
 
 	fz_log_init("test", getenv("DBG") ? FZ_LOG_DEBUG : FZ_LOG_WARN);
