@@ -372,11 +372,6 @@ int cmd_link_apply(struct cmd_link *l, int agent_fd, struct fz_err *err)
 	return rc < 0 ? rc : post_all(l, err);
 }
 
-static void connected(struct replica_follow_events *ev, bool there)
-{
-	cmd_link_connected(of_follow(ev), there);
-}
-
 int cmd_link_follow(struct cmd_link *l, struct fz_err *err)
 {
 	struct replica_follow_conf conf = {
@@ -385,11 +380,11 @@ int cmd_link_follow(struct cmd_link *l, struct fz_err *err)
 	struct ltx_age_recipient key;
 	int rc;
 
-	l->follow_events = (struct replica_follow_events){
-	        .database = database, .handoff = handoff, .peer = peer, .connected = connected};
+	l->follow_events = (struct replica_follow_events){.database = database, .handoff = handoff, .peer = peer};
 	rc = cmd_link_follow_store(l, err);
 	if (rc < 0 || !l->role.primary[0])
 		return rc;
+	conf.store = l->store;
 	hello(l, &conf.hello);
 	rc = ltx_age_recipient_parse(&key, l->role.primary_key, err);
 	if (rc < 0)

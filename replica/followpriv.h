@@ -11,6 +11,7 @@ struct replica_follow {
 	uint8_t primary_key[LTX_NOISE_KEY], secret[LTX_NOISE_KEY];
 	struct ltx_wire_hello hello;
 	uint8_t version;
+	struct replica_followstore *store;
 	struct fz_worker worker;
 	int cancel_fd, wake_fd; /* eventfds: stop; the applier has got further */
 	atomic_bool stop;

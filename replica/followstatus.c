@@ -94,6 +94,8 @@ static cJSON *show(const struct view *v)
 	cJSON_AddNumberToObject(o, "lag_txns", (double)(v->primary > v->applied ? v->primary - v->applied : 0));
 	cJSON_AddNumberToObject(o, "lag_bytes", (double)v->lag_bytes);
 	cJSON_AddBoolToObject(o, "diverged", v->state == REPLICA_FOLLOWDB_DIVERGED);
+	if (v->state == REPLICA_FOLLOWDB_LENT)
+		cJSON_AddStringToObject(o, "source", "store"); /* a gap, for now */
 	add_error(o, &v->err);
 	return o;
 }

@@ -296,6 +296,11 @@ int replica_followvisit_full(struct replica_followstore *f, struct replica_place
 	if (rc < 0 || !l) /* claimed, and nothing has come yet */
 		goto out;
 	describe(&d, p, &c, l, claim);
+	if (f->fill.name[0] && (strcmp(d.lineage, f->fill.lineage) != 0 || d.epoch != f->fill.epoch)) {
+		rc = fz_fail(err, FZ_EORDER, "lineage %s, epoch %u is there, the primary is at lineage %s, epoch %u",
+		             d.lineage, d.epoch, f->fill.lineage, f->fill.epoch);
+		goto out;
+	}
 	tell_epoch(f, d.epoch);
 	rc = attend(f, p, &c, &d, &db, err);
 	if (rc < 0 || !db)

@@ -278,6 +278,34 @@ def turns(base):
         p.umount()
 
 
+def first(base):
+    """A new replica with both gets its first copy from the store, and the rest by the link."""
+    s = Store(base, "dir:" + os.path.join(base, "store"))
+    p, r = s.p, s.replica("two", link=True)
+    p.primary(r)
+    path = os.path.join(p.dir, "a.db")
+    os.makedirs(p.dir, exist_ok=True)
+    a = Counted(path)
+    a.commit()
+    a.con.execute("CREATE TABLE big AS SELECT randomblob(20000000) AS x")
+    a.close()
+    with p, r:
+        p.start()
+        a = Counted(path)
+        a.commit()
+        p.sync()
+        r.start()
+        arrived(p, r, "a.db")
+        f = following(r)
+        need(f["source"] == "link" and f["bytes_in"] < 4000000, "%d bytes came by the link", f["bytes_in"])
+        for _ in range(50):
+            a.commit()
+        arrived(p, r, "a.db")
+        a.close()
+        r.umount()
+        p.umount()
+
+
 def another(base):
     """Another host takes over at the store: its epoch is followed, and what is here beyond it becomes a branch; then a new life."""
     s = Store(base, "dir:" + os.path.join(base, "store"))
@@ -327,7 +355,7 @@ def run(base):
     part(lambda x: plain(x, "dir:" + os.path.join(x, "store")))
     with Gateway(base) as g:
         part(lambda x: plain(x, g.url(), ENV))
-    for what in (away, keys, retention, turns, another):
+    for what in (away, keys, retention, turns, first, another):
         part(what)
 
 
