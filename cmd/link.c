@@ -208,6 +208,14 @@ static void superseded(struct primary_server_events *ev, const uint8_t key[stati
 	pthread_mutex_unlock(&l->mu);
 }
 
+static bool others(struct primary_server_events *ev, struct ltx_wire_others *out)
+{
+	struct cmd_link *l = of_server(ev);
+
+	*out = (struct ltx_wire_others){0};
+	return !l->role.replica && fs_capture_others(l->capture, &out->files, out->example, sizeof(out->example));
+}
+
 bool cmd_link_superseded(struct cmd_link *l)
 {
 	bool is;
@@ -258,7 +266,7 @@ int cmd_link_serve(struct cmd_link *l, struct fz_err *err)
 	conf.followers = l->followers;
 	conf.n_followers = l->n_followers;
 	hello(l, &conf.hello);
-	l->server_events.superseded = superseded;
+	l->server_events = (struct primary_server_events){.superseded = superseded, .others = others};
 	rc = cmd_link_secret(l->conf, conf.secret, err);
 	if (rc == 0)
 		rc = primary_server_start(&l->server, &conf, err);

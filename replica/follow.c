@@ -199,6 +199,19 @@ static int part_ways(struct replica_follow *f, struct replica_followdb *db, uint
 
 /* ---- hearing ---- */
 
+/* They do not come along: its user is to know, once. */
+static void take_others(struct replica_follow *f, const struct ltx_wire_others *o)
+{
+	bool first = !f->others.files;
+
+	pthread_mutex_lock(&f->set.env.mu);
+	f->others = *o;
+	pthread_mutex_unlock(&f->set.env.mu);
+	if (first)
+		fz_warn("the primary has files beside its databases that are not replicated (%" PRIu64 "; such as %s)",
+		        o->files, o->example);
+}
+
 static int take_message(struct replica_follow *f, const struct ltx_wire_msg *m, struct fz_err *err)
 {
 	struct replica_followdb *db = NULL;
@@ -224,6 +237,9 @@ static int take_message(struct replica_follow *f, const struct ltx_wire_msg *m, 
 		pthread_mutex_unlock(&f->set.env.mu);
 		if (f->set.events && f->set.events->peer)
 			f->set.events->peer(f->set.events, &m->hello);
+		return 0;
+	case LTX_WIRE_OTHERS:
+		take_others(f, &m->others);
 		return 0;
 	case LTX_WIRE_HANDOFF:
 		if (f->set.events && f->set.events->handoff)

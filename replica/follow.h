@@ -43,7 +43,8 @@ int replica_follow_start(struct replica_follow **out, const struct replica_follo
 void replica_follow_stop(struct replica_follow *f);
 /* The applier says that a database has got further: an ACK goes out. Any thread; never blocks. */
 void replica_follow_applied(struct replica_follow *f);
-/* Adds to the object: primary, connected, since_ms, last_error, reconnects, bytes_in, and databases: [{name, lineage, epoch, received_txid,
+/* Adds to the object: primary, connected, since_ms, last_error, reconnects, bytes_in, other_files and
+ * other_file (of the primary: they do not come along), and databases: [{name, lineage, epoch, received_txid,
  * durable_txid, applied_txid, primary_txid, lag_ms, lag_txns, lag_bytes, last_error}]. */
 int replica_follow_status(struct replica_follow *f, struct cJSON *object);
 

@@ -36,6 +36,7 @@ struct replica_follow {
 	struct replica_followset set; /* its env.mu guards what follows, for writing */
 	bool connected, has_peer;
 	struct ltx_wire_hello peer;
+	struct ltx_wire_others others; /* files 0: none is known */
 	int64_t since_ms, heard_ms;
 	struct fz_err err;
 	uint64_t reconnects, bytes_in;

@@ -144,6 +144,10 @@ int replica_follow_status(struct replica_follow *f, struct cJSON *object)
 	add_error(object, &f->err);
 	cJSON_AddNumberToObject(object, "reconnects", (double)f->reconnects);
 	cJSON_AddNumberToObject(object, "bytes_in", (double)f->bytes_in);
+	if (f->others.files)
+		cJSON_AddNumberToObject(object, "other_files", (double)f->others.files);
+	if (f->others.files)
+		cJSON_AddStringToObject(object, "other_file", f->others.example);
 	pthread_mutex_unlock(&f->set.env.mu);
 	return replica_followset_status(&f->set, object, silent_ms);
 }

@@ -1065,7 +1065,7 @@ static void test_epochs_and_roles(void **state)
 	        .ev = {.database = note_database, .peer = note_peer},
                   .mu = PTHREAD_MUTEX_INITIALIZER
         };
-	struct primary_server_events sev = {note_superseded};
+	struct primary_server_events sev = {.superseded = note_superseded};
 	struct source *s = source_make(&l->p, "app.db", 512, 64);
 	struct ltx_wire_hello h = l->sconf.hello;
 	struct ltx_log_info info;
