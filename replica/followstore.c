@@ -143,6 +143,10 @@ static int visit(struct replica_followstore *f, size_t at, struct fz_err *err)
 	}
 	if (!p->database)
 		return 0;
+	if (p->ended && !p->full && n % PLACES_EVERY == 1)
+		rc = replica_followvisit_claims(f, p, err);
+	if (rc < 0 || (p->ended && !p->full))
+		return rc;
 	if (p->db)
 		rc = replica_followstore_standing(f, p->db, &s, err);
 	if (rc < 0 || s.waits)

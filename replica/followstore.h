@@ -1,7 +1,7 @@
 /* followstore.h - a replica that follows a store instead of a primary: looks there for what its logs lack, takes it as it
  * lies there (packs of single transactions, else merged files, else a snapshot), verifies it and makes it durable in the logs, as
- * replica/follow.h does with what a primary sends. A store says nothing of a deletion: a database ends when another lineage of that
- * name is claimed.
+ * replica/follow.h does with what a primary sends. A database ends when the store says
+ * so (a mark beside its claims), or when another lineage of that name is claimed.
  *
  * THREADS  one: `follow-store`. Every interval it makes one LIST for each database (its packs, or its claims) and at times one for
  *          each directory above them; what is new is fetched at once. A store that is away is asked again after the interval.

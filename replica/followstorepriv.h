@@ -14,6 +14,7 @@
 struct replica_place {
 	char *path; /* "" = the store's prefix; without a slash at its end */
 	bool database, full;
+	bool ended; /* the database is gone: only another claim can bring it back */
 	unsigned visits;
 	char lineage[17];
 	uint32_t epoch, claim_n;
