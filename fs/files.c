@@ -5,6 +5,7 @@
 #include "fs/baseline.h"
 #include "fs/capture_journal.h"
 #include "fs/capture_priv.h"
+#include "fs/discover.h"
 #include "fs/capture_wal.h"
 #include "fs/guard.h"
 #include "fs/recover.h"
@@ -341,6 +342,8 @@ void fs_capture_file_close(struct fs_file *f)
 		pthread_mutex_unlock(&db->mu);
 		if (forget)
 			fs_registry_forget(db);
+		if (forget && f->role == FS_ROLE_DB)
+			fs_discover_other(c, db->name, f->fd);
 		fs_registry_put(db);
 	}
 	free(f->path);
