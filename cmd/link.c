@@ -223,6 +223,14 @@ bool cmd_link_turn(struct cmd_link *l)
 	return !was;
 }
 
+static bool others(struct primary_server_events *ev, struct ltx_wire_others *out)
+{
+	struct cmd_link *l = of_server(ev);
+
+	*out = (struct ltx_wire_others){0};
+	return !l->role.replica && fs_capture_others(l->capture, &out->files, out->example, sizeof(out->example));
+}
+
 bool cmd_link_superseded(struct cmd_link *l)
 {
 	bool is;
@@ -266,7 +274,7 @@ int cmd_link_serve(struct cmd_link *l, struct fz_err *err)
 	pthread_mutex_lock(&l->mu); /* a replica's follower runs already */
 	cmd_link_hello(l, &conf.hello);
 	pthread_mutex_unlock(&l->mu);
-	l->server_events.superseded = superseded;
+	l->server_events = (struct primary_server_events){.superseded = superseded, .others = others};
 	rc = cmd_link_secret(l->conf, conf.secret, err);
 	if (rc == 0)
 		rc = primary_server_start(&server, &conf, err);
@@ -386,11 +394,6 @@ int cmd_link_apply(struct cmd_link *l, int agent_fd, struct fz_err *err)
 	return rc < 0 ? rc : post_all(l, err);
 }
 
-static void connected(struct replica_follow_events *ev, bool there)
-{
-	cmd_link_connected(of_follow(ev), there);
-}
-
 int cmd_link_follow(struct cmd_link *l, struct fz_err *err)
 {
 	struct replica_follow_conf conf = {
@@ -399,11 +402,11 @@ int cmd_link_follow(struct cmd_link *l, struct fz_err *err)
 	struct ltx_age_recipient key;
 	int rc;
 
-	l->follow_events = (struct replica_follow_events){
-	        .database = database, .handoff = handoff, .peer = peer, .connected = connected};
+	l->follow_events = (struct replica_follow_events){.database = database, .handoff = handoff, .peer = peer};
 	rc = cmd_link_follow_store(l, err);
 	if (rc < 0 || !l->role.primary[0])
 		return rc;
+	conf.store = l->store;
 	cmd_link_hello(l, &conf.hello);
 	rc = ltx_age_recipient_parse(&key, l->role.primary_key, err);
 	if (rc < 0)

@@ -72,8 +72,6 @@ bool cmd_link_ending(struct cmd_link *l, int64_t ms);
 int cmd_link_check_store(const struct cmd_conf *c, struct fz_err *err) FZ_MUST_CHECK;
 int cmd_link_follow_store(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 void cmd_link_unfollow_store(struct cmd_link *l);
-/* The link has the logs now, or no longer. */
-void cmd_link_connected(struct cmd_link *l, bool connected);
 /* What status calls `following`, of whoever follows at this moment; source says which. Returns whether the primary is connected. */
 bool cmd_link_following(struct cmd_link *l, struct cJSON *o);
 /* Nothing comes in any more; what has come goes on to be applied. */

@@ -124,7 +124,7 @@ static void test_epochs_and_roles(void **state)
 	        .ev = {.database = note_database, .peer = note_peer},
                   .mu = PTHREAD_MUTEX_INITIALIZER
         };
-	struct primary_server_events sev = {note_superseded};
+	struct primary_server_events sev = {.superseded = note_superseded};
 	struct source *s = source_make(&l->p, "app.db", 512, 64);
 	struct ltx_wire_hello h = l->sconf.hello;
 	struct ltx_log_info info;
@@ -182,7 +182,7 @@ static void note_heard(struct replica_herald_events *ev, const uint8_t key[stati
 static void test_herald(void **state)
 {
 	struct link *l = *state;
-	struct primary_server_events sev = {note_superseded};
+	struct primary_server_events sev = {.superseded = note_superseded};
 	struct herald her = {.ev = {note_heard}};
 	struct replica_herald_conf conf = {
 	        .events = &her.ev, .hello = {.role = LTX_WIRE_PRIMARY, .epoch = 9}
