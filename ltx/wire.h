@@ -38,6 +38,7 @@ enum ltx_wire_type {
 	LTX_WIRE_COMMIT,   /* primary: the prepared transaction (txid) is committed */
 	LTX_WIRE_ABORT,    /* primary: it is not */
 	LTX_WIRE_HANDOFF,  /* primary: commits have ended here, you hold all of them: take over */
+	LTX_WIRE_OTHERS,   /* primary: it has files that are no database, which do not come along */
 	LTX_WIRE_HELD,     /* replica: it takes PREPARED, and which one it holds */
 	LTX_WIRE_LAST = LTX_WIRE_HELD
 };
@@ -88,6 +89,10 @@ struct ltx_wire_mark { /* DIVERGED, COMMIT, ABORT: id and txid; HELD: id, txid a
 	uint32_t id;
 	uint64_t txid, value;
 };
+struct ltx_wire_others {             /* OTHERS */
+	uint64_t files;              /* that many at least */
+	char example[LTX_WIRE_NAME]; /* path of one, for people; "" = none that can be shown */
+};
 struct ltx_wire_msg {
 	enum ltx_wire_type type;
 	union {
@@ -98,6 +103,7 @@ struct ltx_wire_msg {
 		struct ltx_wire_data data;
 		struct ltx_wire_ack ack;
 		struct ltx_wire_mark mark;
+		struct ltx_wire_others others;
 	};
 };
 

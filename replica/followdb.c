@@ -74,7 +74,7 @@ void replica_followdb_close(struct replica_followdb *db)
 	ltx_log_put(db->log);
 	db->log = NULL;
 	db->db.id = 0;
-	db->dirty = db->ack_due = db->held_due = false;
+	db->dirty = db->ack_due = db->held_due = db->lent = false;
 	if (db->state != REPLICA_FOLLOWDB_DIVERGED)
 		set_state(db, REPLICA_FOLLOWDB_IDLE);
 }
@@ -269,6 +269,21 @@ void replica_followdb_want(struct replica_followdb *db, struct ltx_wire_want *ou
 	set_state(db, REPLICA_FOLLOWDB_WANTED);
 }
 
+bool replica_followdb_lend(struct replica_followdb *db)
+{
+	uint64_t base_txid, base_offset;
+
+	replica_incoming_look(ltx_log_dirfd(db->log), &base_txid, &base_offset);
+	if (db->lent || db->tail_txid >= db->db.base_txid || base_txid == db->db.base_txid)
+		return false;
+	drop_file(db, true);
+	ltx_log_put(db->log);
+	db->log = NULL;
+	db->lent = true;
+	set_state(db, REPLICA_FOLLOWDB_LENT);
+	return true;
+}
+
 /* What is in the log is part of the primary's history, so its epoch is ours. */
 static int take_epoch(struct replica_followdb *db, struct fz_err *err)
 {
@@ -388,10 +403,20 @@ static int take(struct replica_followdb *db, const uint8_t *bytes, size_t n, str
 /* The verified part becomes the base, or is copied into the log, a bit at a time. Returns 2 while there is more. */
 static int install(struct replica_followdb *db, struct fz_err *err)
 {
-	int rc;
+	struct ltx_log_info info;
+	char id[64];
+	int rc = 0;
 
 	replica_incoming_close(db->in, true);
 	db->in = NULL;
+	/* The primary has folded the time in which another epoch began, so nobody can tell any more whether all that is here is
+	 * part of it: what this host may have committed alone is not dropped. */
+	ltx_log_info(db->log, &info);
+	if (db->tail_txid && db->epoch < db->db.epoch && !db->steps)
+		rc = ltx_log_branch(db->log, info.base_txid, id, sizeof(id), err);
+	if (rc < 0)
+		return rc;
+	db->steps += db->steps == 0; /* once, also when the rest is tried again */
 	rc = take_epoch(db, err);
 	if (rc == 0)
 		rc = ltx_log_install_base(db->log, REPLICA_INCOMING_BASE, err);
