@@ -88,6 +88,14 @@ static void note_acked(struct fs_db *db, uint64_t txid, uint64_t checksum)
 	pthread_mutex_unlock(&db->mu);
 }
 
+void fs_ack_over(struct fs_db *db)
+{
+	if (!db->offer.txid || !db->log)
+		return;
+	ltx_log_withdraw(db->log);
+	db->offer.txid = 0;
+}
+
 static void withdraw(struct fs_db *db)
 {
 	pthread_mutex_lock(&db->mu);

@@ -40,6 +40,8 @@ struct fs_acks {
 void fs_ack_offer(struct fs_db *db, enum fs_role role, struct fs_event *ev);
 /* After it has succeeded, without locks: waits. 0 or what to answer. */
 int fs_ack_wait_offer(struct fs_db *db, enum fs_role role, struct fs_event *ev);
+/* A journal has ended, or FSYNC was answered with a failure: nothing of a rollback mode is in doubt any more. Requires db->mu. */
+void fs_ack_over(struct fs_db *db);
 /* A transaction was committed by this event; tail: the TXID before. */
 int fs_ack_wait_commit(struct fs_db *db, bool bounded, uint64_t tail);
 

@@ -104,6 +104,15 @@ static void look_at_log(struct replica_followdb *db, bool durable)
 	pthread_mutex_unlock(&db->env->mu);
 }
 
+static void note_held(struct replica_followdb *db)
+{
+	uint64_t checksum, txid = replica_held_txid(&db->held, &checksum);
+
+	pthread_mutex_lock(&db->env->mu);
+	db->held_txid = txid;
+	pthread_mutex_unlock(&db->env->mu);
+}
+
 int replica_followdb_open(struct replica_followdb *db, struct ltx_log *log, struct fz_err *err)
 {
 	int rc = 0;
@@ -123,6 +132,7 @@ int replica_followdb_open(struct replica_followdb *db, struct ltx_log *log, stru
 		return rc;
 	}
 	look_at_log(db, true);
+	note_held(db);
 	return 0;
 }
 
@@ -330,6 +340,7 @@ int replica_followdb_told(struct replica_followdb *db, struct fz_err *err)
 static void took(struct replica_followdb *db, uint64_t txid, uint64_t checksum)
 {
 	replica_held_drop(&db->held);
+	note_held(db);
 	db->tail_txid = txid;
 	db->tail_checksum = checksum;
 	db->dirty = true;
@@ -577,6 +588,7 @@ int replica_followdb_file(struct replica_followdb *db, const struct ltx_wire_fil
 static void not_held(struct replica_followdb *db, struct fz_err *why)
 {
 	replica_held_drop(&db->held);
+	note_held(db);
 	fz_err_prefix(why, "%s: TXID %" PRIu64 " is not held", db->name, db->file.max_txid);
 	fz_debug("%s", why->text);
 }
@@ -627,10 +639,12 @@ static void receive_held(struct replica_followdb *db, const uint8_t *bytes, size
 	if (rc == 0)
 		rc = replica_held_end(&db->held, db->log, db->file.size_bytes, &db->env->dec, &durable, &why);
 	set_durable(db, durable);
-	if (rc == 0)
+	if (rc == 0) {
 		db->held_due = true;
-	else
+		note_held(db);
+	} else {
 		not_held(db, &why);
+	}
 	db->receive = db->got_bytes < db->file.size_bytes ? REPLICA_RECEIVE_SKIP : REPLICA_RECEIVE_NOTHING;
 }
 
@@ -659,6 +673,7 @@ void replica_followdb_abort(struct replica_followdb *db, uint64_t txid)
 
 	if (replica_held_txid(&db->held, &checksum) == txid)
 		replica_held_drop(&db->held);
+	note_held(db);
 }
 
 /* What came is all of it, in one piece. */
