@@ -364,7 +364,7 @@ static void peer(struct replica_follow_events *ev, const struct ltx_wire_hello *
 }
 
 /* What the local logs hold may be applied, with or without a primary. */
-static int post_all(struct cmd_link *l, struct fz_err *err)
+int cmd_link_post(struct cmd_link *l, struct fz_err *err)
 {
 	struct ltx_log *log;
 	int rc = 0;
@@ -391,7 +391,7 @@ int cmd_link_apply(struct cmd_link *l, int agent_fd, struct fz_err *err)
 
 	l->applier_events = (struct replica_applier_events){.applied = applied, .hello = agent_hello};
 	rc = replica_applier_open(&l->applier, agent_fd, &l->applier_events, err);
-	return rc < 0 ? rc : post_all(l, err);
+	return rc < 0 ? rc : cmd_link_post(l, err);
 }
 
 int cmd_link_follow(struct cmd_link *l, struct fz_err *err)

@@ -128,7 +128,7 @@ static void on_state(struct replica_applier *a, const struct replica_applier_msg
 	pthread_mutex_lock(&a->mu);
 	k = find_locked(a, m->lineage);
 	if (k) {
-		k->told = true;
+		k->told = !m->number;
 		k->applied.state = m->state;
 		memset(&k->applied.err, 0, sizeof(k->applied.err));
 		if (m->code)
@@ -333,6 +333,9 @@ int replica_applier_hold(struct replica_applier *a, const char *name, const char
 		k->told = false;
 	}
 	rc = ask_locked(a, &r, wait_ms, err);
+	k = find_locked(a, lineage);
+	if (k) /* what came meanwhile was said before */
+		k->told = false;
 	pthread_mutex_unlock(&a->mu);
 	return rc;
 }

@@ -120,6 +120,7 @@ static void report(struct db *d)
 	if (!d->untold && !memcmp(&s, &d->told, sizeof(s)) && d->err.code == d->told_err.code)
 		return;
 	memcpy(m.lineage, d->lineage, sizeof(m.lineage));
+	m.number = d->rewind;
 	m.state = s;
 	m.code = d->err.code;
 	if (d->err.code)
@@ -184,8 +185,10 @@ static void apply(struct db *d, uint64_t wanted)
 
 	if (rc == 0 && d->rewind)
 		rc = replica_apply_rewind(d->apply, &d->agent->stop, &d->err);
-	if (rc == 0)
+	if (rc == 0) {
+		d->untold |= d->rewind;
 		d->rewind = false;
+	}
 	if (rc == 0)
 		rc = replica_apply_run(d->apply, wanted, &d->agent->stop, &d->err);
 	if (rc < 0) {
@@ -295,10 +298,14 @@ static void run(void *arg)
 		}
 		if (hold) {
 			d->rewind = d->apply != NULL; /* attaching looks at every page anyway */
+			if (!d->apply)
+				d->told = (struct replica_apply_state){0};
 			d->retry_ms = 0;
 			done(g, hold, NULL);
 		}
-		if (wanted && (!d->apply || d->rewind || d->retry_ms || d->told.txid != wanted))
+		/* before it is let go the database is what the log says, or a capture would go on from what was cut off */
+		if ((wanted || (detach && d->rewind)) &&
+		    (!d->apply || d->rewind || d->retry_ms || d->told.txid != wanted))
 			apply(d, wanted);
 		if (detach) {
 			release(d, true);

@@ -1,6 +1,7 @@
 /* replica/applier.h: worker and agent as two processes over a socket pair, several databases at once. */
 #include "replica/applier.h"
 
+#include "replica/applierpriv.h"
 #include "tests/unit/apply_world.h"
 
 #include <sys/socket.h>
@@ -263,6 +264,65 @@ static void test_trouble(void **state)
 	world_fini(w);
 }
 
+/* The end of the log is cut off. From the moment that is announced nobody says of anything that it is applied until the database is
+ * what the log is now; and it is never let go before it is that. */
+static void cut(bool posted)
+{
+	const struct replica_applier_msg hi = {.version = REPLICA_APPLIER_VERSION, .type = REPLICA_APPLIER_HI};
+	struct world world, *w = &world;
+	struct replica_applied now;
+	struct replica_applier *a;
+	unsigned before, states = 0;
+	char l[17];
+	int sv[2];
+	pid_t pid;
+
+	world_init_in(w, 4096, "WAL", 12);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), 0);
+	pid = agent_start(w, sv[1]);
+	WOK(replica_applier_open(&a, dup(sv[0]), &events, &w->err));
+	lineage(w, l);
+	world_commits(w, 20, false);
+	post(a, w);
+	reached(a, w);
+	pthread_mutex_lock(&heard.mu);
+	before = heard.states;
+	pthread_mutex_unlock(&heard.mu);
+	WOK(replica_applier_hold(a, w->name, l, 5000, &w->err));
+	assert_false(replica_applier_get(a, l, &now));
+	/* a new worker asks for every state; others come by themselves, as when the WAL was copied */
+	assert_int_equal(send(sv[0], &hi, sizeof(hi), MSG_NOSIGNAL), sizeof(hi));
+	for (unsigned i = 0; i < 20000 && states <= before; i++) {
+		usleep(1000);
+		pthread_mutex_lock(&heard.mu);
+		states = heard.states;
+		pthread_mutex_unlock(&heard.mu);
+	}
+	assert_true(states > before);
+	assert_false(replica_applier_get(a, l, &now));
+	WOK(ltx_log_truncate(w->log, w->txid - 7, &w->err));
+	w->txid -= 7;
+	if (posted) {
+		post(a, w);
+		reached(a, w);
+	} else {
+		WOK(replica_applier_detach(a, 5000, &w->err));
+	}
+	assert_int_equal(world_visible(w), w->txid);
+	replica_applier_close(a);
+	close(sv[0]);
+	close(sv[1]);
+	agent_end(pid, 0);
+	world_fini(w);
+}
+
+static void test_cut(void **state)
+{
+	(void)state;
+	cut(true);
+	cut(false);
+}
+
 int main(int argc, char **argv)
 {
 	struct fz_err err;
@@ -271,6 +331,7 @@ int main(int argc, char **argv)
 	        cmocka_unit_test(test_databases),
 	        cmocka_unit_test(test_deaths),
 	        cmocka_unit_test(test_trouble),
+	        cmocka_unit_test(test_cut),
 	};
 
 	if (argc > 1 && !strcmp(argv[1], "agent"))
