@@ -393,6 +393,8 @@ int cmd_link_follow(struct cmd_link *l, struct fz_err *err)
 	if (rc < 0 || !l->role.primary[0])
 		return rc;
 	conf.store = l->store;
+	conf.exclude = (const char *const *)l->conf->exclude.v;
+	conf.n_exclude = l->conf->exclude.n;
 	hello(l, &conf.hello);
 	rc = ltx_age_recipient_parse(&key, l->role.primary_key, err);
 	if (rc < 0)

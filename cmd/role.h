@@ -1,7 +1,7 @@
 /* role.h - what this host is to the others, kept as "role" in the state directory: it outlives the configuration, since a
  * replica that was promoted stays a primary when it is mounted again with the same flags.
  *
- * The configuration counts once: when it names another role, primary or key than it did at the last mount, it wins. Between two mounts
+ * The configuration counts once: when it names another role, primary, key or store to follow than it did at the last mount, it wins. Between two mounts
  * with the same configuration the file does. */
 #ifndef FZ_CMD_ROLE_H
 #define FZ_CMD_ROLE_H
@@ -17,7 +17,7 @@ struct cmd_role {
 	uint8_t node[16];          /* random, for good */
 	char primary[FZ_NET_ADDR]; /* whom it follows, or followed last; "" = nobody */
 	char primary_key[LTX_AGE_RECIPIENT_SIZE];
-	char configured[2 * FZ_NET_ADDR]; /* what the configuration said when it counted last */
+	char configured[2 * FZ_NET_ADDR + 2048]; /* what the configuration said when it counted last */
 };
 /* Reads the file, makes it when it is missing, and lets the configuration in when it has changed. */
 int cmd_role_load(struct cmd_role *r, int statefd, const struct cmd_conf *conf, struct fz_err *err) FZ_MUST_CHECK;

@@ -6,6 +6,7 @@
 #include "replica/applier.h"
 #include "replica/follow.h"
 
+#include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +27,14 @@ void replica_followset_fini(struct replica_followset *s)
 	ltx_dec_close(s->env.dec);
 	s->env.dec = NULL;
 	pthread_mutex_destroy(&s->env.mu);
+}
+
+bool replica_followset_excluded(const struct replica_followset *s, const char *name)
+{
+	for (size_t i = 0; i < s->n_exclude; i++)
+		if (fnmatch(s->exclude[i], name, 0) == 0)
+			return true;
+	return false;
 }
 
 struct replica_followdb *replica_followset_get(struct replica_followset *s, const struct ltx_wire_db *d)

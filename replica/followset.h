@@ -16,6 +16,8 @@ struct replica_followset {
 	struct ltx_logset *logs;              /* borrowed, as the next two */
 	struct replica_applier *applier;      /* NULL: durable counts as applied */
 	struct replica_follow_events *events; /* may be NULL */
+	const char *const *exclude;           /* fnmatch patterns of paths that are not followed; borrowed */
+	size_t n_exclude;
 	struct replica_followenv env;
 	struct replica_followdb **dbs; /* all that were ever followed; env.mu for writing */
 	size_t n_dbs;
@@ -23,6 +25,7 @@ struct replica_followset {
 
 void replica_followset_init(struct replica_followset *s);
 void replica_followset_fini(struct replica_followset *s);
+bool replica_followset_excluded(const struct replica_followset *s, const char *name);
 /* The database of d's lineage, made when it is new. NULL: no memory. */
 struct replica_followdb *replica_followset_get(struct replica_followset *s, const struct ltx_wire_db *d);
 /* What is known about a database (db->db) is new, or a try after a failure: its log is there then, unless nothing is to be followed. An older

@@ -110,7 +110,7 @@ int replica_followset_status(struct replica_followset *s, struct cJSON *object, 
 	pthread_mutex_lock(&s->env.mu);
 	v = calloc(s->n_dbs + 1, sizeof(*v));
 	for (size_t i = 0; v && i < s->n_dbs; i++)
-		if (!s->dbs[i]->ended)
+		if (!s->dbs[i]->ended && !replica_followset_excluded(s, s->dbs[i]->name))
 			copy_db(&v[n++], s->dbs[i], s->applier != NULL);
 	pthread_mutex_unlock(&s->env.mu);
 	if (!v)
