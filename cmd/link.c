@@ -1,6 +1,7 @@
 #include "cmd/link.h"
 
 #include "base/log.h"
+#include "cmd/herald.h"
 #include "fs/capture.h"
 #include "ltx/log.h"
 
@@ -166,7 +167,7 @@ int cmd_link_check(const struct cmd_conf *c, struct fz_err *err)
 	return check_not_backup(c, ltx_age_recipient_format(text, &r), err);
 }
 
-static void hello(const struct cmd_link *l, struct ltx_wire_hello *h)
+void cmd_link_hello(const struct cmd_link *l, struct ltx_wire_hello *h)
 {
 	const char *where = l->conf->advertise ? l->conf->advertise : l->conf->listen;
 
@@ -199,11 +200,14 @@ static void superseded(struct primary_server_events *ev, const uint8_t key[stati
 	struct fz_err err;
 
 	pthread_mutex_lock(&l->mu);
-	if (!l->role.replica && h->role == LTX_WIRE_PRIMARY && !l->demoter.started && l->on_superseded) {
+	if (h->role == LTX_WIRE_PRIMARY && h->epoch > l->role.epoch && !l->turning && l->on_superseded) {
+		l->turning = true;
 		memcpy(l->superior_key, key, sizeof(l->superior_key));
 		l->superior = *h;
-		if (fz_worker_start(&l->demoter, "demote", demote, l, &err) < 0)
+		if (fz_worker_start(&l->demoter, "demote", demote, l, &err) < 0) {
 			fz_log_err("demotion", &err);
+			l->turning = false; /* it will be said again */
+		}
 	}
 	pthread_mutex_unlock(&l->mu);
 }
@@ -212,8 +216,24 @@ static bool others(struct primary_server_events *ev, struct ltx_wire_others *out
 {
 	struct cmd_link *l = of_server(ev);
 
+	bool replica;
+
+	pthread_mutex_lock(&l->mu);
+	replica = l->role.replica;
+	pthread_mutex_unlock(&l->mu);
 	*out = (struct ltx_wire_others){0};
-	return !l->role.replica && fs_capture_others(l->capture, &out->files, out->example, sizeof(out->example));
+	return !replica && fs_capture_others(l->capture, &out->files, out->example, sizeof(out->example));
+}
+
+bool cmd_link_turn(struct cmd_link *l)
+{
+	bool was;
+
+	pthread_mutex_lock(&l->mu);
+	was = l->turning;
+	l->turning = true;
+	pthread_mutex_unlock(&l->mu);
+	return !was;
 }
 
 bool cmd_link_superseded(struct cmd_link *l)
@@ -231,29 +251,20 @@ bool cmd_link_ending(struct cmd_link *l, int64_t ms)
 	return !fz_worker_wait(&l->demoter, ms);
 }
 
-int cmd_link_herald(struct cmd_link *l, struct fz_err *err)
+/* Who follows through this host hears of the epoch too: whoever is promoted there must begin a higher one. */
+static void announce_locked(struct cmd_link *l)
 {
-	struct replica_herald_conf conf = {.to = l->role.primary};
-	struct ltx_age_recipient key;
-	int rc;
+	struct ltx_wire_hello h;
 
-	if (l->role.replica || !l->role.promoted || !l->role.primary[0])
-		return 0;
-	hello(l, &conf.hello);
-	rc = ltx_age_recipient_parse(&key, l->role.primary_key, err);
-	if (rc < 0)
-		return rc;
-	memcpy(conf.key, key.public_key, sizeof(conf.key));
-	rc = cmd_link_secret(l->conf, conf.secret, err);
-	if (rc == 0)
-		rc = replica_herald_start(&l->herald, &conf, err);
-	sodium_memzero(conf.secret, sizeof(conf.secret));
-	return rc;
+	cmd_link_hello(l, &h);
+	if (l->server)
+		primary_server_announce(l->server, &h);
 }
 
 int cmd_link_serve(struct cmd_link *l, struct fz_err *err)
 {
 	struct primary_server_conf conf = {.listen = l->conf->listen, .logs = l->logs, .events = &l->server_events};
+	struct primary_server *server = NULL;
 	char where[FZ_NET_ADDR];
 	int rc;
 
@@ -265,14 +276,21 @@ int cmd_link_serve(struct cmd_link *l, struct fz_err *err)
 	l->n_followers = l->conf->followers.n;
 	conf.followers = l->followers;
 	conf.n_followers = l->n_followers;
-	hello(l, &conf.hello);
+	pthread_mutex_lock(&l->mu); /* a replica's follower runs already */
+	cmd_link_hello(l, &conf.hello);
+	pthread_mutex_unlock(&l->mu);
 	l->server_events = (struct primary_server_events){.superseded = superseded, .others = others};
 	rc = cmd_link_secret(l->conf, conf.secret, err);
 	if (rc == 0)
-		rc = primary_server_start(&l->server, &conf, err);
+		rc = primary_server_start(&server, &conf, err);
 	sodium_memzero(conf.secret, sizeof(conf.secret));
 	if (rc < 0)
 		return fz_err_prefix(err, "listening for replicas");
+	pthread_mutex_lock(&l->mu);
+	l->server = server;
+	if (l->role.epoch != conf.hello.epoch)
+		announce_locked(l);
+	pthread_mutex_unlock(&l->mu);
 	if (primary_server_address(l->server, where, NULL) == 0)
 		fz_info("replicas may follow at %s", where);
 	return 0;
@@ -339,12 +357,13 @@ static void peer(struct replica_follow_events *ev, const struct ltx_wire_hello *
 	if (h->role != LTX_WIRE_PRIMARY)
 		fz_info("%s is a replica itself: this host follows through it", h->host);
 	pthread_mutex_lock(&l->mu);
-	if (h->epoch > l->role.epoch) {
+	if (h->epoch > l->role.epoch && !l->turning) {
 		struct fz_err err = {0};
 
 		l->role.epoch = h->epoch;
 		if (cmd_role_save(&l->role, l->statefd, &err) < 0)
 			fz_log_err("role", &err);
+		announce_locked(l);
 	}
 	pthread_mutex_unlock(&l->mu);
 }
@@ -395,7 +414,7 @@ int cmd_link_follow(struct cmd_link *l, struct fz_err *err)
 	conf.store = l->store;
 	conf.exclude = (const char *const *)l->conf->exclude.v;
 	conf.n_exclude = l->conf->exclude.n;
-	hello(l, &conf.hello);
+	cmd_link_hello(l, &conf.hello);
 	rc = ltx_age_recipient_parse(&key, l->role.primary_key, err);
 	if (rc < 0)
 		return fz_err_prefix(err, "primary_key");
@@ -429,15 +448,19 @@ void cmd_link_unfollow(struct cmd_link *l)
 
 void cmd_link_stop(struct cmd_link *l)
 {
+	struct primary_server *server;
+
 	fz_worker_stop(&l->demoter);
 	fz_worker_stop(&l->promoter);
-	replica_herald_stop(l->herald);
-	l->herald = NULL;
-	primary_server_stop(l->server);
+	cmd_herald_stop(l);
+	pthread_mutex_lock(&l->mu);
+	server = l->server;
+	l->server = NULL;
+	pthread_mutex_unlock(&l->mu);
+	primary_server_stop(server);
 	cmd_link_unfollow(l);
 	replica_applier_close(l->applier);
 	free_followers(l->followers, l->n_followers);
-	l->server = NULL;
 	l->applier = NULL;
 	l->followers = NULL;
 }
@@ -523,6 +546,9 @@ void cmd_link_status(struct cmd_link *l, struct cJSON *answer)
 	cJSON_AddNumberToObject(answer, "epoch", l->role.epoch);
 	if (l->role.replica)
 		cJSON_AddStringToObject(answer, "primary", l->role.primary);
+	o = l->role.n_formers ? cJSON_AddArrayToObject(answer, "not_told") : NULL;
+	for (size_t i = 0; i < l->role.n_formers; i++)
+		cJSON_AddItemToArray(o, cJSON_CreateString(l->role.formers[i].at));
 	follows = l->follow || l->store;
 	pthread_mutex_unlock(&l->mu);
 	if (follows)

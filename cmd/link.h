@@ -32,7 +32,9 @@ struct cmd_link {
 	struct replica_follow_events follow_events;
 	struct primary_server_events server_events;
 	struct replica_applier *applier;
-	struct replica_herald *herald;
+	struct replica_herald *heralds[CMD_ROLE_FORMERS];
+	struct replica_herald_events herald_events;
+	bool turning;             /* mu: this host's role is being changed, for good; the file is that change's alone */
 	struct fz_worker demoter; /* a host of a higher epoch has spoken: runs on_superseded() once */
 	uint8_t superior_key[32];
 	struct ltx_wire_hello superior; /* mu */
@@ -58,12 +60,14 @@ int cmd_link_serve(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 int cmd_link_apply(struct cmd_link *l, int agent_fd, struct fz_err *err) FZ_MUST_CHECK;
 int cmd_link_follow(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 void cmd_link_init(struct cmd_link *l);
+/* The caller is about to change the role; false = another change is under way. Ends with this process. */
+bool cmd_link_turn(struct cmd_link *l);
+/* What this host says about itself. Under mu while it follows. */
+void cmd_link_hello(const struct cmd_link *l, struct ltx_wire_hello *h);
 /* A host of a higher epoch has spoken. */
 bool cmd_link_superseded(struct cmd_link *l);
 /* For the demoter: waits; true when it shall end. */
 bool cmd_link_ending(struct cmd_link *l, int64_t ms);
-/* A primary that took over: tells the former one until it has heard. */
-int cmd_link_herald(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 /* The store that is followed, alone or behind the link (cmd/linkstore.c). */
 int cmd_link_check_store(const struct cmd_conf *c, struct fz_err *err) FZ_MUST_CHECK;
 int cmd_link_follow_store(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
@@ -80,7 +84,7 @@ void cmd_link_positions(struct cmd_link *l, struct cJSON *answer);
 void cmd_link_primary(struct cmd_link *l, char *out, size_t cap);
 /* ms that a replicated database is behind; 0 on a primary. */
 int64_t cmd_link_lag(struct cmd_link *l, const char *name);
-/* role, epoch, primary (address), link_address, and a list `replicas`; on a replica also `following` and the databases. */
+/* role, epoch, primary (address), link_address, `not_told` (former primaries that have not heard yet), and a list `replicas`; on a replica also `following` and the databases. */
 void cmd_link_status(struct cmd_link *l, struct cJSON *answer);
 
 #endif

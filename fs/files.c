@@ -277,6 +277,12 @@ static void close_database(struct fs_db *db)
 	} else if (!fs_db_journal_hot(db) &&
 	           (db->rb.loose || db->state != FS_DB_LIVE || (db->passthrough && fs_rollback_moved(db)))) {
 		rc = fs_rollback_capture(db, &err); /* no handle: nobody is inside a transaction */
+	} else if (db->passthrough && fs_db_journal_hot(db)) {
+		/* Who had it open was killed, and what it wrote was not told; nor will the playback undo all of it (journal_pages.c),
+		 * whose own writes are told. */
+		rc = fs_rollback_list(db, &err);
+		db->rb.whole |= rc < 0 || !db->rb.listed;
+		fs_rollback_note_loose(db);
 	}
 	if (rc < 0)
 		fs_db_note_error(db, &err);
