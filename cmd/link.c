@@ -4,6 +4,7 @@
 #include "cmd/herald.h"
 #include "fs/capture.h"
 #include "ltx/log.h"
+#include "replica/leaving.h"
 
 #include <cJSON.h>
 #include <errno.h>
@@ -13,8 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define REMOVE_MS 5000
 
 static struct cmd_link *of_applier(struct replica_applier_events *ev)
 {
@@ -317,18 +316,45 @@ static void applied(struct replica_applier_events *ev, const struct replica_appl
 	cmd_positions_kick(&l->positions);
 }
 
+/* A database that ends goes when the agent can; until then nobody may write it. Its name may live again meanwhile: what removed() finds
+ * and what is protected here change under one lock. */
 static void database(struct replica_follow_events *ev, const char *name, const char *lineage, bool ended)
 {
 	struct cmd_link *l = of_follow(ev);
 	struct fz_err err = {0};
-	int rc = 0;
+	int rc;
 
-	if (ended)
-		rc = replica_applier_remove(l->applier, name, lineage, REMOVE_MS, &err);
-	if (rc == 0)
-		rc = fs_capture_protect(l->capture, name, !ended, &err);
+	if (ended) {
+		rc = replica_applier_remove(l->applier, name, lineage, &err);
+	} else {
+		pthread_mutex_lock(&l->mu);
+		rc = fs_capture_protect(l->capture, name, true, &err);
+		pthread_mutex_unlock(&l->mu);
+	}
 	if (rc < 0)
 		fz_log_err(name, &err);
+}
+
+static void removed(struct replica_applier_events *ev, const char *name, const char *lineage)
+{
+	struct cmd_link *l = of_applier(ev);
+	struct fz_err err = {0};
+	struct ltx_log *log;
+
+	pthread_mutex_lock(&l->mu);
+	if (ltx_logset_get(l->logs, name, false, &log, NULL) == 0)
+		ltx_log_put(log);
+	else if (fs_capture_protect(l->capture, name, false, &err) < 0)
+		fz_log_err(name, &err);
+	pthread_mutex_unlock(&l->mu);
+	for (size_t i = 0; (log = ltx_logset_at(l->logs, i)); i++) {
+		struct ltx_log_info info;
+
+		ltx_log_info(log, &info);
+		if (!strcmp(info.lineage, lineage))
+			replica_leaving_done(log);
+		ltx_log_put(log);
+	}
 }
 
 static void promote(void *arg)
@@ -384,6 +410,10 @@ static int post_all(struct cmd_link *l, struct fz_err *err)
 				rc = ltx_log_sync(log, err);
 			if (rc == 0)
 				rc = replica_applier_post(l->applier, info.name, info.lineage, info.tail_txid, err);
+		} else if (info.ended_ms && replica_leaving_is(log)) {
+			rc = fs_capture_protect(l->capture, info.name, true, err);
+			if (rc == 0)
+				rc = replica_applier_remove(l->applier, info.name, info.lineage, err);
 		}
 		ltx_log_put(log);
 	}
@@ -394,7 +424,8 @@ int cmd_link_apply(struct cmd_link *l, int agent_fd, struct fz_err *err)
 {
 	int rc;
 
-	l->applier_events = (struct replica_applier_events){.applied = applied, .hello = agent_hello};
+	l->applier_events =
+	        (struct replica_applier_events){.applied = applied, .hello = agent_hello, .removed = removed};
 	rc = replica_applier_open(&l->applier, agent_fd, &l->applier_events, err);
 	return rc < 0 ? rc : post_all(l, err);
 }

@@ -5,6 +5,7 @@
 #include "ltx/dec.h"
 #include "replica/applier.h"
 #include "replica/follow.h"
+#include "replica/leaving.h"
 
 #include <fnmatch.h>
 #include <stdlib.h>
@@ -98,7 +99,9 @@ static int end_log(struct replica_followset *s, struct ltx_log *log, int64_t end
 	ltx_log_info(log, &info);
 	if (info.ended_ms)
 		return 0;
-	rc = ltx_log_set_ended(log, ended_ms, err);
+	rc = replica_leaving_note(log, err);
+	if (rc == 0)
+		rc = ltx_log_set_ended(log, ended_ms, err);
 	if (rc < 0)
 		return rc;
 	fz_info("%s: the primary has deleted it; its log stays (lineage %s)", info.name, info.lineage);
