@@ -42,6 +42,8 @@ void replica_followset_look(struct replica_followset *s, struct replica_followdb
 /* What this host has beyond db->db's epoch becomes a branch (replica_followdb_branch); nothing applies it meanwhile. false: it did not,
  * and the database waits: FAILED, or DIVERGED at agreed_txid. */
 bool replica_followset_part(struct replica_followset *s, struct replica_followdb *db, uint64_t agreed_txid);
+/* Adds `last_error`: its text, or null. */
+void replica_followset_add_error(struct cJSON *object, const struct fz_err *err);
 /* Adds `databases` to the object; silent_ms: since when nobody knows what is new. */
 int replica_followset_status(struct replica_followset *s, struct cJSON *object, int64_t silent_ms) FZ_MUST_CHECK;
 

@@ -353,10 +353,7 @@ int replica_followstore_status(struct replica_followstore *f, struct cJSON *obje
 	cJSON_AddStringToObject(object, "store", fz_store_url(f->store));
 	cJSON_AddBoolToObject(object, "connected", f->connected);
 	cJSON_AddNumberToObject(object, "since_ms", (double)f->since_ms);
-	if (f->err.code)
-		cJSON_AddStringToObject(object, "last_error", f->err.text);
-	else
-		cJSON_AddNullToObject(object, "last_error");
+	replica_followset_add_error(object, &f->err);
 	cJSON_AddNumberToObject(object, "looks", (double)f->looks);
 	cJSON_AddNumberToObject(object, "bytes_in", (double)atomic_load(&f->meter.fetched_bytes));
 	pthread_mutex_unlock(&f->set.env.mu);

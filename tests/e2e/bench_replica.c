@@ -4,7 +4,6 @@
  *   bench_replica watch DB SECONDS TIMES         on the replica: from acknowledged to visible there, ms: n p50 p99 max
  *   bench_replica read DB SECONDS                autocommit point reads: reads/s, longest in ms */
 #include <fcntl.h>
-#include <sqlite3.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,38 +13,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/e2e/bench_sql.h"
+
 #define MAX_TXNS 4000000
-
-static sqlite3 *db;
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static void check(int rc, const char *what)
-{
-	if (rc != SQLITE_OK && rc != SQLITE_DONE && rc != SQLITE_ROW) {
-		fprintf(stderr, "bench_replica: %s: %s\n", what, sqlite3_errmsg(db));
-		exit(1);
-	}
-}
-
-static void run(const char *sql)
-{
-	check(sqlite3_exec(db, sql, NULL, NULL, NULL), sql);
-}
-
-static sqlite3_stmt *prepare(const char *sql)
-{
-	sqlite3_stmt *s;
-
-	check(sqlite3_prepare_v2(db, sql, -1, &s, NULL), sql);
-	return s;
-}
 
 static volatile double *map_times(const char *path)
 {
