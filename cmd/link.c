@@ -214,7 +214,6 @@ static void superseded(struct primary_server_events *ev, const uint8_t key[stati
 static bool others(struct primary_server_events *ev, struct ltx_wire_others *out)
 {
 	struct cmd_link *l = of_server(ev);
-
 	bool replica;
 
 	pthread_mutex_lock(&l->mu);

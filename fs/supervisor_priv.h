@@ -29,6 +29,7 @@ struct fs_super {
 	unsigned fails, agent_fails, leave_fails;
 	bool keep_agent;                         /* the agent outlives the worker */
 	uint64_t restart_ns, agent_ns, retry_ns; /* 0 = not planned */
+	uint64_t agent_since_ns;
 	struct fs_held *held;
 	size_t n_held;
 	struct fz_err why; /* what a worker said it failed on */

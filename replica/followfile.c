@@ -124,10 +124,20 @@ static int take(struct replica_followdb *db, const uint8_t *bytes, size_t n, str
 /* The verified part becomes the base, or is copied into the log, a bit at a time. Returns 2 while there is more. */
 static int install(struct replica_followdb *db, struct fz_err *err)
 {
-	int rc;
+	struct ltx_log_info info;
+	char id[64];
+	int rc = 0;
 
 	replica_incoming_close(db->in, true);
 	db->in = NULL;
+	/* The primary has folded the time in which another epoch began, so nobody can tell any more whether all that is here is
+	 * part of it: what this host may have committed alone is not dropped. */
+	ltx_log_info(db->log, &info);
+	if (db->tail_txid && db->epoch < db->db.epoch && !db->steps)
+		rc = ltx_log_branch(db->log, info.base_txid, id, sizeof(id), err);
+	if (rc < 0)
+		return rc;
+	db->steps += db->steps == 0; /* once, also when the rest is tried again */
 	rc = replica_followdb_take_epoch(db, err);
 	if (rc == 0)
 		rc = ltx_log_install_base(db->log, REPLICA_INCOMING_BASE, err);
