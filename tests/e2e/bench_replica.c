@@ -6,7 +6,6 @@
  * A busy database is an error: fazt's never is. With BENCH_PATIENT=1 they ask again every 0.1 ms: LiteFS locks readers out, and so may
  * a native writer and reader each other. */
 #include <fcntl.h>
-#include <sqlite3.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,44 +15,15 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/e2e/bench_sql.h"
+
 #define MAX_TXNS 4000000
-
-static sqlite3 *db;
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static void check(int rc, const char *what)
-{
-	if (rc != SQLITE_OK && rc != SQLITE_DONE && rc != SQLITE_ROW) {
-		fprintf(stderr, "bench_replica: %s: %s\n", what, sqlite3_errmsg(db));
-		exit(1);
-	}
-}
 
 static int ask_again(void *unused, int times)
 {
 	(void)unused;
 	nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
 	return times < 100000;
-}
-
-static void run(const char *sql)
-{
-	check(sqlite3_exec(db, sql, NULL, NULL, NULL), sql);
-}
-
-static sqlite3_stmt *prepare(const char *sql)
-{
-	sqlite3_stmt *s;
-
-	check(sqlite3_prepare_v2(db, sql, -1, &s, NULL), sql);
-	return s;
 }
 
 static volatile double *map_times(const char *path)
