@@ -4,6 +4,7 @@
 #include "cmd/herald.h"
 #include "fs/capture.h"
 #include "ltx/log.h"
+#include "primary/acks.h"
 #include "replica/leaving.h"
 
 #include <cJSON.h>
@@ -142,7 +143,9 @@ int cmd_link_check(const struct cmd_conf *c, struct fz_err *err)
 		return fz_fail(err, FZ_ECONFIG, "listening, but nobody may follow: --follower age1...");
 	if (!c->listen && c->followers.n)
 		return fz_fail(err, FZ_ECONFIG, "followers, but nothing listens: --listen ADDR:PORT");
-	rc = cmd_link_check_store(c, err);
+	rc = cmd_ack_check(c, err);
+	if (rc == 0)
+		rc = cmd_link_check_store(c, err);
 	if (rc < 0 || (!c->listen && !c->primary && !c->host_key))
 		return rc;
 	rc = check_address("listen", c->listen, err);
@@ -201,6 +204,8 @@ static void superseded(struct primary_server_events *ev, const uint8_t key[stati
 	pthread_mutex_lock(&l->mu);
 	if (h->role == LTX_WIRE_PRIMARY && h->epoch > l->role.epoch && !l->turning && l->on_superseded) {
 		l->turning = true;
+		if (l->ack.acks) /* who waits holds the lock that the fence needs */
+			primary_acks_refuse(l->ack.acks);
 		memcpy(l->superior_key, key, sizeof(l->superior_key));
 		l->superior = *h;
 		if (fz_worker_start(&l->demoter, "demote", demote, l, &err) < 0) {
@@ -289,6 +294,8 @@ int cmd_link_serve(struct cmd_link *l, struct fz_err *err)
 	if (l->role.epoch != conf.hello.epoch)
 		announce_locked(l);
 	pthread_mutex_unlock(&l->mu);
+	if (l->ack.acks)
+		primary_acks_serve(l->ack.acks, l->server);
 	if (primary_server_address(l->server, where, NULL) == 0)
 		fz_info("replicas may follow at %s", where);
 	return 0;
@@ -487,6 +494,8 @@ void cmd_link_stop(struct cmd_link *l)
 	server = l->server;
 	l->server = NULL;
 	pthread_mutex_unlock(&l->mu);
+	if (l->ack.acks)
+		primary_acks_serve(l->ack.acks, NULL);
 	primary_server_stop(server);
 	cmd_link_unfollow(l);
 	replica_applier_close(l->applier);
@@ -585,6 +594,7 @@ void cmd_link_status(struct cmd_link *l, struct cJSON *answer)
 		(void)cmd_link_following(l, cJSON_AddObjectToObject(answer, "following"));
 	if (l->server && primary_server_address(l->server, where, NULL) == 0)
 		cJSON_AddStringToObject(answer, "link_address", where);
+	cmd_ack_status(l, answer);
 	o = cJSON_AddArrayToObject(answer, "replicas");
 	if (l->server)
 		(void)primary_server_status(l->server, o);

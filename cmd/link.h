@@ -3,6 +3,7 @@
 #ifndef FZ_CMD_LINK_H
 #define FZ_CMD_LINK_H
 
+#include "cmd/ack.h"
 #include "cmd/config.h"
 #include "cmd/positions.h"
 #include "cmd/role.h"
@@ -26,7 +27,9 @@ struct cmd_link {
 	struct fs_capture *capture;
 	atomic_bool detaching; /* the agent lets go of the databases: what it says about them is old */
 	struct cmd_role role;  /* under mu while it follows */
+	bool handing;          /* the primary hands over: its promotion is under way */
 	/* owned */
+	struct cmd_ack ack;
 	struct cmd_positions positions;
 	struct replica_applier_events applier_events;
 	struct replica_follow_events follow_events;

@@ -26,6 +26,7 @@ struct replica_followdb *replica_followdb_new(struct replica_followenv *env, con
 	db->env = env;
 	memcpy(db->name, d->name, sizeof(db->name));
 	memcpy(db->lineage, d->lineage, sizeof(db->lineage));
+	replica_held_init(&db->held);
 	return db;
 }
 
@@ -53,10 +54,11 @@ void replica_followdb_drop_file(struct replica_followdb *db, bool keep)
 void replica_followdb_close(struct replica_followdb *db)
 {
 	replica_followdb_drop_file(db, true);
+	replica_held_fini(&db->held);
 	ltx_log_put(db->log);
 	db->log = NULL;
 	db->db.id = 0;
-	db->dirty = db->ack_due = db->lent = false;
+	db->dirty = db->ack_due = db->held_due = db->lent = false;
 	if (db->state != REPLICA_FOLLOWDB_DIVERGED)
 		replica_followdb_enter(db, REPLICA_FOLLOWDB_IDLE);
 }
@@ -96,6 +98,8 @@ int replica_followdb_open(struct replica_followdb *db, struct ltx_log *log, stru
 	if (rc == 0)
 		rc = ltx_log_follow(log, err);
 	if (rc == 0)
+		rc = replica_held_load(&db->held, log, &db->env->dec, err);
+	if (rc >= 0)
 		rc = ltx_log_sync(log, err);
 	if (rc < 0) {
 		ltx_log_put(log);
@@ -191,6 +195,7 @@ static int step_back(struct replica_followdb *db, struct fz_err *err)
 	if (to >= db->tail_txid)
 		return fz_fail(err, FZ_EORDER, "the log does not go back to where the histories agree");
 	replica_followdb_drop_file(db, false);
+	replica_held_forget(&db->held, ltx_log_dirfd(db->log));
 	if (!db->steps)
 		rc = ltx_log_branch(db->log, to, id, sizeof(id), err);
 	if (rc == 0)
@@ -217,6 +222,7 @@ int replica_followdb_branch(struct replica_followdb *db, struct fz_err *err)
 	    checksum != start.checksum)
 		return step_back(db, err);
 	replica_followdb_drop_file(db, false);
+	replica_held_forget(&db->held, ltx_log_dirfd(db->log));
 	rc = ltx_log_branch(db->log, from, id, sizeof(id), err);
 	if (rc == 0)
 		rc = ltx_log_truncate(db->log, from, err);
@@ -243,6 +249,7 @@ void replica_followdb_want(struct replica_followdb *db, struct ltx_wire_want *ou
 		unlinkat(ltx_log_dirfd(db->log), REPLICA_INCOMING_BASE, 0);
 		out->base_txid = out->base_offset = 0;
 	}
+	db->held_due = true;
 	replica_followdb_enter(db, REPLICA_FOLLOWDB_WANTED);
 }
 

@@ -32,6 +32,7 @@ static int mem_read(struct fz_src *src, uint64_t off, void *data, size_t n, stru
 
 static void took(struct replica_followdb *db, uint64_t txid, uint64_t checksum)
 {
+	replica_held_drop(&db->held);
 	db->tail_txid = txid;
 	db->tail_checksum = checksum;
 	db->dirty = true;
@@ -50,33 +51,14 @@ static void took(struct replica_followdb *db, uint64_t txid, uint64_t checksum)
 static int verify(struct replica_followdb *db, struct mem *m, struct ltx_header *h, struct ltx_trailer *t,
                   uint32_t *pages, struct fz_err *err)
 {
-	struct ltx_dec **dec = &db->env->dec;
-	uint64_t sum = LTX_EMPTY_DB, bytes = 0;
-	const uint8_t *page = NULL;
-	uint32_t pgno = 0;
-	int rc = *dec ? ltx_dec_reopen(*dec, &m->src, 0, err) : ltx_dec_open(dec, &m->src, 0, err);
+	int rc = replica_held_verify(&db->env->dec, &m->src, h, t, pages, err);
 
-	*pages = 0;
 	if (rc < 0)
 		return rc;
-	*h = *ltx_dec_header(*dec);
-	while ((rc = ltx_dec_page(*dec, &pgno, &page, err)) == 1) {
-		++*pages;
-		if (ltx_is_snapshot(h))
-			sum = ltx_db_checksum_swap(sum, 0, ltx_page_checksum(pgno, page, h->page_size));
-	}
-	if (rc < 0)
-		return rc;
-	*t = *ltx_dec_end(*dec, &bytes);
-	if (bytes != m->src.size_bytes)
-		return fz_fail(err, FZ_ECORRUPT, "the file has %" PRIu64 " bytes, announced were %" PRIu64, bytes,
-		               m->src.size_bytes);
-	if (h->min_txid != db->file.min_txid || h->max_txid != db->file.max_txid || h->flags)
+	if (h->min_txid != db->file.min_txid || h->max_txid != db->file.max_txid)
 		return fz_fail(err, FZ_EORDER,
 		               "the file holds TXIDs %" PRIu64 "-%" PRIu64 ", announced were %" PRIu64 "-%" PRIu64,
 		               h->min_txid, h->max_txid, db->file.min_txid, db->file.max_txid);
-	if (ltx_is_snapshot(h) && sum != t->post_checksum)
-		return fz_fail(err, FZ_ECHECKSUM, "the transaction's pages have another checksum than it says");
 	return 0;
 }
 
@@ -264,6 +246,96 @@ int replica_followdb_file(struct replica_followdb *db, const struct ltx_wire_fil
 	return 0;
 }
 
+/* ---- PREPARED, COMMIT, ABORT ---- */
+
+/* What is wrong with it is no reason to stop following: it is not acknowledged, that is all. */
+static void not_held(struct replica_followdb *db, struct fz_err *why)
+{
+	replica_held_drop(&db->held);
+	fz_err_prefix(why, "%s: TXID %" PRIu64 " is not held", db->name, db->file.max_txid);
+	fz_debug("%s", why->text);
+}
+
+static void set_durable(struct replica_followdb *db, uint64_t txid)
+{
+	if (txid == db->durable)
+		return;
+	pthread_mutex_lock(&db->env->mu);
+	db->durable = txid;
+	pthread_mutex_unlock(&db->env->mu);
+	db->ack_due = true;
+}
+
+int replica_followdb_prepared(struct replica_followdb *db, const struct ltx_wire_file *file, struct fz_err *err)
+{
+	uint64_t durable = db->durable;
+	struct fz_err why = {0};
+
+	if (file->off_bytes || file->min_txid != file->max_txid)
+		return fz_fail(err, FZ_ECORRUPT, "what is in doubt is one transaction, from its first byte on");
+	if (db->receive == REPLICA_RECEIVE_PART && db->got_bytes == db->file.size_bytes)
+		(void)replica_followdb_work(db, UINT64_C(3600000) * MS_NS);
+	replica_followdb_drop_file(db, true);
+	db->file = *file;
+	db->got_bytes = 0;
+	db->base = false;
+	db->receive = REPLICA_RECEIVE_SKIP;
+	if ((db->state != REPLICA_FOLLOWDB_WANTED && db->state != REPLICA_FOLLOWDB_STREAM) ||
+	    file->min_txid != db->tail_txid + 1)
+		return 0; /* of an earlier stream */
+	if (replica_held_begin(&db->held, db->log, &durable, &why) < 0)
+		not_held(db, &why);
+	else
+		db->receive = REPLICA_RECEIVE_HELD;
+	set_durable(db, durable);
+	return 0;
+}
+
+static void receive_held(struct replica_followdb *db, const uint8_t *bytes, size_t n)
+{
+	uint64_t durable = db->durable;
+	struct fz_err why = {0};
+	int rc = replica_held_write(&db->held, db->got_bytes - n, bytes, n, &why);
+
+	if (rc == 0 && db->got_bytes < db->file.size_bytes)
+		return;
+	if (rc == 0)
+		rc = replica_held_end(&db->held, db->log, db->file.size_bytes, &db->env->dec, &durable, &why);
+	set_durable(db, durable);
+	if (rc == 0)
+		db->held_due = true;
+	else
+		not_held(db, &why);
+	db->receive = db->got_bytes < db->file.size_bytes ? REPLICA_RECEIVE_SKIP : REPLICA_RECEIVE_NOTHING;
+}
+
+void replica_followdb_commit(struct replica_followdb *db, uint64_t txid)
+{
+	uint64_t held, checksum = 0;
+	struct fz_err why = {0};
+
+	if (db->state != REPLICA_FOLLOWDB_WANTED && db->state != REPLICA_FOLLOWDB_STREAM)
+		return;
+	held = replica_held_txid(&db->held, &checksum);
+	replica_followdb_drop_file(db, true);
+	if (db->state == REPLICA_FOLLOWDB_WANTED && held != txid)
+		return; /* of an earlier stream */
+	if (replica_followdb_take_epoch(db, &why) < 0 || replica_held_commit(&db->held, db->log, txid, &why) < 0) {
+		replica_followdb_fail(db, &why);
+		return;
+	}
+	replica_followdb_enter(db, REPLICA_FOLLOWDB_STREAM);
+	took(db, txid, checksum);
+}
+
+void replica_followdb_abort(struct replica_followdb *db, uint64_t txid)
+{
+	uint64_t checksum;
+
+	if (replica_held_txid(&db->held, &checksum) == txid)
+		replica_held_drop(&db->held);
+}
+
 /* What came is all of it, in one piece. */
 static void take_whole(struct replica_followdb *db, const uint8_t *bytes, size_t n)
 {
@@ -296,6 +368,9 @@ int replica_followdb_data(struct replica_followdb *db, const uint8_t *bytes, siz
 			rc = fz_fail_errno(&why, ENOMEM, "receiving a transaction");
 		else if (n == left)
 			take_whole(db, db->memory.data, db->memory.size);
+		break;
+	case REPLICA_RECEIVE_HELD:
+		receive_held(db, bytes, n);
 		break;
 	case REPLICA_RECEIVE_PART:
 		rc = replica_incoming_write(db->in, bytes, n, &why);
