@@ -62,6 +62,8 @@ int cmd_link_serve(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 /* A replica: the agent applies (agent_fd is owned), the follower follows. */
 int cmd_link_apply(struct cmd_link *l, int agent_fd, struct fz_err *err) FZ_MUST_CHECK;
 int cmd_link_follow(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
+/* All that the logs hold is made durable, and shall be applied. */
+int cmd_link_post(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 void cmd_link_init(struct cmd_link *l);
 /* The caller is about to change the role; false = another change is under way. Ends with this process. */
 bool cmd_link_turn(struct cmd_link *l);

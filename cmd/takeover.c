@@ -79,7 +79,7 @@ static int wait_applied(struct cmd_link *l, struct fz_err *err)
 		ltx_log_put(log);
 		if (info.ended_ms || !info.tail_txid)
 			continue;
-		while (!replica_applier_get(l->applier, info.lineage, &a) || a.state.txid < info.tail_txid) {
+		while (!replica_applier_get(l->applier, info.lineage, &a) || a.state.txid != info.tail_txid) {
 			if (fz_mono_ns() > end)
 				return fz_fail(err, FZ_ETIMEOUT, "%s: transaction %llu could not be applied%s%s",
 				               info.name, (unsigned long long)info.tail_txid, a.err.code ? ": " : "",
@@ -274,6 +274,8 @@ int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, 
 		return fz_fail(err, FZ_EBUSY, "this host's role is being changed already: `fazt status` shows to what");
 	cmd_link_unfollow(l);
 	rc = cmd_ack_settle(l, l->handing, err);
+	if (rc == 0)
+		rc = cmd_link_post(l, err); /* a log that was cut just now may not have been posted again */
 	if (rc == 0)
 		rc = wait_applied(l, err);
 	if (rc == 0)

@@ -4,7 +4,7 @@
 #include "base/cursor.h"
 #include "base/log.h"
 #include "ltx/offer.h"
-#include "primary/recut.h"
+#include "ltx/recut.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -459,9 +459,15 @@ static int begin_file(struct primary_feed *f, struct ltx_log *log, const struct 
 {
 	uint64_t from = 0;
 	bool rest = e->seg && e->e.min_txid <= f->sent_txid;
-	int rc = rest ? primary_recut(log, e, f->sent_txid, f->sent_checksum, &f->src, why)
-	              : ltx_log_src(log, e, &f->src, why);
+	struct fz_src *src = NULL;
+	int rc = ltx_log_src(log, e, &src, why);
 
+	if (rc == 0 && rest)
+		rc = ltx_recut(src, ltx_log_dirfd(log), f->sent_txid, f->sent_checksum, &f->src, why);
+	else
+		f->src = src;
+	if (rest)
+		fz_src_close(src);
 	if (rc < 0)
 		return rc;
 	f->file = e->e;

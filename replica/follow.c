@@ -207,7 +207,7 @@ static int take_db(struct replica_follow *f, const struct ltx_wire_db *d, struct
 	if (strcmp(db->lineage, d->lineage) != 0)
 		return fz_fail(err, FZ_ECORRUPT, "%s: its lineage has changed on the way", d->name);
 	db->db = *d;
-	return attend(f, db, err);
+	return replica_followset_excluded(&f->set, db->name) ? 0 : attend(f, db, err);
 }
 
 /* What this host has beyond the primary's epoch is kept as a branch; from there on it follows. */
@@ -587,6 +587,8 @@ int replica_follow_start(struct replica_follow **out, const struct replica_follo
 	f->set.logs = conf->logs;
 	f->set.applier = conf->applier;
 	f->set.events = conf->events;
+	f->set.exclude = conf->exclude;
+	f->set.n_exclude = conf->n_exclude;
 	f->store = conf->store;
 	f->version = conf->version ? conf->version : LTX_WIRE_VERSION;
 	f->since_ms = fz_now_ms();

@@ -1,4 +1,5 @@
-/* followdb.h - one database on a replica: what its log holds, what is on its way, and how that gets into the log.
+/* followdb.h - one database on a replica: what its log holds (followdb.c), what is on its way, and how that gets into the log
+ * (followfile.c).
  *
  * STATES   IDLE     not on this connection, or nothing is wanted of it
  *          WANTED   WANT was said; what still comes of an earlier stream is skipped until the file that answers
