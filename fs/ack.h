@@ -9,7 +9,7 @@
  *   no journal  (MEMORY, OFF), and the end of a journal in PERSIST that was not foreseen: FSYNC is the commit itself. It is captured, and
  *               answered once replicas hold what the log has.
  *   A database's first transaction in a rollback mode has no log to be offered in: its journal's end waits, for a bounded time.
- * LOCKS   db->mu while something is offered, none while it waits. Held by tests/e2e/ack.py. */
+ * LOCKS   db->mu while something is offered, none while it waits. Held by tests/unit/test_fs_ack.c, tests/e2e/ack.py. */
 #ifndef FZ_FS_ACK_H
 #define FZ_FS_ACK_H
 

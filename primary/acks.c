@@ -148,11 +148,11 @@ static int step(struct primary_acks *a, const struct primary_acks_want *w, uint6
 		return -ECANCELED;
 	if (until > end_ns)
 		until = end_ns > now ? end_ns : now;
-	if (!server || !w->log) {
+	if (!server || !w->log)
 		(void)!poll(NULL, 0, (int)((until - now) / MS_NS));
-		return w->log ? 1 : -EAGAIN;
-	}
-	if (primary_server_holders(server, w->lineage, w->txid, w->checksum, a->conf.n, until) >= a->conf.n)
+	if (!w->log)
+		return -EAGAIN;
+	if (server && primary_server_holders(server, w->lineage, w->txid, w->checksum, a->conf.n, until) >= a->conf.n)
 		return 0;
 	/* decided without an answer: another connection, at NORMAL, has asked for less */
 	return !w->committed && tail_of(w->log) >= w->txid ? 0 : 1;

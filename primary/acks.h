@@ -2,7 +2,7 @@
  *
  * Each database has a state of its own (ackstate.h). Whoever waits is a thread that serves a request: PRIMARY_ACKS_WAITERS of them at most, so that
  * others are left; of one database never more than one or two. Thread-safe.
- * LOCKS  acks.mu alone; the server's are taken without it. Held by tests/e2e/ack.py. */
+ * LOCKS  acks.mu alone; the server's are taken without it. Held by tests/unit/test_primary_acks.c, tests/e2e/ack.py. */
 #ifndef FZ_PRIMARY_ACKS_H
 #define FZ_PRIMARY_ACKS_H
 
