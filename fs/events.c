@@ -539,9 +539,9 @@ static void rename_files(struct fs_capture *c, const char *from, const char *to,
 static int wait_committed(struct fs_db *db, enum fs_role role, const struct fs_event *ev)
 {
 	if (ev->op == FS_EV_FSYNC && (role == FS_ROLE_DB || role == FS_ROLE_JOURNAL))
-		return fs_ack_wait_commit(db, false, ev->ack.tail);
+		return fs_ack_wait_commit(db, ev, false);
 	if (role == FS_ROLE_JOURNAL && ends_journal(ev) && ev->ack.syncs)
-		(void)fs_ack_wait_commit(db, true, ev->ack.tail);
+		(void)fs_ack_wait_commit(db, ev, true);
 	return 0;
 }
 

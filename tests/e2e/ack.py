@@ -200,8 +200,8 @@ def degrade(base):
         r.umount()
 
 
-def wait(base):
-    p, r = hosts(base)
+def wait(base, *flags):
+    p, r = hosts(base, flags=flags)
     with p, r:
         p.start(env={"FAZT_ACK_POLICY": "wait", "FAZT_ACK_TIMEOUT": "300ms"})
         r.start()
@@ -240,6 +240,11 @@ def wait(base):
             wait_for("another worker", lambda: p.status()["worker_pid"] != old)
             wait_for("the commits to wait again", lambda: ack(p)["waiting"] == 2)
             need((w.told(), d.told()) == told, "a commit was acknowledged that no replica holds")
+        k = Writer(base, os.path.join(p.dir, "k.db"), "WAL")
+        wait_for("a third commit to wait", lambda: ack(p)["waiting"] == 3)
+        k.p.kill()
+        k.p.wait(20)  # whoever waits can be killed
+        wait_for("nobody to wait for it", lambda: ack(p)["waiting"] == 2)
         r.start()
         w.goes_on(20)
         d.goes_on(20)
@@ -248,6 +253,10 @@ def wait(base):
         d.stop()
         p.umount()
         r.umount()
+
+
+def wait_without_resend(base):
+    wait(base, "--no-resend")
 
 
 def two(base):
@@ -349,12 +358,12 @@ def large(base):
 
 def run(base):
     rnd = random.Random(SEED)
-    parts = os.environ.get("ACK_PARTS", "lose degrade wait two superseded handoff large").split()
+    parts = os.environ.get("ACK_PARTS", "lose degrade wait wait_without_resend two superseded handoff large").split()
     for i in range(ROUNDS if "lose" in parts else 0):
         sub = os.path.join(base, "round-%d" % i)
         n = lose_the_primary(sub, rnd, ("--no-passthrough",) if i == 1 else ())
         print("round %d: %d commits acknowledged, none lost" % (i, n))
-    for f in (degrade, wait, two, superseded, handoff, large):
+    for f in (degrade, wait, wait_without_resend, two, superseded, handoff, large):
         if f.__name__ in parts:
             f(os.path.join(base, f.__name__))
 
