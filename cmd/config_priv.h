@@ -19,6 +19,7 @@ enum cmd_type {
 	T_PATH,
 	T_LEVEL,
 	T_ROLE,
+	T_FAILOVER,
 	T_ENCRYPT
 };
 

@@ -1,6 +1,7 @@
 #include "cmd/link.h"
 
 #include "base/log.h"
+#include "cmd/lease.h"
 #include "fs/capture.h"
 #include "ltx/log.h"
 
@@ -143,6 +144,8 @@ int cmd_link_check(const struct cmd_conf *c, struct fz_err *err)
 	if (!c->listen && c->followers.n)
 		return fz_fail(err, FZ_ECONFIG, "followers, but nothing listens: --listen ADDR:PORT");
 	rc = cmd_link_check_store(c, err);
+	if (rc == 0)
+		rc = cmd_lease_check(c, err);
 	if (rc < 0 || (!c->listen && !c->primary && !c->host_key))
 		return rc;
 	rc = check_address("listen", c->listen, err);
@@ -192,10 +195,8 @@ static void demote(void *arg)
 	l->on_superseded(l);
 }
 
-static void superseded(struct primary_server_events *ev, const uint8_t key[static LTX_NOISE_KEY],
-                       const struct ltx_wire_hello *h)
+void cmd_link_supersede(struct cmd_link *l, const uint8_t key[static 32], const struct ltx_wire_hello *h)
 {
-	struct cmd_link *l = of_server(ev);
 	struct fz_err err;
 
 	pthread_mutex_lock(&l->mu);
@@ -206,6 +207,12 @@ static void superseded(struct primary_server_events *ev, const uint8_t key[stati
 			fz_log_err("demotion", &err);
 	}
 	pthread_mutex_unlock(&l->mu);
+}
+
+static void superseded(struct primary_server_events *ev, const uint8_t key[static LTX_NOISE_KEY],
+                       const struct ltx_wire_hello *h)
+{
+	cmd_link_supersede(of_server(ev), key, h);
 }
 
 bool cmd_link_superseded(struct cmd_link *l)
@@ -312,16 +319,22 @@ static void promote(void *arg)
 	l->on_handoff(l);
 }
 
-static void handoff(struct replica_follow_events *ev)
+void cmd_link_promote(struct cmd_link *l)
 {
-	struct cmd_link *l = of_follow(ev);
 	struct fz_err err;
 
-	fz_warn("the primary %s hands over to this host", l->role.primary);
 	pthread_mutex_lock(&l->mu);
 	if (!l->promoter.started && l->on_handoff && fz_worker_start(&l->promoter, "promote", promote, l, &err) < 0)
 		fz_log_err("taking over", &err);
 	pthread_mutex_unlock(&l->mu);
+}
+
+static void handoff(struct replica_follow_events *ev)
+{
+	struct cmd_link *l = of_follow(ev);
+
+	fz_warn("the primary %s hands over to this host", l->role.primary);
+	cmd_link_promote(l);
 }
 
 static void peer(struct replica_follow_events *ev, const struct ltx_wire_hello *h)

@@ -60,6 +60,10 @@ int cmd_link_follow(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 void cmd_link_init(struct cmd_link *l);
 /* A host of a higher epoch has spoken. */
 bool cmd_link_superseded(struct cmd_link *l);
+/* Another host is the primary of a higher epoch: becomes its replica, in a thread of its own. key: its public key. */
+void cmd_link_supersede(struct cmd_link *l, const uint8_t key[static 32], const struct ltx_wire_hello *h);
+/* This host takes over, in a thread of its own: once. */
+void cmd_link_promote(struct cmd_link *l);
 /* For the demoter: waits; true when it shall end. */
 bool cmd_link_ending(struct cmd_link *l, int64_t ms);
 /* A primary that took over: tells the former one until it has heard. */
