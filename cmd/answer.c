@@ -108,6 +108,9 @@ static void judge_link(const cJSON *answer, cJSON *problems, cJSON *notes)
 	if (store && cJSON_GetObjectItem(f, "primary"))
 		say(notes, "the primary %s cannot be reached: the store %s is followed", text_of(answer, "primary"),
 		    text_of(f, "store"));
+	if (number_of(f, "other_files", 0) > 0)
+		say(notes, "the primary has files beside its databases that are not replicated (%.0f; such as %s)",
+		    number_of(f, "other_files", 0), text_of(f, "other_file"));
 	cJSON_ArrayForEach (d, cJSON_GetObjectItem(f, "databases")) {
 		why = text_of(d, "last_error");
 		if (why && *why)

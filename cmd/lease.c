@@ -102,6 +102,15 @@ static bool trusted(const struct cmd_conf *c, const char *key)
 	return c->primary_key && !strcmp(c->primary_key, key);
 }
 
+static bool is_connected(struct cmd_link *link)
+{
+	cJSON *f = cJSON_CreateObject();
+	bool is = cmd_link_following(link, f);
+
+	cJSON_Delete(f);
+	return is;
+}
+
 /* The lease is another's. A primary becomes its replica; a replica follows it instead of whom it followed. */
 static void follow_holder(struct cmd_lease *l)
 {
@@ -111,7 +120,6 @@ static void follow_holder(struct cmd_lease *l)
 	struct ltx_age_recipient r;
 	struct cmd_role next;
 	struct fz_err err = {0};
-	bool same;
 	int rc;
 
 	if (!trusted(l->w->link.conf, b->who.key) || !*b->who.address ||
@@ -120,14 +128,15 @@ static void follow_holder(struct cmd_lease *l)
 	pthread_mutex_lock(&link->mu);
 	next = link->role;
 	pthread_mutex_unlock(&link->mu);
-	if (!next.replica && b->epoch > next.epoch) {
+	if (b->epoch > next.epoch) {
 		snprintf(h.host, sizeof(h.host), "%s", b->who.host);
 		snprintf(h.advertise, sizeof(h.advertise), "%s", b->who.address);
 		cmd_link_supersede(link, r.public_key, &h);
 		return;
 	}
-	same = !strcmp(next.primary_key, b->who.key);
-	if (!next.replica || same || b->epoch < next.epoch || !next.primary[0])
+	/* It has heard of the epoch, but from whom it follows, and who may be gone. */
+	if (!next.replica || b->epoch < next.epoch || !next.primary[0] || !strcmp(next.primary_key, b->who.key) ||
+	    is_connected(link))
 		return;
 	fz_warn("%s is the primary of epoch %u: this host follows it from now on", b->who.host, b->epoch);
 	snprintf(next.primary, sizeof(next.primary), "%s", b->who.address);

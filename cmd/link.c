@@ -1,6 +1,7 @@
 #include "cmd/link.h"
 
 #include "base/log.h"
+#include "cmd/herald.h"
 #include "cmd/lease.h"
 #include "fs/capture.h"
 #include "ltx/log.h"
@@ -169,7 +170,7 @@ int cmd_link_check(const struct cmd_conf *c, struct fz_err *err)
 	return check_not_backup(c, ltx_age_recipient_format(text, &r), err);
 }
 
-static void hello(const struct cmd_link *l, struct ltx_wire_hello *h)
+void cmd_link_hello(const struct cmd_link *l, struct ltx_wire_hello *h)
 {
 	const char *where = l->conf->advertise ? l->conf->advertise : l->conf->listen;
 
@@ -200,11 +201,14 @@ void cmd_link_supersede(struct cmd_link *l, const uint8_t key[static 32], const 
 	struct fz_err err;
 
 	pthread_mutex_lock(&l->mu);
-	if (!l->role.replica && h->role == LTX_WIRE_PRIMARY && !l->demoter.started && l->on_superseded) {
+	if (h->role == LTX_WIRE_PRIMARY && h->epoch > l->role.epoch && !l->turning && l->on_superseded) {
+		l->turning = true;
 		memcpy(l->superior_key, key, sizeof(l->superior_key));
 		l->superior = *h;
-		if (fz_worker_start(&l->demoter, "demote", demote, l, &err) < 0)
+		if (fz_worker_start(&l->demoter, "demote", demote, l, &err) < 0) {
 			fz_log_err("demotion", &err);
+			l->turning = false; /* it will be said again */
+		}
 	}
 	pthread_mutex_unlock(&l->mu);
 }
@@ -213,6 +217,32 @@ static void superseded(struct primary_server_events *ev, const uint8_t key[stati
                        const struct ltx_wire_hello *h)
 {
 	cmd_link_supersede(of_server(ev), key, h);
+}
+
+bool cmd_link_turn(struct cmd_link *l)
+{
+	bool was;
+
+	pthread_mutex_lock(&l->mu);
+	was = l->turning;
+	l->turning = true;
+	pthread_mutex_unlock(&l->mu);
+	return !was;
+}
+
+void cmd_link_turn_not(struct cmd_link *l)
+{
+	pthread_mutex_lock(&l->mu);
+	l->turning = false;
+	pthread_mutex_unlock(&l->mu);
+}
+
+static bool others(struct primary_server_events *ev, struct ltx_wire_others *out)
+{
+	struct cmd_link *l = of_server(ev);
+
+	*out = (struct ltx_wire_others){0};
+	return !l->role.replica && fs_capture_others(l->capture, &out->files, out->example, sizeof(out->example));
 }
 
 bool cmd_link_superseded(struct cmd_link *l)
@@ -230,29 +260,20 @@ bool cmd_link_ending(struct cmd_link *l, int64_t ms)
 	return !fz_worker_wait(&l->demoter, ms);
 }
 
-int cmd_link_herald(struct cmd_link *l, struct fz_err *err)
+/* Who follows through this host hears of the epoch too: whoever is promoted there must begin a higher one. */
+static void announce_locked(struct cmd_link *l)
 {
-	struct replica_herald_conf conf = {.to = l->role.primary};
-	struct ltx_age_recipient key;
-	int rc;
+	struct ltx_wire_hello h;
 
-	if (l->role.replica || !l->role.promoted || !l->role.primary[0])
-		return 0;
-	hello(l, &conf.hello);
-	rc = ltx_age_recipient_parse(&key, l->role.primary_key, err);
-	if (rc < 0)
-		return rc;
-	memcpy(conf.key, key.public_key, sizeof(conf.key));
-	rc = cmd_link_secret(l->conf, conf.secret, err);
-	if (rc == 0)
-		rc = replica_herald_start(&l->herald, &conf, err);
-	sodium_memzero(conf.secret, sizeof(conf.secret));
-	return rc;
+	cmd_link_hello(l, &h);
+	if (l->server)
+		primary_server_announce(l->server, &h);
 }
 
 int cmd_link_serve(struct cmd_link *l, struct fz_err *err)
 {
 	struct primary_server_conf conf = {.listen = l->conf->listen, .logs = l->logs, .events = &l->server_events};
+	struct primary_server *server = NULL;
 	char where[FZ_NET_ADDR];
 	int rc;
 
@@ -264,14 +285,21 @@ int cmd_link_serve(struct cmd_link *l, struct fz_err *err)
 	l->n_followers = l->conf->followers.n;
 	conf.followers = l->followers;
 	conf.n_followers = l->n_followers;
-	hello(l, &conf.hello);
-	l->server_events.superseded = superseded;
+	pthread_mutex_lock(&l->mu); /* a replica's follower runs already */
+	cmd_link_hello(l, &conf.hello);
+	pthread_mutex_unlock(&l->mu);
+	l->server_events = (struct primary_server_events){.superseded = superseded, .others = others};
 	rc = cmd_link_secret(l->conf, conf.secret, err);
 	if (rc == 0)
-		rc = primary_server_start(&l->server, &conf, err);
+		rc = primary_server_start(&server, &conf, err);
 	sodium_memzero(conf.secret, sizeof(conf.secret));
 	if (rc < 0)
 		return fz_err_prefix(err, "listening for replicas");
+	pthread_mutex_lock(&l->mu);
+	l->server = server;
+	if (l->role.epoch != conf.hello.epoch)
+		announce_locked(l);
+	pthread_mutex_unlock(&l->mu);
 	if (primary_server_address(l->server, where, NULL) == 0)
 		fz_info("replicas may follow at %s", where);
 	return 0;
@@ -317,6 +345,10 @@ static void promote(void *arg)
 	struct cmd_link *l = arg;
 
 	l->on_handoff(l);
+	pthread_mutex_lock(&l->mu);
+	if (!l->turning) /* it came to nothing */
+		atomic_store(&l->promoter_idle, true);
+	pthread_mutex_unlock(&l->mu);
 }
 
 void cmd_link_promote(struct cmd_link *l)
@@ -324,6 +356,8 @@ void cmd_link_promote(struct cmd_link *l)
 	struct fz_err err;
 
 	pthread_mutex_lock(&l->mu);
+	if (atomic_exchange(&l->promoter_idle, false))
+		fz_worker_stop(&l->promoter);
 	if (!l->promoter.started && l->on_handoff && fz_worker_start(&l->promoter, "promote", promote, l, &err) < 0)
 		fz_log_err("taking over", &err);
 	pthread_mutex_unlock(&l->mu);
@@ -344,12 +378,13 @@ static void peer(struct replica_follow_events *ev, const struct ltx_wire_hello *
 	if (h->role != LTX_WIRE_PRIMARY)
 		fz_info("%s is a replica itself: this host follows through it", h->host);
 	pthread_mutex_lock(&l->mu);
-	if (h->epoch > l->role.epoch) {
+	if (h->epoch > l->role.epoch && !l->turning) {
 		struct fz_err err = {0};
 
 		l->role.epoch = h->epoch;
 		if (cmd_role_save(&l->role, l->statefd, &err) < 0)
 			fz_log_err("role", &err);
+		announce_locked(l);
 	}
 	pthread_mutex_unlock(&l->mu);
 }
@@ -385,11 +420,6 @@ int cmd_link_apply(struct cmd_link *l, int agent_fd, struct fz_err *err)
 	return rc < 0 ? rc : post_all(l, err);
 }
 
-static void connected(struct replica_follow_events *ev, bool there)
-{
-	cmd_link_connected(of_follow(ev), there);
-}
-
 int cmd_link_follow(struct cmd_link *l, struct fz_err *err)
 {
 	struct replica_follow_conf conf = {
@@ -398,12 +428,12 @@ int cmd_link_follow(struct cmd_link *l, struct fz_err *err)
 	struct ltx_age_recipient key;
 	int rc;
 
-	l->follow_events = (struct replica_follow_events){
-	        .database = database, .handoff = handoff, .peer = peer, .connected = connected};
+	l->follow_events = (struct replica_follow_events){.database = database, .handoff = handoff, .peer = peer};
 	rc = cmd_link_follow_store(l, err);
 	if (rc < 0 || !l->role.primary[0])
 		return rc;
-	hello(l, &conf.hello);
+	conf.store = l->store;
+	cmd_link_hello(l, &conf.hello);
 	rc = ltx_age_recipient_parse(&key, l->role.primary_key, err);
 	if (rc < 0)
 		return fz_err_prefix(err, "primary_key");
@@ -437,15 +467,19 @@ void cmd_link_unfollow(struct cmd_link *l)
 
 void cmd_link_stop(struct cmd_link *l)
 {
+	struct primary_server *server;
+
 	fz_worker_stop(&l->demoter);
 	fz_worker_stop(&l->promoter);
-	replica_herald_stop(l->herald);
-	l->herald = NULL;
-	primary_server_stop(l->server);
+	cmd_herald_stop(l);
+	pthread_mutex_lock(&l->mu);
+	server = l->server;
+	l->server = NULL;
+	pthread_mutex_unlock(&l->mu);
+	primary_server_stop(server);
 	cmd_link_unfollow(l);
 	replica_applier_close(l->applier);
 	free_followers(l->followers, l->n_followers);
-	l->server = NULL;
 	l->applier = NULL;
 	l->followers = NULL;
 }
@@ -531,6 +565,9 @@ void cmd_link_status(struct cmd_link *l, struct cJSON *answer)
 	cJSON_AddNumberToObject(answer, "epoch", l->role.epoch);
 	if (l->role.replica)
 		cJSON_AddStringToObject(answer, "primary", l->role.primary);
+	o = l->role.n_formers ? cJSON_AddArrayToObject(answer, "not_told") : NULL;
+	for (size_t i = 0; i < l->role.n_formers; i++)
+		cJSON_AddItemToArray(o, cJSON_CreateString(l->role.formers[i].at));
 	follows = l->follow || l->store;
 	pthread_mutex_unlock(&l->mu);
 	if (follows)

@@ -32,11 +32,14 @@ struct cmd_link {
 	struct replica_follow_events follow_events;
 	struct primary_server_events server_events;
 	struct replica_applier *applier;
-	struct replica_herald *herald;
+	struct replica_herald *heralds[CMD_ROLE_FORMERS];
+	struct replica_herald_events herald_events;
+	bool turning;             /* mu: this host's role is being changed, for good; the file is that change's alone */
 	struct fz_worker demoter; /* a host of a higher epoch has spoken: runs on_superseded() once */
 	uint8_t superior_key[32];
 	struct ltx_wire_hello superior; /* mu */
-	struct fz_worker promoter;      /* the primary hands over: runs on_handoff() once */
+	struct fz_worker promoter;      /* the primary hands over, or its lease has run out: runs on_handoff() */
+	atomic_bool promoter_idle;      /* that has failed, and may be tried again */
 	void (*on_superseded)(struct cmd_link *l), (*on_handoff)(struct cmd_link *l); /* set by the caller */
 	pthread_mutex_t mu; /* follow: what applies tells it, and may still do so while it stops */
 	struct replica_follow *follow;
@@ -58,22 +61,23 @@ int cmd_link_serve(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 int cmd_link_apply(struct cmd_link *l, int agent_fd, struct fz_err *err) FZ_MUST_CHECK;
 int cmd_link_follow(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 void cmd_link_init(struct cmd_link *l);
+/* The caller is about to change the role; false = another change is under way. Ends with this process. */
+bool cmd_link_turn(struct cmd_link *l);
+void cmd_link_turn_not(struct cmd_link *l); /* it comes to nothing */
+/* What this host says about itself. Under mu while it follows. */
+void cmd_link_hello(const struct cmd_link *l, struct ltx_wire_hello *h);
 /* A host of a higher epoch has spoken. */
 bool cmd_link_superseded(struct cmd_link *l);
 /* Another host is the primary of a higher epoch: becomes its replica, in a thread of its own. key: its public key. */
 void cmd_link_supersede(struct cmd_link *l, const uint8_t key[static 32], const struct ltx_wire_hello *h);
-/* This host takes over, in a thread of its own: once. */
+/* This host takes over, in a thread of its own, unless one is at it. */
 void cmd_link_promote(struct cmd_link *l);
 /* For the demoter: waits; true when it shall end. */
 bool cmd_link_ending(struct cmd_link *l, int64_t ms);
-/* A primary that took over: tells the former one until it has heard. */
-int cmd_link_herald(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 /* The store that is followed, alone or behind the link (cmd/linkstore.c). */
 int cmd_link_check_store(const struct cmd_conf *c, struct fz_err *err) FZ_MUST_CHECK;
 int cmd_link_follow_store(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 void cmd_link_unfollow_store(struct cmd_link *l);
-/* The link has the logs now, or no longer. */
-void cmd_link_connected(struct cmd_link *l, bool connected);
 /* What status calls `following`, of whoever follows at this moment; source says which. Returns whether the primary is connected. */
 bool cmd_link_following(struct cmd_link *l, struct cJSON *o);
 /* Nothing comes in any more; what has come goes on to be applied. */
@@ -86,7 +90,7 @@ void cmd_link_positions(struct cmd_link *l, struct cJSON *answer);
 void cmd_link_primary(struct cmd_link *l, char *out, size_t cap);
 /* ms that a replicated database is behind; 0 on a primary. */
 int64_t cmd_link_lag(struct cmd_link *l, const char *name);
-/* role, epoch, primary (address), link_address, and a list `replicas`; on a replica also `following` and the databases. */
+/* role, epoch, primary (address), link_address, `not_told` (former primaries that have not heard yet), and a list `replicas`; on a replica also `following` and the databases. */
 void cmd_link_status(struct cmd_link *l, struct cJSON *answer);
 
 #endif

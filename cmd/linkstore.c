@@ -1,5 +1,5 @@
 /* linkstore.c - a replica that follows a store: alone, or while its primary cannot be reached. The link always comes first:
- * from the moment it is connected the store's follower touches nothing. */
+ * from the moment it is connected the store's follower touches nothing but what it is asked for (replica/follow.h). */
 #include "cmd/link.h"
 
 #include "base/log.h"
@@ -96,16 +96,6 @@ void cmd_link_unfollow_store(struct cmd_link *l)
 	pthread_mutex_unlock(&l->mu);
 	replica_followstore_stop(store);
 	ltx_age_identities_free(&l->follow_ids);
-}
-
-void cmd_link_connected(struct cmd_link *l, bool connected)
-{
-	if (!l->store) /* set before the link's follower starts, cleared after it has ended */
-		return;
-	if (connected)
-		replica_followstore_pause(l->store);
-	else
-		replica_followstore_resume(l->store, AWAY_MS);
 }
 
 bool cmd_link_following(struct cmd_link *l, struct cJSON *o)

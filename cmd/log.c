@@ -93,7 +93,7 @@ static int json_tables(const struct tables *t, cJSON *o, struct fz_err *err)
 }
 
 /* JSON: one array, one commit a line, so that both a parser and line tools can read it. */
-static int print_commit(const struct replica_commit *c, const struct tables *t, bool json, bool first,
+static int print_commit(const struct replica_commit *c, const struct tables *t, int64_t ended_ms, bool json, bool first,
                         struct fz_err *err)
 {
 	char when[FZ_TIME_SIZE], checksum[17];
@@ -127,6 +127,8 @@ static int print_commit(const struct replica_commit *c, const struct tables *t, 
 		cJSON_AddStringToObject(o, "checksum", checksum);
 	cJSON_AddStringToObject(o, "lineage", c->lineage);
 	cJSON_AddNumberToObject(o, "epoch", c->epoch);
+	if (ended_ms) /* the database was deleted or renamed later */
+		cJSON_AddStringToObject(o, "deleted", fz_format_time(when, ended_ms));
 	rc = t->asked ? json_tables(t, o, err) : 0;
 	text = cJSON_PrintUnformatted(o);
 	cJSON_Delete(o);
@@ -135,6 +137,16 @@ static int print_commit(const struct replica_commit *c, const struct tables *t, 
 	printf("%s%s", first ? "[\n" : ",\n", text);
 	cJSON_free(text);
 	return rc;
+}
+
+/* Behind the last commit of a life that has ended. */
+static void print_end(const struct replica_commits *commits, const char *lineage)
+{
+	int64_t ms = *lineage ? replica_commits_ended(commits, lineage) : 0;
+	char when[FZ_TIME_SIZE];
+
+	if (ms)
+		printf("%-10s %s\n", "deleted", fz_format_time(when, ms));
 }
 
 /* Prints the commits of the source at hand; *printed counts. */
@@ -147,6 +159,7 @@ static int list(struct cmd_source *s, bool json, bool tables, unsigned long long
 	struct replica_commit c;
 	struct fz_err why = {0};
 	unsigned long long untold = 0;
+	char lineage[17] = "";
 	int rc = 0;
 
 	if (tables)
@@ -166,9 +179,14 @@ static int list(struct cmd_source *s, bool json, bool tables, unsigned long long
 			if (!t.known && e.code != -FZ_ENOCOMMIT && !untold++)
 				why = e;
 		}
-		rc = print_commit(&c, &t, json, *printed == 0, err);
+		if (!json && strcmp(lineage, c.lineage) != 0)
+			print_end(commits, lineage);
+		memcpy(lineage, c.lineage, sizeof(lineage));
+		rc = print_commit(&c, &t, replica_commits_ended(commits, lineage), json, *printed == 0, err);
 		(*printed)++;
 	}
+	if (rc == 0 && !json)
+		print_end(commits, lineage);
 	replica_commits_close(commits);
 	replica_touched_close(touched);
 	if (json && *printed)

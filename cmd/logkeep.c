@@ -53,6 +53,8 @@ static bool remove_ended(struct cmd_logkeep *k, struct ltx_log *log, const struc
 		return false;
 	if (elsewhere(k) && settled(k, info) < info->tail_txid)
 		return false;
+	if (k->ship && !primary_ship_told_end(k->ship, info)) /* nobody else would tell */
+		return false;
 	rc = ltx_logset_remove(k->logs, log, &err);
 	if (rc < 0 && rc != -FZ_EBUSY) /* busy: a lane looks at it just now */
 		fz_log_err("removing the log of a deleted database", &err);

@@ -257,8 +257,11 @@ static void tell(const struct mounting *m)
 	for (size_t i = 0; i < m->conf.n_targets; i++)
 		printf("  ships to %s (%s)\n", m->conf.targets[i].url,
 		       cmd_target_encrypted(&m->conf, &m->conf.targets[i]) ? "encrypted" : "NOT encrypted");
-	if (m->role.replica)
+	if (m->role.replica && m->role.primary[0])
 		printf("  follows %s\n", m->role.primary);
+	if (m->role.replica && m->conf.follow)
+		printf("  follows the store %s%s\n", m->conf.follow,
+		       m->role.primary[0] ? " where that cannot help" : "");
 	if (m->conf.listen)
 		printf("  replicas may follow at %s\n", m->conf.listen);
 	if (!m->conf.n_targets && !m->role.replica)

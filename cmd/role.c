@@ -46,6 +46,15 @@ static int parse_line(struct cmd_role *r, const char *key, const char *value)
 		snprintf(r->primary_key, sizeof(r->primary_key), "%s", value);
 	else if (!strcmp(key, "configured"))
 		snprintf(r->configured, sizeof(r->configured), "%s", value);
+	else if (!strcmp(key, "former") && r->n_formers < CMD_ROLE_FORMERS) {
+		struct cmd_role_former *f = &r->formers[r->n_formers++];
+		const char *space = strchr(value, ' ');
+
+		if (!space || (size_t)(space - value) >= sizeof(f->at) || strlen(space + 1) >= sizeof(f->key))
+			return -EINVAL;
+		memcpy(f->at, value, (size_t)(space - value));
+		snprintf(f->key, sizeof(f->key), "%s", space + 1);
+	}
 	return 0; /* a later version's key */
 }
 
@@ -80,6 +89,8 @@ int cmd_role_save(const struct cmd_role *r, int statefd, struct fz_err *err)
 	rc = fz_buf_addf(&text, "role=%s\npromoted=%s\nepoch=%u\nnode=%s\nprimary=%s\nprimary_key=%s\nconfigured=%s\n",
 	                 r->replica ? "replica" : "primary", r->promoted ? "yes" : "no", r->epoch, node, r->primary,
 	                 r->primary_key, r->configured);
+	for (size_t i = 0; rc == 0 && i < r->n_formers; i++)
+		rc = fz_buf_addf(&text, "former=%s %s\n", r->formers[i].at, r->formers[i].key);
 	if (rc < 0)
 		rc = fz_fail_errno(err, ENOMEM, "writing the role");
 	else
@@ -103,9 +114,36 @@ int cmd_role_load(struct cmd_role *r, int statefd, const struct cmd_conf *conf, 
 		randombytes_buf(r->node, sizeof(r->node));
 	r->replica = cmd_conf_replica(conf);
 	r->promoted = false;
+	r->n_formers = 0;
 	snprintf(r->primary, sizeof(r->primary), "%s", r->replica && conf->primary ? conf->primary : "");
 	snprintf(r->primary_key, sizeof(r->primary_key), "%s",
 	         r->replica && conf->primary_key ? conf->primary_key : "");
 	memcpy(r->configured, want, sizeof(want));
 	return cmd_role_save(r, statefd, err);
+}
+
+void cmd_role_heard(struct cmd_role *r, const char *key)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < r->n_formers; i++)
+		if (strcmp(r->formers[i].key, key) != 0)
+			r->formers[n++] = r->formers[i];
+	r->n_formers = n;
+}
+
+void cmd_role_leave(struct cmd_role *r)
+{
+	struct cmd_role_former *f;
+
+	if (!r->primary[0] || !r->primary_key[0])
+		return;
+	cmd_role_heard(r, r->primary_key); /* at another address before */
+	if (r->n_formers == CMD_ROLE_FORMERS)
+		memmove(r->formers, r->formers + 1, sizeof(r->formers) - sizeof(r->formers[0]));
+	else
+		r->n_formers++;
+	f = &r->formers[r->n_formers - 1];
+	memcpy(f->at, r->primary, sizeof(f->at));
+	memcpy(f->key, r->primary_key, sizeof(f->key));
 }

@@ -37,6 +37,7 @@
 #define CAUGHT_UP_MS   30000
 #define HANDOFF_MS     10000
 #define FENCE_PAUSE_MS 100
+#define SAVE_PAUSE_MS  1000
 
 /* What the primary is known to have beyond this host. */
 static unsigned list_behind(struct cmd_link *l, cJSON *answer, bool *connected)
@@ -270,10 +271,14 @@ int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, 
 		               "the primary held transactions of %u databases that never arrived here; --force goes on "
 		               "without them",
 		               behind);
+	if (!cmd_link_turn(l))
+		return fz_fail(err, FZ_EBUSY, "this host's role is being changed already: `fazt status` shows to what");
 	next.epoch = highest_epoch(l, l->role.epoch) + 1;
 	rc = cmd_lease_acquire(&w->lease, force, &next.epoch, err);
-	if (rc < 0)
+	if (rc < 0) {
+		cmd_link_turn_not(l);
 		return rc;
+	}
 	cmd_link_unfollow(l);
 	rc = wait_applied(l, err);
 	if (rc == 0)
@@ -284,6 +289,7 @@ int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, 
 	pthread_mutex_unlock(&l->mu);
 	next.replica = false;
 	next.promoted = true;
+	cmd_role_leave(&next);
 	next.epoch = highest_epoch(l, next.epoch) + 1;
 	if (epoch > next.epoch)
 		next.epoch = epoch; /* what the lease says */
@@ -329,14 +335,65 @@ static bool fence_all(struct cmd_serving *w)
 	return all;
 }
 
+/* Says replica of that host from the next start on; tried until there is room on the disk. false: this process ends. */
+static bool turn_to(struct cmd_link *l, struct cmd_role *next, const uint8_t key[static 32],
+                    const struct ltx_wire_hello *h)
+{
+	struct ltx_age_recipient r;
+	struct fz_err err;
+	bool told = false;
+
+	memcpy(r.public_key, key, sizeof(r.public_key));
+	next->replica = true;
+	next->promoted = false;
+	next->epoch = h->epoch;
+	ltx_age_recipient_format(next->primary_key, &r);
+	cmd_role_heard(next, next->primary_key);
+	if (h->advertise[0])
+		snprintf(next->primary, sizeof(next->primary), "%s", h->advertise);
+	else
+		fz_warn("%s does not listen: nobody can follow it until it is mounted with --listen", h->host);
+	while (cmd_role_save(next, l->statefd, &err) < 0) {
+		if (!told)
+			fz_log_err("becoming a replica", &err);
+		told = true;
+		if (cmd_link_ending(l, SAVE_PAUSE_MS))
+			return false;
+	}
+	return true;
+}
+
+/* A replica hears of a higher epoch from one of its followers: from now on it follows that one, and whom it followed is
+ * told (cmd/herald.h). What it has beyond the new epoch's beginning becomes a branch, as on a former primary. */
+static void follow_other(struct cmd_link *l, const uint8_t key[static 32], const struct ltx_wire_hello *h)
+{
+	struct cmd_role next;
+	struct fz_err err;
+
+	pthread_mutex_lock(&l->mu);
+	next = l->role;
+	pthread_mutex_unlock(&l->mu);
+	fz_warn("%s says that there is a primary of epoch %u: this replica (epoch %u) follows it instead of %s",
+	        h->host, h->epoch, next.epoch, next.primary[0] ? next.primary : "a store");
+	cmd_role_leave(&next);
+	if (turn_to(l, &next, key, h) && fs_super_restart(true, &err) < 0)
+		fz_log_err("following another host", &err);
+}
+
 void cmd_demote(struct cmd_serving *w, const uint8_t key[static 32], const struct ltx_wire_hello *h)
 {
 	struct cmd_link *l = &w->link;
-	struct ltx_age_recipient r;
-	struct cmd_role next = l->role;
+	struct cmd_role next;
 	struct fz_err err = {0};
 	int rc;
 
+	if (l->role.replica) {
+		follow_other(l, key, h);
+		return;
+	}
+	pthread_mutex_lock(&l->mu);
+	next = l->role;
+	pthread_mutex_unlock(&l->mu);
 	fz_warn("%s is the primary of epoch %u: this host (epoch %u) stops taking commits", h->host, h->epoch,
 	        next.epoch);
 	while (!w->agent || !fence_all(w))
@@ -347,16 +404,9 @@ void cmd_demote(struct cmd_serving *w, const uint8_t key[static 32], const struc
 		fz_log_err("what was committed last could not be captured", &err);
 		err = (struct fz_err){0};
 	}
-	memcpy(r.public_key, key, sizeof(r.public_key));
-	next.replica = true;
-	next.promoted = false;
-	next.epoch = h->epoch;
-	ltx_age_recipient_format(next.primary_key, &r);
-	if (h->advertise[0])
-		snprintf(next.primary, sizeof(next.primary), "%s", h->advertise);
-	rc = cmd_role_save(&next, l->statefd, &err);
-	if (rc == 0)
-		rc = fs_agent_become_replica(w->agent, &err);
+	if (!turn_to(l, &next, key, h))
+		return;
+	rc = fs_agent_become_replica(w->agent, &err);
 	if (rc == 0)
 		rc = fs_super_restart(true, &err);
 	if (rc < 0)

@@ -12,8 +12,8 @@ int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, 
 /* `fazt handoff`: no application commits any more, the follower gets the rest and takes over, and this host follows it. When it does not, this
  * host goes on as the primary. */
 int cmd_handoff_answer(struct cmd_serving *w, const char *follower, struct fz_err *err) FZ_MUST_CHECK;
-/* Another host is the primary of a higher epoch: this one stops taking commits, keeps what it has, and follows it. Called by the
- * link's own thread; goes on until it is done. */
+/* Another host is the primary of a higher epoch, or leads to it: this one stops taking commits, keeps what it has, and follows it. A
+ * replica follows it too, instead of whom it followed (cmd/herald.h). Called by the link's own thread; goes on until it is done. */
 void cmd_demote(struct cmd_serving *w, const uint8_t key[static 32], const struct ltx_wire_hello *h);
 
 #endif

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "cmd/cmd.h"
 #include "cmd/harden.h"
+#include "cmd/herald.h"
 #include "cmd/takeover.h"
 #include "fs/agent.h"
 #include "fs/super_client.h"
@@ -185,7 +186,7 @@ static int start(struct cmd_serving *w, struct fz_err *err)
 	if (rc == 0)
 		rc = cmd_link_serve(&w->link, err);
 	if (rc == 0)
-		rc = cmd_link_herald(&w->link, err);
+		rc = cmd_herald_start(&w->link, err);
 	if (rc < 0)
 		return rc;
 	rc = cmd_lease_start(&w->lease, err);

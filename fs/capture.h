@@ -10,6 +10,7 @@
 #include "base/err.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct cJSON;
@@ -116,6 +117,10 @@ void fs_capture_after(struct fs_capture *c, struct fs_event *ev, int rc);
 
 /* Captures everything that is visible now in one database (name) or all (NULL) and syncs the logs. */
 int fs_capture_sync(struct fs_capture *c, const char *name, struct fz_err *err) FZ_MUST_CHECK;
+
+/* Files that are no databases, so nobody keeps or replicates them: as many as there were at the start, or one at least, with the path of one (""
+ * when none can be printed). false: none is known (yet). */
+bool fs_capture_others(struct fs_capture *c, uint64_t *n, char *example, size_t cap);
 
 /* Is something that was committed before fs_capture_sync() not in a log yet? */
 enum fs_pending {

@@ -46,8 +46,11 @@ struct fs_capture {
 	struct fs_syncer syncer;
 	struct fz_worker capture, keeper;
 	bool capture_started, keeper_started;
-	pthread_mutex_t discover_mu; /* outermost; guards discovered */
+	pthread_mutex_t discover_mu; /* outermost; guards discovered, walked */
 	bool discovered;
+	uint64_t walked;         /* files that the walk found and that are no databases */
+	_Atomic uint64_t others; /* all of them, or 1 = the first one that was closed since */
+	char other[512];         /* under mu: path of one, without control bytes; "" = none */
 };
 
 /* ---- registry.c ---- */

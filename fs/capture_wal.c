@@ -12,7 +12,10 @@
  * (4) Frames up to the position change only when SQLite recovers the WAL after a crash and stops before them (frames with
  *     zero checksums). Recovery truncates the -shm: an event that sets `recheck`; then the last captured frame must still
  *     be the same, else all pages are compared.
- * Held by tests/unit/test_fs_capture.c: every_commit, restarts, phantom, busy, blank_frames. */
+ * (5) No power cut leaves a generation without the whole one before it in the log: once the fsync of a checkpoint is answered
+ *     the log is durable too. Start rests on this (recover.c). At OFF nothing is synced, here as little as in SQLite.
+ * Held by tests/unit/test_fs_capture.c: every_commit, restarts, phantom, busy, blank_frames, checkpoint_syncs; (5) also by
+ * tests/e2e/powerloss.py. */
 #include "fs/capture_wal.h"
 
 #include "base/clock.h"

@@ -157,6 +157,15 @@ int fs_db_read_page(struct fs_db *db, uint32_t page_size, uint32_t pgno, uint32_
 	return 0;
 }
 
+int fs_db_open_journal(const struct fs_db *db)
+{
+	char path[4200];
+
+	if (snprintf(path, sizeof(path), "%s-journal", db->name) >= (int)sizeof(path))
+		return -1;
+	return openat(db->c->conf.rootfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+}
+
 bool fs_db_journal_hot(struct fs_db *db)
 {
 	char path[4200], super[LTX_JOURNAL_SUPER_MAX];
@@ -165,11 +174,8 @@ bool fs_db_journal_hot(struct fs_db *db)
 	const char *base, *slash;
 	struct stat st;
 	bool hot = false;
-	int fd;
+	int fd = fs_db_open_journal(db);
 
-	if (snprintf(path, sizeof(path), "%s-journal", db->name) >= (int)sizeof(path))
-		return false;
-	fd = openat(db->c->conf.rootfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return false;
 	if (fz_pread(fd, h, sizeof(h), 0) != sizeof(h) || !ltx_journal_is_hot(h, sizeof(h)) || fstat(fd, &st) < 0)

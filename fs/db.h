@@ -117,6 +117,8 @@ int fs_db_read_head(struct fs_db *db, struct fs_db_head *h, struct fz_err *err) 
 /* Reads page pgno from frame of the WAL, or from the database file (frame 0; zeros beyond its end). */
 int fs_db_read_page(struct fs_db *db, uint32_t page_size, uint32_t pgno, uint32_t frame, uint8_t *out,
                     struct fz_err *err) FZ_MUST_CHECK;
+/* The journal on disk, for reading; -1 = there is none. The caller closes it. */
+int fs_db_open_journal(const struct fs_db *db);
 /* True when the journal on disk would be rolled back by SQLite: it holds a header, and the super-journal it names (if
  * any) exists. */
 bool fs_db_journal_hot(struct fs_db *db);

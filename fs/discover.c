@@ -7,6 +7,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -30,14 +31,50 @@ static bool is_database(struct fs_capture *c, int dirfd, const char *base, const
 	return yes;
 }
 
+/* A replica tells its user about them, with an example. */
+static void note_other(struct fs_capture *c, const char *path)
+{
+	bool shown = strlen(path) < sizeof(c->other);
+
+	for (const char *p = path; shown && *p; p++)
+		shown = (unsigned char)*p >= 0x20 && *p != 0x7f;
+	pthread_mutex_lock(&c->mu);
+	if (shown && !c->other[0])
+		memcpy(c->other, path, strlen(path) + 1);
+	pthread_mutex_unlock(&c->mu);
+}
+
+void fs_discover_other(struct fs_capture *c, const char *path, int fd)
+{
+	struct stat st;
+
+	if (!c->others && !fs_registry_excluded(c, path) && fstat(fd, &st) == 0 && st.st_size > 0) {
+		note_other(c, path);
+		c->others = 1;
+	}
+}
+
+bool fs_capture_others(struct fs_capture *c, uint64_t *n, char *example, size_t cap)
+{
+	*n = c->others;
+	pthread_mutex_lock(&c->mu);
+	snprintf(example, cap, "%s", c->other);
+	pthread_mutex_unlock(&c->mu);
+	return *n > 0;
+}
+
 static void consider(struct fs_capture *c, int dirfd, const char *base, const char *path)
 {
 	struct fs_db *db = fs_registry_get(c, path, false);
 	size_t len;
 
-	if (db || fs_registry_excluded(c, path) || fs_registry_split(path, &len) != FS_ROLE_DB ||
-	    !is_database(c, dirfd, base, path)) {
+	if (db || fs_registry_excluded(c, path) || fs_registry_split(path, &len) != FS_ROLE_DB) {
 		fs_registry_put(db);
+		return;
+	}
+	if (!is_database(c, dirfd, base, path)) {
+		note_other(c, path);
+		c->walked++;
 		return;
 	}
 	db = fs_registry_get(c, path, true);
@@ -77,9 +114,9 @@ static void walk(struct fs_capture *c, int dir, const char *prefix, int depth)
 		if (!path)
 			break;
 		stpcpy(stpcpy(stpcpy(path, prefix), *prefix ? "/" : ""), e->d_name);
-		if (S_ISREG(st.st_mode)) {
+		if (S_ISREG(st.st_mode) && st.st_size > 0) {
 			consider(c, dirfd(d), e->d_name, path);
-		} else if (depth < MAX_DEPTH) {
+		} else if (S_ISDIR(st.st_mode) && depth < MAX_DEPTH) {
 			int sub = openat(dirfd(d), e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 
 			if (sub >= 0)
@@ -103,6 +140,8 @@ void fs_discover(struct fs_capture *c)
 			walk(c, root, "", 0);
 		else
 			fz_warn("capture: cannot look for databases");
+		if (c->walked)
+			c->others = c->walked;
 		c->discovered = true;
 	}
 	pthread_mutex_unlock(&c->discover_mu);

@@ -9,4 +9,7 @@ struct fs_capture;
  * afterwards ("not seen before"), so that the keeper makes its first transaction. Takes no lock of the caller's. */
 void fs_discover(struct fs_capture *c);
 
+/* A file that is no database was closed. Only the first one counts. */
+void fs_discover_other(struct fs_capture *c, const char *path, int fd);
+
 #endif

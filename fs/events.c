@@ -96,10 +96,19 @@ static void written_anew_in_wal(struct fs_db *db)
 	fs_poll_kick(db);
 }
 
-static void before_database(struct fs_db *db, struct fs_event *ev)
+/* The log, beside the application's own fsync. */
+static void sync_beside(struct fs_db *db, struct fs_event *ev)
 {
 	struct fz_err err = {0};
 	struct ltx_log *log;
+
+	if (ltx_logset_get(db->c->conf.logs, db->name, false, &log, &err) == 0)
+		ev->priv = fs_syncer_begin(&db->c->syncer, log);
+}
+
+static void before_database(struct fs_db *db, struct fs_event *ev)
+{
+	struct fz_err err = {0};
 	int rc = 0;
 
 	switch (ev->op) {
@@ -120,13 +129,19 @@ static void before_database(struct fs_db *db, struct fs_event *ev)
 			written_anew(db);
 		break;
 	case FS_EV_FSYNC:
-		if (fs_db_in_wal(db) || db->state != FS_DB_LIVE || db->rb.fd < 0 || journal_zeroed(db))
+		if (db->state != FS_DB_LIVE)
+			break;
+		if (fs_db_in_wal(db)) { /* of a checkpoint: capture_wal.c (5) */
+			sync_beside(db, ev);
+			break;
+		}
+		if (db->rb.fd < 0 || journal_zeroed(db))
 			break;
 		/* passed through: what is written after this is not told, so it is staged at the journal's end only; but
 		 * PERSIST shows its end when the header is gone already */
 		rc = db->passthrough ? fs_rollback_list(db, &err) : fs_rollback_stage(db, &err);
-		if (rc == 0 && db->rb.staged && ltx_logset_get(db->c->conf.logs, db->name, false, &log, &err) == 0)
-			ev->priv = fs_syncer_begin(&db->c->syncer, log); /* beside the application's own fsync */
+		if (rc == 0 && db->rb.staged)
+			sync_beside(db, ev);
 		break;
 	case FS_EV_UNLINK:
 	case FS_EV_RENAME:

@@ -5,6 +5,7 @@
 #include "fs/baseline.h"
 #include "fs/capture_journal.h"
 #include "fs/capture_priv.h"
+#include "fs/discover.h"
 #include "fs/capture_wal.h"
 #include "fs/guard.h"
 #include "fs/recover.h"
@@ -276,6 +277,12 @@ static void close_database(struct fs_db *db)
 	} else if (!fs_db_journal_hot(db) &&
 	           (db->rb.loose || db->state != FS_DB_LIVE || (db->passthrough && fs_rollback_moved(db)))) {
 		rc = fs_rollback_capture(db, &err); /* no handle: nobody is inside a transaction */
+	} else if (db->passthrough && fs_db_journal_hot(db)) {
+		/* Who had it open was killed, and what it wrote was not told; nor will the playback undo all of it (journal_pages.c),
+		 * whose own writes are told. */
+		rc = fs_rollback_list(db, &err);
+		db->rb.whole |= rc < 0 || !db->rb.listed;
+		fs_rollback_note_loose(db);
 	}
 	if (rc < 0)
 		fs_db_note_error(db, &err);
@@ -335,6 +342,8 @@ void fs_capture_file_close(struct fs_file *f)
 		pthread_mutex_unlock(&db->mu);
 		if (forget)
 			fs_registry_forget(db);
+		if (forget && f->role == FS_ROLE_DB)
+			fs_discover_other(c, db->name, f->fd);
 		fs_registry_put(db);
 	}
 	free(f->path);

@@ -2,7 +2,9 @@
  *
  * pager.c journals the old content of each page before the first change, but not: pages beyond the old end, and pages that
  * were leaves of the free list when the transaction began (sqlite3PagerGet with NOCONTENT). The old free list is read from
- * the old pages: from the journal where it has them, else from the file, where they are unchanged then. */
+ * the old pages: from the journal where it has them, else from the file, where they are unchanged then. Who takes a leaf writes
+ * its trunk first (btree.c, allocateBtreePage), so that only the leaves of trunks in the journal can have been written: few, however
+ * long the list is. Test: test_fs_capture, free_leaves. */
 #include "fs/journal_pages.h"
 
 #include "base/cursor.h"
@@ -14,8 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-
-#define MANY_LEAVES 1024u /* beyond: only those that are free no longer */
 
 /* The journal's records: page -> position of the old content. */
 struct records {
@@ -50,12 +50,12 @@ static int old_page(struct fs_db *db, const struct ltx_journal *j, const struct 
 	return fs_db_read_page(db, j->page_size, pgno, 0, out, err);
 }
 
-/* Adds the leaves of a free list; old: by the old pages, else as the file stands. 1 = all, 0 = it makes no sense. */
-static int list_leaves(struct fs_db *db, const struct ltx_journal *j, const struct records *r, bool old, uint8_t *page,
+/* Adds the leaves of the old free list that may have been taken. 1 = all of them, 0 = it makes no sense. */
+static int list_leaves(struct fs_db *db, const struct ltx_journal *j, const struct records *r, uint8_t *page,
                        struct fs_pages *leaves, struct fz_err *err)
 {
 	uint32_t trunk, left, usable, n;
-	int rc = old ? old_page(db, j, r, 1, page, err) : fs_db_read_page(db, j->page_size, 1, 0, page, err);
+	int rc = old_page(db, j, r, 1, page, err);
 
 	if (rc < 0)
 		return rc;
@@ -63,14 +63,13 @@ static int list_leaves(struct fs_db *db, const struct ltx_journal *j, const stru
 	left = fz_be32(page + 36);
 	usable = j->page_size - page[20];
 	while (trunk && left) {
-		rc = old ? old_page(db, j, r, trunk, page, err)
-		         : fs_db_read_page(db, j->page_size, trunk, 0, page, err);
+		rc = old_page(db, j, r, trunk, page, err);
 		if (rc < 0)
 			return rc;
 		n = fz_be32(page + 4);
 		if (n > usable / 4 - 2 || n + 1 > left)
 			return 0;
-		for (uint32_t i = 0; i < n; i++) {
+		for (uint32_t i = 0; i < n && fs_pages_find(&r->list, trunk); i++) {
 			rc = fs_pages_add(leaves, fz_be32(page + 8 + 4 * i), 1, err);
 			if (rc < 0)
 				return rc;
@@ -78,7 +77,6 @@ static int list_leaves(struct fs_db *db, const struct ltx_journal *j, const stru
 		left -= n + 1;
 		trunk = fz_be32(page);
 	}
-	fs_pages_sort(leaves, UINT32_MAX, 0);
 	return left == 0;
 }
 
@@ -90,19 +88,15 @@ static int mark(struct fs_db *db, uint32_t page_size, uint32_t pgno, struct fz_e
 static int mark_leaves(struct fs_db *db, const struct ltx_journal *j, const struct records *r, uint8_t *page,
                        struct fz_err *err)
 {
-	struct fs_pages old, now;
+	struct fs_pages leaves;
 	int rc;
 
-	fs_pages_init(&old, r->list.dirfd);
-	fs_pages_init(&now, r->list.dirfd);
-	rc = list_leaves(db, j, r, true, page, &old, err);
-	if (rc > 0 && old.n > MANY_LEAVES)
-		rc = list_leaves(db, j, r, false, page, &now, err);
-	for (size_t i = 0; rc > 0 && i < old.n; i++)
-		if (!fs_pages_find(&now, old.e[i].pgno) && mark(db, j->page_size, old.e[i].pgno, err) < 0)
+	fs_pages_init(&leaves, r->list.dirfd);
+	rc = list_leaves(db, j, r, page, &leaves, err);
+	for (size_t i = 0; rc > 0 && i < leaves.n; i++)
+		if (mark(db, j->page_size, leaves.e[i].pgno, err) < 0)
 			rc = -ENOSPC;
-	fs_pages_fini(&old);
-	fs_pages_fini(&now);
+	fs_pages_fini(&leaves);
 	return rc;
 }
 
@@ -115,16 +109,22 @@ int fs_journal_pages_mark(struct fs_db *db, struct fz_err *err)
 	const uint8_t *data;
 	struct stat st;
 	uint32_t pgno;
-	int rc;
+	int fd, rc;
 
-	if (db->rb.fd < 0 || !db->dirty || fstat(db->rb.fd, &st) < 0)
+	if (!db->dirty)
 		return 0;
+	fd = fs_db_open_journal(db);
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		fz_close(&fd);
+		return 0;
+	}
 	fs_pages_init(&r.list, db->c->conf.statefd);
-	rc = fz_src_fd(&src, db->rb.fd, 0, (uint64_t)st.st_size, false, err);
+	rc = fz_src_fd(&src, fd, 0, (uint64_t)st.st_size, false, err);
 	if (rc == 0 && ltx_journal_open(&j, src, ltx_sums_head(db->sums)->page_size, NULL) < 0)
 		goto out; /* no header: it tells nothing */
 	if (rc < 0 || j.commit != ltx_sums_head(db->sums)->commit || j.page_size != ltx_sums_head(db->sums)->page_size)
 		goto out;
+	j.unsynced = true; /* a leaf has no record of its own: it may be written before its trunk's is synced */
 	while ((rc = ltx_journal_next(&j, &pgno, &data, err)) > 0) {
 		rc = note_record(&r, pgno, j.off_bytes - 4 - j.page_size, err);
 		if (rc == 0)
@@ -150,5 +150,6 @@ out:
 	fs_pages_fini(&r.list);
 	free(r.at);
 	fz_src_close(src);
+	fz_close(&fd);
 	return rc;
 }

@@ -131,7 +131,7 @@ static bool wal_goes_on(struct fs_db *db, struct fz_err *err)
 }
 
 /* True when the WAL is another generation than the log's tail, and follows it: nothing of it was captured before the crash.
- * (A generation begins only when all of the one before is in the log: capture_wal.c (2).) Evidence: each page that it names
+ * (A generation begins only when all of the one before is in the log: capture_wal.c (2), (5).) Evidence: each page that it names
  * lies in the database file as the table knows it, or as a checkpoint has written it since. */
 static bool wal_begins_at_tail(struct fs_db *db, struct fz_err *err)
 {

@@ -8,6 +8,7 @@
 #include <string.h>
 
 static const uint8_t magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
+static const uint8_t unwritten[12]; /* magic and count follow when the journal is synced (pager.c, writeJournalHdr) */
 
 bool ltx_journal_is_hot(const uint8_t *in, size_t n)
 {
@@ -34,13 +35,16 @@ static int read_header(struct ltx_journal *j, bool first, uint32_t hint, struct 
 	rc = fz_src_read(j->src, at, h, sizeof(h), err);
 	if (rc < 0)
 		return rc;
-	if (memcmp(h, magic, sizeof(magic)))
-		return 0;
 	n = fz_be32(h + 8);
 	j->seed = fz_be32(h + 12);
 	commit = fz_be32(h + 16);
 	sector = fz_be32(h + 20);
 	page = fz_be32(h + 24);
+	if (!first && j->unsynced && !memcmp(h, unwritten, sizeof(unwritten)) && commit == j->commit &&
+	    sector == j->sector_bytes && page == j->page_size)
+		n = UINT32_MAX;
+	else if (memcmp(h, magic, sizeof(magic)))
+		return 0;
 	if (first) {
 		if (!page)
 			page = hint;

@@ -13,6 +13,7 @@ struct ltx_journal {
 	struct fz_src *src; /* borrowed */
 	uint32_t page_size, sector_bytes;
 	uint32_t commit; /* pages of the database before the transaction */
+	bool unsynced; /* set by the caller: also the records after the last sync of the journal, which no header counts yet */
 	/* private: */
 	uint64_t off_bytes, left; /* next byte; records left under the present header */
 	uint32_t seed;
@@ -26,7 +27,7 @@ bool ltx_journal_is_hot(const uint8_t *in, size_t n);
 int ltx_journal_open(struct ltx_journal *j, struct fz_src *src, uint32_t page_size_hint,
                      struct fz_err *err) FZ_MUST_CHECK;
 void ltx_journal_close(struct ltx_journal *j);
-/* The next record that SQLite would play back: 1 with *pgno and *data (borrowed until the next call); 0 at the end, which
+/* The next record that SQLite would play back (or, `unsynced`, that the transaction has written so far): 1 with *pgno and *data (borrowed until the next call); 0 at the end, which
  * is also where a record's checksum fails, as SQLite does it; or a negative code when reading failed. */
 int ltx_journal_next(struct ltx_journal *j, uint32_t *pgno, const uint8_t **data, struct fz_err *err) FZ_MUST_CHECK;
 /* The super-journal's path as the application knows it; "" = none. */

@@ -59,7 +59,7 @@ static bool of_segment(const char *name, const char *seg)
 }
 
 /* What belongs to a log: 1 = it never changes again, 2 = it does; 0 = something else's (caches, positions). The segment that
- * holds the cut is shortened where it lies, so the branch needs its own. Found by tests/e2e/rejoin.py. */
+ * holds the cut is shortened where it lies, so the branch needs its own. Held by tests/unit/test_ltx_logbranch.c. */
 static int kind_of(const char *name, const char *last_seg, const char *cut_seg)
 {
 	if (!strcmp(name, "meta") || !strcmp(name, "head"))

@@ -32,28 +32,29 @@ static const struct layout {
 	const char *name;
 	struct field fields[14]; /* END follows the last */
 } layouts[] = {
-        [LTX_WIRE_HELLO] = {"HELLO",    {HELLO_FIELDS}                       },
+        [LTX_WIRE_HELLO] = {"HELLO",    {HELLO_FIELDS}                                   },
         [LTX_WIRE_DB] = {"DB",
                             {F(U32, db.id), F(STRING, db.name), F(STRING, db.lineage), F(U32, db.epoch),
                           F(U64, db.epoch_txid), F(U64, db.epoch_checksum), F(U64, db.base_txid), F(U64, db.first_txid),
                           F(U64, db.tail_txid), F(U64, db.tail_checksum), F(U64, db.created_ms), F(U64, db.ended_ms),
-                          F(U32, db.page_size)}                              },
+                          F(U32, db.page_size)}                                          },
         [LTX_WIRE_WANT] = {"WANT",
                             {F(U32, want.id), F(U32, want.epoch), F(U64, want.txid), F(U64, want.checksum),
-                            F(U64, want.base_txid), F(U64, want.base_offset)}},
-        [LTX_WIRE_FILE] = {"FILE",     {FILE_FIELDS}                        },
-        [LTX_WIRE_DATA] = {"DATA",     {F(U32, data.id)}                    }, /* and the rest */
-        [LTX_WIRE_DIVERGED] = {"DIVERGED", {MARK_FIELDS}                        },
+                            F(U64, want.base_txid), F(U64, want.base_offset)}            },
+        [LTX_WIRE_FILE] = {"FILE",     {FILE_FIELDS}                                    },
+        [LTX_WIRE_DATA] = {"DATA",     {F(U32, data.id)}                                }, /* and the rest */
+        [LTX_WIRE_DIVERGED] = {"DIVERGED", {MARK_FIELDS}                                    },
         [LTX_WIRE_ACK] = {"ACK",
                             {F(U32, ack.id), F(U64, ack.received), F(U64, ack.durable), F(U64, ack.applied),
-                           F(U64, ack.applied_ms)}                           },
-        [LTX_WIRE_PING] = {"PING",     {F(U64, mark.value)}                 },
-        [LTX_WIRE_PONG] = {"PONG",     {F(U64, mark.value)}                 },
-        [LTX_WIRE_ROLE] = {"ROLE",     {HELLO_FIELDS}                       },
-        [LTX_WIRE_PREPARED] = {"PREPARED", {FILE_FIELDS}                        },
-        [LTX_WIRE_COMMIT] = {"COMMIT",   {MARK_FIELDS}                        },
-        [LTX_WIRE_ABORT] = {"ABORT",    {MARK_FIELDS}                        },
-        [LTX_WIRE_HANDOFF] = {"HANDOFF",  {F(U64, mark.value)}                 },
+                           F(U64, ack.applied_ms)}                                       },
+        [LTX_WIRE_PING] = {"PING",     {F(U64, mark.value)}                             },
+        [LTX_WIRE_PONG] = {"PONG",     {F(U64, mark.value)}                             },
+        [LTX_WIRE_ROLE] = {"ROLE",     {HELLO_FIELDS}                                   },
+        [LTX_WIRE_PREPARED] = {"PREPARED", {FILE_FIELDS}                                    },
+        [LTX_WIRE_COMMIT] = {"COMMIT",   {MARK_FIELDS}                                    },
+        [LTX_WIRE_ABORT] = {"ABORT",    {MARK_FIELDS}                                    },
+        [LTX_WIRE_HANDOFF] = {"HANDOFF",  {F(U64, mark.value)}                             },
+        [LTX_WIRE_OTHERS] = {"OTHERS",   {F(U64, others.files), F(STRING, others.example)}},
 };
 _Static_assert(sizeof(layouts) / sizeof(layouts[0]) == LTX_WIRE_LAST + 1, "each type has its row");
 
@@ -117,6 +118,10 @@ static const char *flaw(const struct ltx_wire_msg *m)
 		return m->file.sent_ms < 0 ? "a time before 1970" : NULL;
 	case LTX_WIRE_DATA:
 		return m->data.n ? NULL : "no bytes";
+	case LTX_WIRE_OTHERS:
+		if (!m->others.files)
+			return "no files";
+		return printable(m->others.example) ? NULL : "control bytes in a text";
 	case LTX_WIRE_ACK:
 		return m->ack.applied_ms < 0 ? "a time before 1970" : NULL;
 	default:

@@ -38,7 +38,8 @@ enum ltx_wire_type {
 	LTX_WIRE_COMMIT,   /* primary: the prepared transaction (txid) is committed */
 	LTX_WIRE_ABORT,    /* primary: it is not */
 	LTX_WIRE_HANDOFF,  /* primary: commits have ended here, you hold all of them: take over */
-	LTX_WIRE_LAST = LTX_WIRE_HANDOFF
+	LTX_WIRE_OTHERS,   /* primary: it has files that are no database, which do not come along */
+	LTX_WIRE_LAST = LTX_WIRE_OTHERS
 };
 enum ltx_wire_role { LTX_WIRE_PRIMARY = 1, LTX_WIRE_REPLICA = 2 };
 
@@ -86,6 +87,10 @@ struct ltx_wire_mark { /* DIVERGED, COMMIT, ABORT: id and txid; PING, PONG: valu
 	uint32_t id;
 	uint64_t txid, value;
 };
+struct ltx_wire_others {             /* OTHERS */
+	uint64_t files;              /* that many at least */
+	char example[LTX_WIRE_NAME]; /* path of one, for people; "" = none that can be shown */
+};
 struct ltx_wire_msg {
 	enum ltx_wire_type type;
 	union {
@@ -96,6 +101,7 @@ struct ltx_wire_msg {
 		struct ltx_wire_data data;
 		struct ltx_wire_ack ack;
 		struct ltx_wire_mark mark;
+		struct ltx_wire_others others;
 	};
 };
 

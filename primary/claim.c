@@ -188,6 +188,11 @@ int primary_claim_hold(struct fz_store *store, const char *database, struct prim
 				want->n = n;
 				return 0;
 			}
+			if (want->ended && strcmp(top.writer_id, want->writer_id) == 0 &&
+			    strcmp(top.lineage, want->lineage) != 0) { /* what is left of it goes out all the same */
+				want->n = known_n;
+				return 0;
+			}
 			if (strcmp(top.writer_id, want->writer_id) != 0 && !take_over) {
 				char when[FZ_TIME_SIZE];
 
@@ -204,6 +209,27 @@ int primary_claim_hold(struct fz_store *store, const char *database, struct prim
 			return rc;
 	}
 	return fz_fail(err, FZ_EFENCED, "%s: claims are fought over, %d tries were lost", database, TRIES);
+}
+
+int primary_claim_end(struct fz_store *store, const char *database, const struct primary_claim *c, uint64_t txid,
+                      int64_t ended_ms, struct fz_err *err)
+{
+	struct fz_buf key = {0};
+	char text[512];
+	uint32_t n;
+	int rc = highest(store, database, &n, err);
+
+	if (rc < 0 || n != c->n)
+		return rc;
+	if (fz_buf_addf(&key, "%s/claim/%08x-ended", database, n) < 0)
+		return fz_fail_errno(err, ENOMEM, "marking the end of %s", database);
+	snprintf(text, sizeof(text),
+	         "{\"lineage\":\"%s\",\"epoch\":%" PRIu32 ",\"txid\":\"%016" PRIx64
+	         "\",\"writer_id\":\"%s\",\"time_ms\":%" PRId64 "}\n",
+	         c->lineage, c->epoch, txid, c->writer_id, ended_ms);
+	rc = fz_store_put_new(store, fz_buf_str(&key), text, strlen(text), err);
+	fz_buf_fini(&key);
+	return rc == -FZ_ECONFLICT ? 0 : rc; /* it was told before the cursor was written */
 }
 
 int primary_writer_id(int statefd, char out[static PRIMARY_WRITER_ID_SIZE], struct fz_err *err)

@@ -25,6 +25,7 @@ struct primary_claim {
 	char writer[256]; /* host name, for people */
 	char writer_id[PRIMARY_WRITER_ID_SIZE];
 	int64_t time_ms;
+	bool ended; /* not in the text; for hold(): this life is over, so a later one of the same writer's may have followed */
 };
 int primary_claim_format(struct fz_buf *out, const struct primary_claim *c) FZ_MUST_CHECK;
 /* n is not in the text and stays. -FZ_ECORRUPT. */
@@ -35,6 +36,11 @@ int primary_claim_parse(struct primary_claim *c, const char *text, struct fz_err
  * the store's errors. *vanished is set when there is no claim at all although known_n > 0: the objects are gone as well. */
 int primary_claim_hold(struct fz_store *store, const char *database, struct primary_claim *want, uint32_t known_n,
                        bool take_over, bool *vanished, struct fz_err *err) FZ_MUST_CHECK;
+
+/* The database that claim c->n is about has ended at ended_ms, after txid: "<database>/claim/<n>-ended" says so, unless another claim has
+ * followed; that one says what is there now. Can be repeated. */
+int primary_claim_end(struct fz_store *store, const char *database, const struct primary_claim *c, uint64_t txid,
+                      int64_t ended_ms, struct fz_err *err) FZ_MUST_CHECK;
 
 /* The random identity of this writer, kept as ship/writer-id below statefd. */
 int primary_writer_id(int statefd, char out[static PRIMARY_WRITER_ID_SIZE], struct fz_err *err) FZ_MUST_CHECK;

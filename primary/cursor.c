@@ -43,6 +43,7 @@ static const struct field fields[] = {
         F("snap_ms", levels.snap_ms),
         F("since_snap_bytes", levels.since_snap_bytes),
         F("need_snapshot", levels.need_snapshot),
+        F("ended", ended), /* since 0.1; a cursor without it is whole */
 };
 #define N_FIELDS (sizeof(fields) / sizeof(fields[0]))
 
@@ -107,11 +108,11 @@ static int parse(struct primary_cursor *c, const char *text, size_t size, struct
 			if (strlen(fields[i].name) == (size_t)(eq - p) &&
 			    memcmp(p, fields[i].name, (size_t)(eq - p)) == 0) {
 				set(c, &fields[i], strtoull(eq + 1, NULL, 16));
-				seen++;
+				seen += fields[i].at != offsetof(struct primary_cursor, ended);
 			}
 		p = nl + 1;
 	}
-	return seen == N_FIELDS ? 0 : fz_fail(err, FZ_ECORRUPT, "cursor is incomplete");
+	return seen >= N_FIELDS - 1 ? 0 : fz_fail(err, FZ_ECORRUPT, "cursor is incomplete");
 }
 
 int primary_cursor_load(struct primary_cursor *c, int dirfd, struct fz_err *err)

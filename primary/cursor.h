@@ -12,6 +12,7 @@ struct primary_cursor {
 	char lineage[17];
 	uint32_t epoch; /* of the log, for which `claim` stands */
 	uint32_t claim; /* number of our claim; 0 = none yet */
+	uint32_t ended; /* the claim whose end was marked; 0 = none */
 	uint64_t txid;  /* the next pack starts above it; 0 = nothing shipped */
 	uint64_t checksum;
 	uint64_t held_txid;  /* the target can restore up to it: less than txid while a snapshot that must come first is

@@ -238,6 +238,7 @@ static int claim_locked(struct primary_target *t, struct primary_db *db, struct 
 	memcpy(want.writer, t->writer, sizeof(want.writer));
 	memcpy(want.writer_id, t->writer_id, sizeof(want.writer_id));
 	want.epoch = info.epoch;
+	want.ended = info.ended_ms != 0;
 	want.base_txid = base;
 	want.base_checksum = checksum;
 	rc = primary_claim_hold(t->store, db->name, &want, fresh ? 0 : c.claim, take_over, &vanished, err);
@@ -390,6 +391,40 @@ static void found_gap(struct primary_target *t, struct primary_db *db, const str
 	(void)primary_db_save(t, db);
 }
 
+/* What the cursor says once the end was told; where nothing was ever claimed there is nothing to tell. */
+static uint32_t end_of(const struct primary_db *db)
+{
+	return db->cur.claim ? db->cur.claim : UINT32_MAX;
+}
+
+bool primary_db_ends_locked(const struct primary_db *db, const struct ltx_log_info *info)
+{
+	return info->ended_ms && info->tail_txid && !db->fenced && db->cur.ended != end_of(db);
+}
+
+static int end(struct primary_target *t, struct primary_db *db, const struct ltx_log_info *info, bool *asked,
+               struct fz_err *err)
+{
+	struct primary_claim claim = {.n = 0};
+	int rc;
+
+	pthread_mutex_lock(&t->mu);
+	claim.n = db->cur.claim;
+	claim.epoch = db->cur.epoch;
+	pthread_mutex_unlock(&t->mu);
+	memcpy(claim.lineage, db->lineage, sizeof(claim.lineage));
+	memcpy(claim.writer_id, t->writer_id, sizeof(claim.writer_id));
+	rc = !claim.n ? 0 : primary_claim_end(t->store, db->name, &claim, info->tail_txid, info->ended_ms, err);
+	*asked = rc < 0;
+	if (rc < 0)
+		return rc;
+	pthread_mutex_lock(&t->mu);
+	db->cur.ended = end_of(db);
+	pthread_mutex_unlock(&t->mu);
+	(void)primary_db_save(t, db);
+	return 1;
+}
+
 int primary_db_ship(struct primary_target *t, struct primary_db *db, struct ltx_log *log, bool *asked,
                     struct fz_err *err)
 {
@@ -398,10 +433,16 @@ int primary_db_ship(struct primary_target *t, struct primary_db *db, struct ltx_
 	struct fz_src *src = NULL;
 	uint64_t from, bytes;
 	uint32_t epoch;
-	bool gap;
+	bool gap, ends;
 	int dirfd = -1, rc;
 
 	*asked = false;
+	ltx_log_info(log, &info);
+	pthread_mutex_lock(&t->mu);
+	ends = !db->gap && db->cur.txid >= info.tail_txid && primary_db_ends_locked(db, &info);
+	pthread_mutex_unlock(&t->mu);
+	if (ends)
+		return end(t, db, &info, asked, err);
 	rc = primary_db_claim(t, db, log, asked, err);
 	if (rc < 0)
 		return rc;

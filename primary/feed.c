@@ -246,6 +246,7 @@ static int take_want(struct primary_feed *f, struct ltx_log *log, const struct l
 	f->state = PRIMARY_FEED_STREAM;
 	f->err.code = 0;
 	pthread_mutex_unlock(&f->mu);
+	f->stands = true;
 	return 0;
 }
 
@@ -315,7 +316,8 @@ bool primary_feed_ack(struct primary_feed *f, const struct ltx_wire_ack *a)
 	pthread_mutex_lock(&f->mu);
 	f->received = a->received;
 	f->applied = a->applied;
-	if (a->durable > f->durable) {
+	if (!f->wanted &&
+	    a->durable > f->durable) { /* wanted: is that this history? It says itself where its disk is */
 		f->durable = a->durable;
 		wake = f->shut;
 		f->shut = false;

@@ -299,7 +299,7 @@ static int64_t ship_due(struct primary_target *t, struct primary_db *db, struct 
 		db->want_txid = info->tail_txid;
 		db->trouble[PRIMARY_FAST].retry_ns = 0;
 	}
-	if (db->fenced || db->gap || txid >= info->tail_txid) {
+	if (db->fenced || db->gap || (txid >= info->tail_txid && !primary_db_ends_locked(db, info))) {
 		db->since_ns = 0;
 	} else {
 		if (db->since_ns == 0)
@@ -319,7 +319,8 @@ static int64_t ship_due(struct primary_target *t, struct primary_db *db, struct 
 }
 
 /* Ships what was in the log at the call. */
-static void ship_all(struct primary_target *t, struct primary_db *db, struct ltx_log *log, uint64_t tail)
+static void ship_all(struct primary_target *t, struct primary_db *db, struct ltx_log *log,
+                     const struct ltx_log_info *info)
 {
 	struct fz_err err = {.code = 0};
 	bool asked;
@@ -333,7 +334,7 @@ static void ship_all(struct primary_target *t, struct primary_db *db, struct ltx
 			primary_target_ok(t, db, PRIMARY_FAST, true);
 		pthread_mutex_lock(&t->mu);
 		db->since_ns = 0;
-		if (rc > 0 && db->cur.txid >= tail)
+		if (rc > 0 && db->cur.txid >= info->tail_txid && !primary_db_ends_locked(db, info))
 			rc = 0;
 		if (t->stop)
 			rc = 0;
@@ -378,7 +379,7 @@ static int64_t fast_pass(struct primary_target *t)
 		held_up = t->stop || *retry_ns > fz_mono_ns();
 		pthread_mutex_unlock(&t->mu);
 		if (due == 0 && !held_up) {
-			ship_all(t, db, log, info.tail_txid);
+			ship_all(t, db, log, &info);
 			work = true;
 			due = ship_due(t, db, log, &info, false);
 		}

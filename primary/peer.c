@@ -89,6 +89,19 @@ static int put_hello(struct primary_peer *p, enum ltx_wire_type type, struct fz_
 	return ltx_wire_put(&p->out.plain, &m, err);
 }
 
+/* What lies beside the databases is told once, and not to whom shall know some of them only. */
+static int put_others(struct primary_peer *p, struct fz_err *err)
+{
+	struct ltx_wire_msg m = {.type = LTX_WIRE_OTHERS};
+	uint64_t now = fz_mono_ns();
+
+	if (p->out.told_others || p->follower->n_databases || now - p->out.asked_ns < PING_MS * MS_NS)
+		return 0;
+	p->out.asked_ns = now;
+	p->out.told_others = primary_server_others(p->server, &m.others);
+	return p->out.told_others ? ltx_wire_put(&p->out.plain, &m, err) : 0;
+}
+
 /* What the other threads want said, and a PING when there was nothing else for a second. */
 static int put_control(struct primary_peer *p, struct fz_err *err)
 {
@@ -115,6 +128,8 @@ static int put_control(struct primary_peer *p, struct fz_err *err)
 		rc = put_hello(p, LTX_WIRE_ROLE, err);
 	if (rc == 0 && pong)
 		rc = ltx_wire_put(&p->out.plain, &m, err);
+	if (rc == 0)
+		rc = put_others(p, err);
 	if (rc == 0 && p->out.plain.size == 0 && fz_mono_ns() - p->out.said_ns >= PING_MS * MS_NS) {
 		m.type = LTX_WIRE_PING;
 		m.mark.value = fz_mono_ns();
@@ -208,6 +223,7 @@ static int take_message(struct primary_peer *p, const struct ltx_wire_msg *m, st
 	case LTX_WIRE_COMMIT:
 	case LTX_WIRE_ABORT:
 	case LTX_WIRE_HANDOFF:
+	case LTX_WIRE_OTHERS:
 		return fz_fail(err, FZ_ECORRUPT, "it said what a replica does not say (message %d)", (int)m->type);
 	default: /* of a newer version */
 		return 0;

@@ -40,7 +40,8 @@ struct primary_peer {
 	struct { /* peer-send */
 		struct ltx_noise_cipher cipher;
 		struct fz_buf plain, sealed;
-		uint64_t said_ns;
+		uint64_t said_ns, asked_ns;
+		bool told_others; /* OTHERS went out, or never will */
 		uint8_t chunk[LTX_WIRE_CHUNK];
 	} out;
 	struct { /* peer-recv */
@@ -86,6 +87,7 @@ int primary_peer_flush(struct primary_peer *p, struct fz_err *err) FZ_MUST_CHECK
 /* server.c, for the peer's threads */
 void primary_server_hello(struct primary_server *s, struct ltx_wire_hello *out);
 void primary_server_heard_role(struct primary_server *s, struct primary_peer *p, const struct ltx_wire_hello *h);
+bool primary_server_others(struct primary_server *s, struct ltx_wire_others *out);
 void primary_server_acked(struct primary_server *s); /* wakes primary_server_wait() */
 
 #endif

@@ -80,6 +80,9 @@ int primary_peer_round(struct primary_peer *p, int64_t *wait_ms, struct fz_err *
 		if (rc == 0 && f) {
 			hint = f->id;
 			rc = primary_feed_turn(f, log, &info, p->window_bytes, p->out.chunk, &p->out.plain, err);
+			if (f->stands)
+				primary_server_acked(p->server);
+			f->stands = false;
 			retry_ms = primary_feed_retry_ms(f, now);
 			if (retry_ms >= 0 && retry_ms < *wait_ms)
 				*wait_ms = retry_ms;

@@ -133,6 +133,11 @@ void primary_server_heard_role(struct primary_server *s, struct primary_peer *p,
 		s->events->superseded(s->events, p->follower->key, h);
 }
 
+bool primary_server_others(struct primary_server *s, struct ltx_wire_others *out)
+{
+	return s->events && s->events->others && s->events->others(s->events, out);
+}
+
 void primary_server_acked(struct primary_server *s)
 {
 	pthread_mutex_lock(&s->mu);

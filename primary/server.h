@@ -26,6 +26,8 @@ struct primary_server_events { /* called by a peer's thread, without locks */
 	/* A peer said HELLO or ROLE with a higher epoch than ours: we are superseded. */
 	void (*superseded)(struct primary_server_events *ev, const uint8_t key[static LTX_NOISE_KEY],
 	                   const struct ltx_wire_hello *h);
+	/* What there is beside databases; false: nothing (yet), asked again each second. May be NULL. */
+	bool (*others)(struct primary_server_events *ev, struct ltx_wire_others *out);
 };
 struct primary_server_conf {
 	const char *listen; /* ADDR:PORT */

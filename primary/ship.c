@@ -358,6 +358,22 @@ uint64_t primary_ship_position(struct primary_ship *s, const char *lineage)
 	return least;
 }
 
+bool primary_ship_told_end(struct primary_ship *s, const struct ltx_log_info *info)
+{
+	bool all = true;
+
+	for (size_t i = 0; all && i < s->n; i++) {
+		struct primary_target *t = s->targets[i];
+		const struct primary_db *db;
+
+		pthread_mutex_lock(&t->mu);
+		db = primary_target_db_locked(t, info->lineage, 0);
+		all = db && !primary_db_ends_locked(db, info);
+		pthread_mutex_unlock(&t->mu);
+	}
+	return all;
+}
+
 uint64_t primary_ship_settled(struct primary_ship *s, const char *lineage)
 {
 	uint64_t least = UINT64_MAX;

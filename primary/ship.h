@@ -13,6 +13,7 @@
 struct cJSON;
 struct fz_store;
 struct ltx_logset;
+struct ltx_log_info;
 struct ltx_age_recipient;
 struct primary_ship;
 
@@ -50,6 +51,8 @@ uint64_t primary_ship_position(struct primary_ship *s, const char *lineage);
 /* The TXID up to which no target needs the log of that lineage: it holds that, and so do its levels that are made from the
  * log (packs of a minute and an hour, merged minutes). */
 uint64_t primary_ship_settled(struct primary_ship *s, const char *lineage);
+/* Whether every target that may be written knows that the database of that lineage, deleted or renamed, has ended. */
+bool primary_ship_told_end(struct primary_ship *s, const struct ltx_log_info *info);
 /* Adds one object per target to the array: name, url, encrypted, state ("ok" | "retrying" | "fenced" | "failed"),
  * lag_seconds (age of the oldest commit it does not hold), lag_bytes, lag_txns, last_error, last_success_ms, requests,
  * bytes_out, conditional_put, ship_interval_ms (as stretched by requests_per_month), requests_per_month,

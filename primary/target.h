@@ -116,9 +116,11 @@ int primary_db_save(struct primary_target *t, struct primary_db *db);
  * (in this and the next): errors of the target, not of the database. */
 int primary_db_claim(struct primary_target *t, struct primary_db *db, struct ltx_log *log, bool *asked,
                      struct fz_err *err) FZ_MUST_CHECK;
+/* The database has ended, and this target has not been told. t->mu. */
+bool primary_db_ends_locked(const struct primary_db *db, const struct ltx_log_info *info);
 int primary_db_put(struct primary_target *t, struct primary_db *db, const struct ltx_name *name, struct fz_src *src,
                    bool *asked, struct fz_err *err) FZ_MUST_CHECK;
-/* Ships one pack: 1 = one went out, 0 = nothing to do, or an error. */
+/* Ships one pack, or tells that the database has ended when all is there: 1 = one went out, 0 = nothing to do, or an error. */
 int primary_db_ship(struct primary_target *t, struct primary_db *db, struct ltx_log *log, bool *asked,
                     struct fz_err *err) FZ_MUST_CHECK;
 /* Commit time of the file that starts at txid; -1 when the log does not tell. */

@@ -88,6 +88,22 @@ out:
 	return rc;
 }
 
+void replica_catalog_add_end(struct replica_catalog *c, const char *key, const char *json)
+{
+	uint32_t n = (uint32_t)strtoul(key + strlen("claim/"), NULL, 16);
+	cJSON *o = cJSON_Parse(json);
+	bool known = false;
+	uint64_t ms;
+
+	for (size_t i = 0; get_u64(o, "time_ms", &ms) && i < c->n_claims; i++)
+		if (c->claims[i].n == n && ms && ms <= INT64_MAX) {
+			c->claims[i].ended_ms = (int64_t)ms;
+			known = true;
+		}
+	c->ignored += !known;
+	cJSON_Delete(o);
+}
+
 #define CMP(a, b) (((a) > (b)) - ((a) < (b)))
 
 static int by_lineage(const void *x, const void *y)
@@ -160,8 +176,11 @@ int replica_catalog_finish(struct replica_catalog *c, struct fz_err *err)
 	}
 	for (size_t i = 0; i < c->n_claims; i++)
 		for (size_t k = 0; k < c->n_lineages; k++)
-			if (!strcmp(c->lineages[k].id, c->claims[i].lineage) && c->claims[i].n > c->lineages[k].claim_n)
+			if (!strcmp(c->lineages[k].id, c->claims[i].lineage) &&
+			    c->claims[i].n > c->lineages[k].claim_n) {
 				c->lineages[k].claim_n = c->claims[i].n;
+				c->lineages[k].ended_ms = c->claims[i].ended_ms;
+			}
 	qsort(c->lineages, c->n_lineages, sizeof(*c->lineages), by_age);
 	return 0;
 }
@@ -183,13 +202,15 @@ int replica_catalog_load_at(struct replica_catalog *c, struct fz_store *store, c
 			rc = replica_catalog_add(c, key, list.v[i].size_bytes, err);
 			continue;
 		}
-		if (strlen(key) != 6 + 8 || strspn(key + 6, "0123456789abcdef") != 8) {
+		if (strspn(key + 6, "0123456789abcdef") != 8 || (key[14] && strcmp(key + 14, "-ended") != 0)) {
 			c->ignored++; /* a token of a store without conditional PUT, say */
 			continue;
 		}
 		fz_buf_reset(&text);
 		rc = fz_store_get(store, list.v[i].key, CLAIM_MAX_BYTES, &text, err);
-		if (rc == 0)
+		if (rc == 0 && key[14]) /* listed right behind its claim */
+			replica_catalog_add_end(c, key, fz_buf_str(&text));
+		else if (rc == 0)
 			rc = replica_catalog_add_claim(c, key, fz_buf_str(&text), err);
 	}
 	if (rc < 0)

@@ -27,12 +27,13 @@ struct replica_claim {
 	uint64_t base_txid;
 	uint64_t base_checksum;
 	int64_t time_ms;
+	int64_t ended_ms; /* the database was deleted or renamed then; 0 = it was not, or nobody has told */
 };
 struct replica_lineage {
 	char id[17];
-	size_t first, n;  /* objects[first .. first + n), ascending (max TXID, min TXID) */
-	uint32_t claim_n; /* its newest claim; 0 = none */
-	int64_t last_ms;
+	size_t first, n;           /* objects[first .. first + n), ascending (max TXID, min TXID) */
+	uint32_t claim_n;          /* its newest claim; 0 = none */
+	int64_t last_ms, ended_ms; /* ended: of its newest claim */
 };
 struct replica_catalog {
 	struct replica_object *objects;
@@ -50,6 +51,8 @@ int replica_catalog_add(struct replica_catalog *c, const char *key, uint64_t siz
 /* One claim: key "claim/<8 hex>" and its JSON text. -FZ_ECORRUPT when it is no claim. */
 int replica_catalog_add_claim(struct replica_catalog *c, const char *key, const char *json,
                               struct fz_err *err) FZ_MUST_CHECK;
+/* The end of a claim that was added before: key "claim/<8 hex>-ended" and its text. What is not understood is ignored. */
+void replica_catalog_add_end(struct replica_catalog *c, const char *key, const char *json);
 /* After the last add: sorts, groups into lineages, computes usable_max. */
 int replica_catalog_finish(struct replica_catalog *c, struct fz_err *err) FZ_MUST_CHECK;
 /* All of it from a store whose prefix is the database. -FZ_ENOTFOUND when nothing lies there. */

@@ -345,6 +345,21 @@ int replica_commits_file(struct replica_commits *c, bool before, struct fz_src *
 	return fz_fail(err, FZ_EINTERNAL, "no commit was told of");
 }
 
+int64_t replica_commits_ended(const struct replica_commits *c, const char *lineage)
+{
+	for (size_t i = 0; i < c->logs.n; i++) {
+		struct ltx_log_info info;
+
+		ltx_log_info(c->logs.v[i], &info);
+		if (!strcmp(info.lineage, lineage) && info.ended_ms)
+			return info.ended_ms;
+	}
+	for (size_t i = 0; i < c->catalog.n_lineages; i++)
+		if (!strcmp(c->catalog.lineages[i].id, lineage))
+			return c->catalog.lineages[i].ended_ms;
+	return 0;
+}
+
 void replica_commits_close(struct replica_commits *c)
 {
 	if (!c)

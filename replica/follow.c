@@ -16,8 +16,10 @@
 #include "replica/applier.h"
 #include "replica/dial.h"
 #include "replica/followpriv.h"
+#include "replica/followstore.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <sodium.h>
 #include <stdlib.h>
@@ -35,6 +37,7 @@
 #define WORK_NS        (2 * MS_NS)
 #define BACKOFF_MS     100
 #define BACKOFF_MAX_MS 10000
+#define AWAY_MS        5000 /* without the primary, until the store is followed */
 #define GOOD_MS        2000 /* a connection that lasted so long was worth calling again at once */
 
 /* ---- saying ---- */
@@ -84,6 +87,7 @@ static int say_want(struct replica_follow *f, struct replica_followdb *db, struc
 	struct ltx_wire_msg m = {.type = LTX_WIRE_WANT};
 
 	replica_followdb_want(db, &m.want);
+	db->ack_due = true; /* the primary may have nothing more to send, and does not know what is applied */
 	return say(f, &m, err);
 }
 
@@ -111,17 +115,39 @@ static int say_acks(struct replica_follow *f, struct fz_err *err)
 
 /* ---- databases ---- */
 
+/* What the primary would send a snapshot for may lie in the store as it was committed, and costs the primary nothing there. What the
+ * store does not have after all is asked of the primary. */
+static bool lend(struct replica_follow *f, struct replica_followdb *db)
+{
+	struct fz_err why;
+
+	if (!f->store || !replica_followdb_lend(db))
+		return false;
+	if (replica_followstore_fill(f->store, &db->db, f->wake_fd, &why) < 0)
+		fz_log_err(db->name, &why); /* it is back with the next look */
+	return true;
+}
+
 static int attend(struct replica_follow *f, struct replica_followdb *db, struct fz_err *err)
 {
 	struct fz_err why = {0};
 	bool want;
-	int rc = replica_followset_attend(&f->set, db, &want, &why);
+	bool lent = db->state == REPLICA_FOLLOWDB_LENT;
+	int rc;
 
+	if (lent && replica_followstore_filling(f->store, db->lineage))
+		return 0;
+	rc = replica_followset_attend(&f->set, db, &want, &why);
 	if (rc < 0) {
 		replica_followdb_fail(db, &why);
 		return 0;
 	}
-	return want ? say_want(f, db, err) : 0;
+	if (lent && want && db->tail_txid >= db->db.base_txid)
+		fz_info("%s: came from the store up to TXID %" PRIu64 ", the primary sends the rest", db->name,
+		        db->tail_txid);
+	else if (lent && want)
+		fz_info("%s: the store does not have what comes next, the primary sends a snapshot", db->name);
+	return want && !lend(f, db) ? say_want(f, db, err) : 0;
 }
 
 static int add_db(struct replica_follow *f, const struct ltx_wire_db *d, struct replica_followdb **out,
@@ -173,6 +199,19 @@ static int part_ways(struct replica_follow *f, struct replica_followdb *db, uint
 
 /* ---- hearing ---- */
 
+/* They do not come along: its user is to know, once. */
+static void take_others(struct replica_follow *f, const struct ltx_wire_others *o)
+{
+	bool first = !f->others.files;
+
+	pthread_mutex_lock(&f->set.env.mu);
+	f->others = *o;
+	pthread_mutex_unlock(&f->set.env.mu);
+	if (first)
+		fz_warn("the primary has files beside its databases that are not replicated (%" PRIu64 "; such as %s)",
+		        o->files, o->example);
+}
+
 static int take_message(struct replica_follow *f, const struct ltx_wire_msg *m, struct fz_err *err)
 {
 	struct replica_followdb *db = NULL;
@@ -198,6 +237,9 @@ static int take_message(struct replica_follow *f, const struct ltx_wire_msg *m, 
 		pthread_mutex_unlock(&f->set.env.mu);
 		if (f->set.events && f->set.events->peer)
 			f->set.events->peer(f->set.events, &m->hello);
+		return 0;
+	case LTX_WIRE_OTHERS:
+		take_others(f, &m->others);
 		return 0;
 	case LTX_WIRE_HANDOFF:
 		if (f->set.events && f->set.events->handoff)
@@ -296,7 +338,7 @@ static int settle(struct replica_follow *f, bool *busy, uint64_t *next_ns, struc
 	for (size_t i = 0; rc == 0 && i < f->n_ids; i++) {
 		struct replica_followdb *db = f->ids[i];
 
-		if (db->state == REPLICA_FOLLOWDB_FAILED && now >= db->retry_ns)
+		if (db->state == REPLICA_FOLLOWDB_LENT || (db->state == REPLICA_FOLLOWDB_FAILED && now >= db->retry_ns))
 			rc = attend(f, db, err);
 		else if (db->state == REPLICA_FOLLOWDB_FAILED && db->retry_ns < *next_ns)
 			*next_ns = db->retry_ns;
@@ -396,10 +438,13 @@ static void hang_up(struct replica_follow *f)
 	sodium_memzero(&f->out.cipher, sizeof(f->out.cipher));
 }
 
-static void tell_connected(struct replica_follow *f, bool connected)
+/* Link and store take turns: the logs have one writer. */
+static void take_logs(struct replica_follow *f, bool connected)
 {
-	if (f->set.events && f->set.events->connected)
-		f->set.events->connected(f->set.events, connected);
+	if (f->store && connected)
+		replica_followstore_pause(f->store);
+	else if (f->store)
+		replica_followstore_resume(f->store, AWAY_MS);
 }
 
 static void note(struct replica_follow *f, bool connected, const struct fz_err *why)
@@ -444,10 +489,10 @@ static void run(void *arg)
 			note(f, true, NULL);
 			since_ns = fz_mono_ns();
 			bytes = f->bytes_in;
-			tell_connected(f, true);
+			take_logs(f, true);
 			rc = talk(f, &err);
 			hang_up(f);
-			tell_connected(f, false);
+			take_logs(f, false);
 			if (fz_mono_ns() - since_ns > GOOD_MS * MS_NS || f->bytes_in - bytes > LTX_WIRE_CHUNK)
 				backoff_ms = BACKOFF_MS;
 			pthread_mutex_lock(&f->set.env.mu);
@@ -499,6 +544,7 @@ int replica_follow_start(struct replica_follow **out, const struct replica_follo
 	f->set.logs = conf->logs;
 	f->set.applier = conf->applier;
 	f->set.events = conf->events;
+	f->store = conf->store;
 	f->version = conf->version ? conf->version : LTX_WIRE_VERSION;
 	f->since_ms = fz_now_ms();
 	replica_followset_init(&f->set);

@@ -15,6 +15,7 @@ struct cJSON;
 struct ltx_logset;
 struct replica_applier;
 struct replica_follow;
+struct replica_followstore;
 
 struct replica_follow_events { /* called by the follow thread, without locks */
 	/* The set of databases that are followed has changed (name appeared, ended = gone). */
@@ -23,8 +24,6 @@ struct replica_follow_events { /* called by the follow thread, without locks */
 	void (*handoff)(struct replica_follow_events *ev);
 	/* The peer's HELLO or ROLE: who is the primary, its epoch. */
 	void (*peer)(struct replica_follow_events *ev, const struct ltx_wire_hello *h);
-	/* Before the first log is touched on a new connection, and after the last one when it is gone. May wait. */
-	void (*connected)(struct replica_follow_events *ev, bool connected);
 };
 struct replica_follow_conf {
 	const char *primary; /* HOST:PORT */
@@ -34,14 +33,18 @@ struct replica_follow_conf {
 	struct ltx_logset *logs;              /* borrowed */
 	struct replica_applier *applier;      /* borrowed; NULL in tests: durable counts as applied */
 	struct replica_follow_events *events; /* borrowed, may be NULL */
-	uint8_t version;                      /* tests: speak this version first; 0 = LTX_WIRE_VERSION */
+	struct replica_followstore
+	        *store;  /* borrowed, may be NULL: takes over while the primary is away, and brings what
+	                                         the primary's log no longer has */
+	uint8_t version; /* tests: speak this version first; 0 = LTX_WIRE_VERSION */
 };
 int replica_follow_start(struct replica_follow **out, const struct replica_follow_conf *conf,
                          struct fz_err *err) FZ_MUST_CHECK;
 void replica_follow_stop(struct replica_follow *f);
 /* The applier says that a database has got further: an ACK goes out. Any thread; never blocks. */
 void replica_follow_applied(struct replica_follow *f);
-/* Adds to the object: primary, connected, since_ms, last_error, reconnects, bytes_in, and databases: [{name, lineage, epoch, received_txid,
+/* Adds to the object: primary, connected, since_ms, last_error, reconnects, bytes_in, other_files and
+ * other_file (of the primary: they do not come along), and databases: [{name, lineage, epoch, received_txid,
  * durable_txid, applied_txid, primary_txid, lag_ms, lag_txns, lag_bytes, last_error}]. */
 int replica_follow_status(struct replica_follow *f, struct cJSON *object);
 

@@ -72,7 +72,7 @@ void replica_followdb_close(struct replica_followdb *db)
 	ltx_log_put(db->log);
 	db->log = NULL;
 	db->db.id = 0;
-	db->dirty = db->ack_due = false;
+	db->dirty = db->ack_due = db->lent = false;
 	if (db->state != REPLICA_FOLLOWDB_DIVERGED)
 		set_state(db, REPLICA_FOLLOWDB_IDLE);
 }
@@ -260,6 +260,21 @@ void replica_followdb_want(struct replica_followdb *db, struct ltx_wire_want *ou
 		out->base_txid = out->base_offset = 0;
 	}
 	set_state(db, REPLICA_FOLLOWDB_WANTED);
+}
+
+bool replica_followdb_lend(struct replica_followdb *db)
+{
+	uint64_t base_txid, base_offset;
+
+	replica_incoming_look(ltx_log_dirfd(db->log), &base_txid, &base_offset);
+	if (db->lent || db->tail_txid >= db->db.base_txid || base_txid == db->db.base_txid)
+		return false;
+	drop_file(db, true);
+	ltx_log_put(db->log);
+	db->log = NULL;
+	db->lent = true;
+	set_state(db, REPLICA_FOLLOWDB_LENT);
+	return true;
 }
 
 /* What is in the log is part of the primary's history, so its epoch is ours. */

@@ -4,6 +4,7 @@
  *          WANTED   WANT was said; what still comes of an earlier stream is skipped until the file that answers
  *          STREAM   files follow one another
  *          DIVERGED the primary's history is another one: nothing is taken, the log stays as it is
+ *          LENT     the store's follower fills a gap of it (replica/followstore.h), which has the log until then
  *          FAILED   something of this database alone is wrong (a damaged file, a full disk): wanted again from retry_ns on
  * A FILE is received in memory, or, when it is large or a base, into a part (replica/incoming.h) that work() verifies and moves into
  * the log bit by bit, so that no file holds up another database. Nothing reaches the log that was not verified whole, in
@@ -31,6 +32,7 @@ enum replica_followdb_state {
 	REPLICA_FOLLOWDB_WANTED,
 	REPLICA_FOLLOWDB_STREAM,
 	REPLICA_FOLLOWDB_DIVERGED,
+	REPLICA_FOLLOWDB_LENT,
 	REPLICA_FOLLOWDB_FAILED,
 };
 
@@ -50,6 +52,7 @@ struct replica_followdb {
 	uint64_t copied_bytes;
 	bool dirty; /* has transactions that are not synced */
 	bool ack_due, seen;
+	bool lent;      /* the store was asked on this connection */
 	unsigned steps; /* back in the log, since the primary's epochs begin where it has nothing */
 	unsigned failures;
 	uint64_t retry_ns;
@@ -71,6 +74,9 @@ void replica_followdb_free(struct replica_followdb *db);
 int replica_followdb_open(struct replica_followdb *db, struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK;
 /* The connection is gone, or nothing more is wanted: the log is put, a base stays in its part. */
 void replica_followdb_close(struct replica_followdb *db);
+/* What the primary's log begins with is beyond this one's end, and nothing of its base is here: whoever can fill the gap may have the
+ * log. Once for each connection; false = it cannot be lent. */
+bool replica_followdb_lend(struct replica_followdb *db);
 /* What to ask for; the state is WANTED then. */
 void replica_followdb_want(struct replica_followdb *db, struct ltx_wire_want *out);
 /* The primary has said something about it (db->db is that): the position in its history. */

@@ -11,6 +11,7 @@ struct replica_follow {
 	uint8_t primary_key[LTX_NOISE_KEY], secret[LTX_NOISE_KEY];
 	struct ltx_wire_hello hello;
 	uint8_t version;
+	struct replica_followstore *store;
 	struct fz_worker worker;
 	int cancel_fd, wake_fd; /* eventfds: stop; the applier has got further */
 	atomic_bool stop;
@@ -35,6 +36,7 @@ struct replica_follow {
 	struct replica_followset set; /* its env.mu guards what follows, for writing */
 	bool connected, has_peer;
 	struct ltx_wire_hello peer;
+	struct ltx_wire_others others; /* files 0: none is known */
 	int64_t since_ms, heard_ms;
 	struct fz_err err;
 	uint64_t reconnects, bytes_in;

@@ -97,8 +97,7 @@ static int end_log(struct replica_followset *s, struct ltx_log *log, int64_t end
 	return 0;
 }
 
-/* A database of that name and another lineage: the primary's new one takes its place. */
-static int end_older(struct replica_followset *s, const struct replica_followdb *db, struct fz_err *err)
+int replica_followset_end_older(struct replica_followset *s, const struct replica_followdb *db, struct fz_err *err)
 {
 	struct ltx_log_info info;
 	struct ltx_log *log = NULL;
@@ -133,7 +132,7 @@ int replica_followset_attend(struct replica_followset *s, struct replica_followd
 		if (!log && db->db.ended_ms)
 			return 0; /* it came and went while this host was away */
 		if (!log) {
-			rc = end_older(s, db, err);
+			rc = replica_followset_end_older(s, db, err);
 			if (rc == 0)
 				rc = ltx_logset_adopt(s->logs, db->name, db->lineage, db->db.epoch, &log, err);
 			if (rc < 0)

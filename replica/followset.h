@@ -29,6 +29,9 @@ struct replica_followdb *replica_followset_get(struct replica_followset *s, cons
  * life of that name ends. *want: its stream has to be asked for. */
 int replica_followset_attend(struct replica_followset *s, struct replica_followdb *db, bool *want,
                              struct fz_err *err) FZ_MUST_CHECK;
+/* A database of db's name and another lineage goes away: what is known is newer. */
+int replica_followset_end_older(struct replica_followset *s, const struct replica_followdb *db,
+                                struct fz_err *err) FZ_MUST_CHECK;
 /* What is durable may be applied. */
 void replica_followset_post(struct replica_followset *s, struct replica_followdb *db);
 /* Asks the applier how far it is. */

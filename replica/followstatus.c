@@ -94,6 +94,8 @@ static cJSON *show(const struct view *v)
 	cJSON_AddNumberToObject(o, "lag_txns", (double)(v->primary > v->applied ? v->primary - v->applied : 0));
 	cJSON_AddNumberToObject(o, "lag_bytes", (double)v->lag_bytes);
 	cJSON_AddBoolToObject(o, "diverged", v->state == REPLICA_FOLLOWDB_DIVERGED);
+	if (v->state == REPLICA_FOLLOWDB_LENT)
+		cJSON_AddStringToObject(o, "source", "store"); /* a gap, for now */
 	add_error(o, &v->err);
 	return o;
 }
@@ -142,6 +144,10 @@ int replica_follow_status(struct replica_follow *f, struct cJSON *object)
 	add_error(object, &f->err);
 	cJSON_AddNumberToObject(object, "reconnects", (double)f->reconnects);
 	cJSON_AddNumberToObject(object, "bytes_in", (double)f->bytes_in);
+	if (f->others.files)
+		cJSON_AddNumberToObject(object, "other_files", (double)f->others.files);
+	if (f->others.files)
+		cJSON_AddStringToObject(object, "other_file", f->others.example);
 	pthread_mutex_unlock(&f->set.env.mu);
 	return replica_followset_status(&f->set, object, silent_ms);
 }

@@ -33,8 +33,10 @@
 int replica_followstore_hand(struct replica_followstore *f, struct fz_err *err)
 {
 	pthread_mutex_lock(&f->hand);
-	if (!f->paused && f->turns == f->turn && !fz_worker_stopping(&f->worker))
+	if ((!f->paused || f->filling) && f->turns == f->turn && !fz_worker_stopping(&f->worker)) {
+		f->hands++;
 		return 0;
+	}
 	pthread_mutex_unlock(&f->hand);
 	return fz_fail(err, ECANCELED, "following the store pauses");
 }
@@ -73,21 +75,20 @@ static bool is_lineage(const char *part, size_t n)
 	return n == 16 && strspn(part, "0123456789abcdef") >= 16;
 }
 
-static int add_place(struct replica_followstore *f, const char *path, size_t n, struct fz_err *err)
+int replica_followstore_place(struct replica_followstore *f, const char *path, size_t n, struct fz_err *err)
 {
 	struct replica_place *v;
 
 	for (size_t i = 0; i < f->n_places; i++)
 		if (strlen(f->places[i].path) == n && !strncmp(f->places[i].path, path, n))
-			return 0;
+			return (int)i;
 	v = reallocarray(f->places, f->n_places + 1, sizeof(*v));
 	if (v)
 		f->places = v;
 	if (!v || !(v[f->n_places].path = strndup(path, n)))
 		return fz_fail_errno(err, ENOMEM, "following %s", fz_store_url(f->store));
 	v[f->n_places] = (struct replica_place){.path = v[f->n_places].path, .full = true};
-	f->n_places++;
-	return 0;
+	return (int)f->n_places++;
 }
 
 /* What lies right below a place. p is an index, since places move when one is added. */
@@ -117,7 +118,9 @@ static int look_through(struct replica_followstore *f, size_t p, struct fz_err *
 		if (n < 2 || part[n - 1] != '/' || !usable_part(part, n - 1) || skip + n > LTX_WIRE_NAME)
 			continue;
 		if (!f->places[p].database || (strcmp(part, "claim/") != 0 && !is_lineage(part, n - 1)))
-			rc = add_place(f, list.v[i].key, skip + n - 1, err);
+			rc = replica_followstore_place(f, list.v[i].key, skip + n - 1, err);
+		if (rc > 0)
+			rc = 0;
 	}
 	fz_store_list_fini(&list);
 	fz_buf_fini(&prefix);
@@ -140,6 +143,10 @@ static int visit(struct replica_followstore *f, size_t at, struct fz_err *err)
 	}
 	if (!p->database)
 		return 0;
+	if (p->ended && !p->full && n % PLACES_EVERY == 1)
+		rc = replica_followvisit_claims(f, p, err);
+	if (rc < 0 || (p->ended && !p->full))
+		return rc;
 	if (p->db)
 		rc = replica_followstore_standing(f, p->db, &s, err);
 	if (rc < 0 || s.waits)
@@ -218,7 +225,9 @@ static int64_t due(struct replica_followstore *f, uint64_t *next_ns)
 	}
 	if (f->resume_ns > *next_ns)
 		*next_ns = f->resume_ns;
-	ms = f->paused ? -1 : *next_ns <= now ? 0 : (int64_t)((*next_ns - now) / MS_NS) + 1;
+	ms = f->paused         ? (replica_followfill_waits_locked(f) ? 0 : -1)
+	     : *next_ns <= now ? 0
+	                       : (int64_t)((*next_ns - now) / MS_NS) + 1;
 	pthread_mutex_unlock(&f->hand);
 	return ms;
 }
@@ -235,6 +244,8 @@ static void run(void *arg)
 			(void)fz_worker_wait(&f->worker, ms);
 			continue;
 		}
+		if (replica_followfill_run(f))
+			continue;
 		next_ns = fz_mono_ns() + (uint64_t)f->interval_ms * MS_NS;
 		look(f);
 	}
@@ -242,7 +253,7 @@ static void run(void *arg)
 
 /* ---- life ---- */
 
-static void close_all(struct replica_followstore *f)
+void replica_followstore_close_locked(struct replica_followstore *f)
 {
 	for (size_t i = 0; i < f->set.n_dbs; i++) {
 		if (replica_followdb_sync(f->set.dbs[i]))
@@ -253,10 +264,11 @@ static void close_all(struct replica_followstore *f)
 
 static void free_all(struct replica_followstore *f)
 {
-	close_all(f);
+	replica_followstore_close_locked(f);
 	for (size_t i = 0; i < f->n_places; i++)
 		free(f->places[i].path);
 	free(f->places);
+	free(f->fills);
 	fz_buf_fini(&f->buf);
 	replica_followset_fini(&f->set);
 	fz_store_close(f->store);
@@ -284,7 +296,7 @@ int replica_followstore_start(struct replica_followstore **out, const struct rep
 	f->set.logs = conf->logs;
 	f->set.applier = conf->applier;
 	f->set.events = conf->events;
-	rc = add_place(f, "", 0, err);
+	rc = replica_followstore_place(f, "", 0, err);
 	if (rc == 0)
 		rc = fz_worker_start(&f->worker, "follow-store", run, f, err);
 	if (rc < 0) {
@@ -310,7 +322,7 @@ void replica_followstore_pause(struct replica_followstore *f)
 	if (!f->paused) {
 		f->paused = true;
 		f->turns++;
-		close_all(f);
+		replica_followstore_close_locked(f);
 	}
 	pthread_mutex_unlock(&f->hand);
 }
@@ -319,6 +331,7 @@ void replica_followstore_resume(struct replica_followstore *f, int64_t delay_ms)
 {
 	pthread_mutex_lock(&f->hand);
 	f->paused = false;
+	replica_followfill_forget_locked(f); /* one under way goes on as any other visit */
 	f->resume_ns = fz_mono_ns() + (uint64_t)delay_ms * MS_NS;
 	pthread_mutex_unlock(&f->hand);
 	fz_worker_kick(&f->worker);

@@ -1,7 +1,7 @@
 /* followstore.h - a replica that follows a store instead of a primary: looks there for what its logs lack, takes it as it
  * lies there (packs of single transactions, else merged files, else a snapshot), verifies it and makes it durable in the logs, as
- * replica/follow.h does with what a primary sends. A store says nothing of a deletion: a database ends when another lineage of that
- * name is claimed.
+ * replica/follow.h does with what a primary sends. A database ends when the store says
+ * so (a mark beside its claims), or when another lineage of that name is claimed.
  *
  * THREADS  one: `follow-store`. Every interval it makes one LIST for each database (its packs, or its claims) and at times one for
  *          each directory above them; what is new is fetched at once. A store that is away is asked again after the interval.
@@ -22,6 +22,7 @@ struct ltx_logset;
 struct replica_applier;
 struct replica_follow_events;
 struct replica_followstore;
+struct ltx_wire_db;
 
 struct replica_followstore_conf {
 	struct fz_store *store;               /* owned, also on failure; its prefix holds the databases */
@@ -39,6 +40,13 @@ void replica_followstore_stop(struct replica_followstore *f);
 void replica_followstore_pause(struct replica_followstore *f);
 /* Any thread. It goes on after delay_ms, unless it is paused again before. */
 void replica_followstore_resume(struct replica_followstore *f, int64_t delay_ms);
+/* Any thread, while it is paused: the log of that database is its alone until filling() says no more: then all that the store has of
+ * this life and epoch is in it, or the store cannot give it. wake_fd, an eventfd, is written to at that moment; borrowed until the
+ * next resume(). -ENOMEM. */
+int replica_followstore_fill(struct replica_followstore *f, const struct ltx_wire_db *d, int wake_fd,
+                             struct fz_err *err) FZ_MUST_CHECK;
+/* To be asked now and then: it ends what has stood still for 20 s. */
+bool replica_followstore_filling(struct replica_followstore *f, const char *lineage);
 /* The store, without anything secret. Borrowed. */
 const char *replica_followstore_url(const struct replica_followstore *f);
 /* Adds to the object: store (URL), connected (the last look succeeded), since_ms, last_error, looks, bytes_in, and databases as

@@ -1,5 +1,5 @@
-/* followstorepriv.h - the store's follower, for followstore.c (places, the thread), followvisit.c (one database) and
- * followtake.c (one object into the log). */
+/* followstorepriv.h - the store's follower, for followstore.c (places, the thread), followfill.c (gaps, while it is paused),
+ * followvisit.c (one database) and followtake.c (one object into the log). */
 #ifndef FZ_REPLICA_FOLLOWSTOREPRIV_H
 #define FZ_REPLICA_FOLLOWSTOREPRIV_H
 
@@ -14,11 +14,17 @@
 struct replica_place {
 	char *path; /* "" = the store's prefix; without a slash at its end */
 	bool database, full;
+	bool ended; /* the database is gone: only another claim can bring it back */
 	unsigned visits;
 	char lineage[17];
 	uint32_t epoch, claim_n;
 	int64_t seen_ms;
 	struct replica_followdb *db; /* borrowed of the set */
+};
+
+struct replica_fill {
+	char name[LTX_WIRE_NAME], lineage[17];
+	uint32_t epoch;
 };
 
 struct replica_followstore {
@@ -28,8 +34,13 @@ struct replica_followstore {
 	struct fz_worker worker;
 
 	pthread_mutex_t hand;
-	bool paused;               /* hand */
-	uint64_t turns, resume_ns; /* hand; turns: pauses so far */
+	bool paused;                         /* hand */
+	uint64_t turns, resume_ns;           /* hand; turns: pauses so far */
+	struct replica_fill *fills;          /* hand; waiting, or the first one under way */
+	size_t n_fills;                      /* hand */
+	bool filling;                        /* hand: the thread has the first one's log, though it is paused */
+	int fill_fd;                         /* hand */
+	uint64_t hands, hands_seen, seen_ns; /* hand: how often it was taken; as somebody saw it, and when */
 	struct replica_followset set;
 
 	/* thread */
@@ -37,6 +48,7 @@ struct replica_followstore {
 	size_t n_places;
 	uint64_t turn; /* what was f->turns when this look began */
 	uint32_t epoch;
+	struct replica_fill fill; /* under way; name empty: none */
 	struct replica_meter meter;
 	struct fz_buf buf;
 	int told; /* code of the error that was logged last */
@@ -51,6 +63,16 @@ struct replica_followstore {
 /* The hand, for the thread. -ECANCELED: somebody else has the logs, or had them since this look began. */
 int replica_followstore_hand(struct replica_followstore *f, struct fz_err *err) FZ_MUST_CHECK;
 void replica_followstore_let_go(struct replica_followstore *f);
+/* The place of that path, made when it is new: its index, or -ENOMEM. */
+int replica_followstore_place(struct replica_followstore *f, const char *path, size_t n,
+                              struct fz_err *err) FZ_MUST_CHECK;
+/* One gap, when one waits. Returns whether the follower is paused, so that there is nothing else to do. */
+bool replica_followfill_waits_locked(const struct replica_followstore *f);
+bool replica_followfill_run(struct replica_followstore *f);
+/* Nothing is filled any more; the hand is held. */
+void replica_followfill_forget_locked(struct replica_followstore *f);
+/* No log is open any more; the hand is held. */
+void replica_followstore_close_locked(struct replica_followstore *f);
 /* Where a database stands; -ECANCELED as above. */
 struct replica_standing {
 	uint64_t tail_txid, tail_checksum;

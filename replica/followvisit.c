@@ -106,6 +106,7 @@ static void describe(struct ltx_wire_db *d, const struct replica_place *p, const
 		d->epoch = claim->epoch;
 		d->epoch_txid = claim->base_txid;
 		d->epoch_checksum = claim->base_checksum;
+		d->ended_ms = claim->ended_ms;
 	}
 	d->tail_txid = replica_plan_newest(c, l);
 	for (size_t i = l->first; i < l->first + l->n; i++)
@@ -243,6 +244,9 @@ static int attend(struct replica_followstore *f, struct replica_place *p, const 
 		goto out;
 	db->db = *d;
 	rc = check_life(f, c, d, &why);
+	if (rc == 0 &&
+	    d->ended_ms) /* it may have come and gone while this host was away, and what was before it is here */
+		rc = replica_followset_end_older(&f->set, db, &why);
 	if (rc == 0)
 		rc = replica_followset_attend(&f->set, db, &asked, &why);
 	if (rc == 0 && db->log && db->epoch > d->epoch)
@@ -274,6 +278,25 @@ static void tell_epoch(struct replica_followstore *f, uint32_t epoch)
 		f->set.events->peer(f->set.events, &h);
 }
 
+static void know(struct replica_place *p, const struct ltx_wire_db *d, const struct replica_claim *claim)
+{
+	p->epoch = d->epoch;
+	p->claim_n = claim ? claim->n : 0;
+	p->ended = d->ended_ms != 0;
+	memcpy(p->lineage, d->lineage, sizeof(p->lineage));
+	p->seen_ms = fz_now_ms();
+}
+
+/* It has ended, and all of it is here. */
+static void leave(struct replica_followstore *f, struct replica_followdb *db)
+{
+	if (replica_followstore_hand(f, NULL) < 0)
+		return;
+	(void)replica_followdb_sync(db);
+	replica_followdb_close(db);
+	replica_followstore_let_go(f);
+}
+
 /* Everything that is known of a database, from one listing. */
 int replica_followvisit_full(struct replica_followstore *f, struct replica_place *p, struct fz_err *err)
 {
@@ -296,8 +319,18 @@ int replica_followvisit_full(struct replica_followstore *f, struct replica_place
 	if (rc < 0 || !l) /* claimed, and nothing has come yet */
 		goto out;
 	describe(&d, p, &c, l, claim);
+	if (f->fill.name[0] && (strcmp(d.lineage, f->fill.lineage) != 0 || d.epoch != f->fill.epoch)) {
+		rc = fz_fail(err, FZ_EORDER, "lineage %s, epoch %u is there, the primary is at lineage %s, epoch %u",
+		             d.lineage, d.epoch, f->fill.lineage, f->fill.epoch);
+		goto out;
+	}
 	tell_epoch(f, d.epoch);
 	rc = attend(f, p, &c, &d, &db, err);
+	if (rc == 0 && !db && d.ended_ms && replica_followstore_standing(f, p->db, &s, err) == 0 &&
+	    s.state != REPLICA_FOLLOWDB_FAILED) { /* there is nothing here that has to end */
+		know(p, &d, claim);
+		p->full = false;
+	}
 	if (rc < 0 || !db)
 		goto out;
 	rc = replica_followstore_standing(f, db, &s, err);
@@ -314,16 +347,15 @@ int replica_followvisit_full(struct replica_followstore *f, struct replica_place
 	rc = rc == 1 ? 0 : fail_db(f, db, &why);
 	p->full = rc < 0 || replica_followstore_standing(f, db, &s, NULL) < 0 || s.state == REPLICA_FOLLOWDB_FAILED ||
 	          s.epoch < d.epoch;
-	p->epoch = d.epoch;
-	p->claim_n = claim ? claim->n : 0;
-	memcpy(p->lineage, d.lineage, sizeof(p->lineage));
-	p->seen_ms = fz_now_ms();
+	know(p, &d, claim);
+	if (p->ended && !p->full)
+		leave(f, db);
 out:
 	replica_catalog_fini(&c);
 	return rc;
 }
 
-/* Is there a claim that is not known? */
+/* Is there a claim that is not known, or has the known one ended? */
 int replica_followvisit_claims(struct replica_followstore *f, struct replica_place *p, struct fz_err *err)
 {
 	char prefix[LTX_WIRE_NAME + 8], after[LTX_WIRE_NAME + 24];
@@ -336,7 +368,8 @@ int replica_followvisit_claims(struct replica_followstore *f, struct replica_pla
 	for (size_t i = 0; rc == 0 && i < list.n; i++) {
 		const char *n = list.v[i].key + strlen(prefix);
 
-		p->full = p->full || (strlen(n) == 8 && strspn(n, "0123456789abcdef") == 8);
+		p->full = p->full ||
+		          (strspn(n, "0123456789abcdef") == 8 && (!n[8] || (!p->ended && !strcmp(n + 8, "-ended"))));
 	}
 	fz_store_list_fini(&list);
 	return rc;

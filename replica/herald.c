@@ -26,7 +26,7 @@ struct replica_herald {
 	struct replica_herald_conf conf;
 	struct fz_worker worker;
 	int cancel_fd;
-	atomic_bool stop, done;
+	atomic_bool stop;
 };
 
 static int say_hello(struct replica_herald *h, int fd, struct ltx_noise_cipher *cipher, struct fz_err *err)
@@ -108,7 +108,8 @@ static void run(void *arg)
 		sodium_memzero(&d, sizeof(d));
 		if (heard) {
 			fz_info("the former primary at %s knows of epoch %u", h->to, h->conf.hello.epoch);
-			atomic_store(&h->done, true);
+			if (h->conf.events)
+				h->conf.events->heard(h->conf.events, h->conf.key);
 			break;
 		}
 		if (!atomic_load(&h->stop))
@@ -137,11 +138,6 @@ int replica_herald_start(struct replica_herald **out, const struct replica_heral
 	}
 	*out = h;
 	return 0;
-}
-
-bool replica_herald_done(struct replica_herald *h)
-{
-	return atomic_load(&h->done);
 }
 
 void replica_herald_stop(struct replica_herald *h)

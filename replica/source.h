@@ -39,6 +39,8 @@ struct replica_commit {
 struct replica_commits;
 int replica_commits_open(struct replica_commits **out, struct replica_source *s, struct fz_err *err) FZ_MUST_CHECK;
 int replica_commits_next(struct replica_commits *c, struct replica_commit *out, struct fz_err *err) FZ_MUST_CHECK;
+/* When that life of the database was deleted or renamed; 0 = it was not, as far as is known here. */
+int64_t replica_commits_ended(const struct replica_commits *c, const char *lineage);
 void replica_commits_close(struct replica_commits *c);
 /* The LTX file that next() told of last, from offset 0; it may begin earlier than min_txid. before: instead the snapshot
  * that ends right before it, where the log has one (-FZ_ENOTFOUND). Close it before the next next(). -FZ_ENOKEY. */

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
-# timeout: 240
+# timeout: 300
 """A replica that follows a store: every commit arrives as it was made, through restarts, a store that is away, retention, keys that fit
 and keys that do not; and link and store take turns without a gap while writes go on."""
+import json
 import os
 import shutil
 import signal
@@ -278,6 +279,81 @@ def turns(base):
         p.umount()
 
 
+def first(base):
+    """A new replica with both gets its first copy from the store, and the rest by the link."""
+    s = Store(base, "dir:" + os.path.join(base, "store"))
+    p, r = s.p, s.replica("two", link=True)
+    p.primary(r)
+    path = os.path.join(p.dir, "a.db")
+    os.makedirs(p.dir, exist_ok=True)
+    a = Counted(path)
+    a.commit()
+    a.con.execute("CREATE TABLE big AS SELECT randomblob(20000000) AS x")
+    a.close()
+    with p, r:
+        p.start()
+        a = Counted(path)
+        a.commit()
+        p.sync()
+        r.start()
+        arrived(p, r, "a.db")
+        f = following(r)
+        need(f["source"] == "link" and f["bytes_in"] < 4000000, "%d bytes came by the link", f["bytes_in"])
+        for _ in range(50):
+            a.commit()
+        arrived(p, r, "a.db")
+        a.close()
+        r.umount()
+        p.umount()
+
+
+def deleted(base):
+    """A deletion is told through the store, also one that nobody could be told of for a while; the backup knows it and can be restored."""
+    g = Gateway(base, name="deleted").start()
+    s = Store(base, g.url(), env=ENV)
+    p, r = s.p, s.replica("two")
+    with p, r:
+        p.start(ENV)
+        dbs = [Counted(os.path.join(p.dir, n)) for n in ("a.db", "b.db", "c.db")]
+        for x in dbs:
+            for _ in range(5):
+                x.commit()
+        r.start(ENV)
+        arrived(p, r, "a.db", "b.db", "c.db")
+        reader = Reader(os.path.join(base, "work"), os.path.join(r.dir, "a.db"))
+        reader.sees(dbs[0].n)
+        dbs[0].commit()
+        hashes = [serialize_hash(x.path) for x in dbs]
+        for x in dbs:
+            x.close()
+        os.unlink(dbs[0].path)
+        wait_for("a.db to go away", lambda: not os.path.exists(os.path.join(r.dir, "a.db")))
+        reader.sees(dbs[0].n - 1)  # who has it open keeps it
+        reader.end()
+        need(sorted(d["name"] for d in following(r)["databases"]) == ["b.db", "c.db"], "%s", following(r))
+        g.kill()
+        os.rename(dbs[1].path, os.path.join(p.dir, "renamed.db"))
+        os.unlink(dbs[2].path)
+        p.kill_worker()
+        p.umount()
+        g.start()
+        need(os.path.exists(os.path.join(r.dir, "c.db")), "deleted without a word")
+        p.start(ENV)
+        wait_for("the others to go away", lambda: [n for n in os.listdir(r.dir) if n.endswith(".db")] == ["renamed.db"], 90)
+        arrived(p, r, "renamed.db")
+        env = {**os.environ, **ENV}
+        for name, want in zip(("a.db", "b.db", "c.db"), hashes):
+            source, out = g.url("prefix/" + name), os.path.join(base, "restored-" + name)
+            text = fazt("log", "-i", p.key, source, env=env).stdout.splitlines()
+            need(text[-1].startswith("deleted "), "fazt log %s ends with %s", name, text[-1])
+            need("deleted" in json.loads(fazt("log", "--json", source, env=env).stdout)[-1], "JSON")
+            fazt("restore", "-i", p.key, source, "-o", out, env=env)
+            need(serialize_hash(out) == want, "%s was restored as something else", name)
+        r.umount()
+        p.umount()
+    g.kill()
+
+
 def another(base):
     """Another host takes over at the store: its epoch is followed, and what is here beyond it becomes a branch; then a new life."""
     s = Store(base, "dir:" + os.path.join(base, "store"))
@@ -327,7 +403,7 @@ def run(base):
     part(lambda x: plain(x, "dir:" + os.path.join(x, "store")))
     with Gateway(base) as g:
         part(lambda x: plain(x, g.url(), ENV))
-    for what in (away, keys, retention, turns, another):
+    for what in (away, keys, retention, turns, first, deleted, another):
         part(what)
 
 

@@ -3,13 +3,14 @@
 WAL mode a commit frame without its wal-index header is then no commit, and the next writer overwrites it: a phantom) and
 without one (SQLite's recovery keeps it). After each kill SQLite is asked what it kept, and the store must hold exactly
 these states, in order: nothing that SQLite dropped, everything that it kept."""
+import json
 import os
 import subprocess
 import sqlite3
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from faztlib import Mount, main, need  # noqa: E402
+from faztlib import Mount, fazt, main, need  # noqa: E402
 from stepper import killed_at  # noqa: E402
 from witness import App, kept, sound  # noqa: E402
 
@@ -69,6 +70,42 @@ def kill_everywhere(mount, name, mode, level, keeper, spill):
     return states
 
 
+# Fills the free list with more than one trunk's leaves, then writes into them and waits for its death.
+SPILLER = """
+import sqlite3, sys
+con = sqlite3.connect(sys.argv[1], isolation_level=None)
+con.execute("PRAGMA page_size=1024")
+con.execute("PRAGMA auto_vacuum=" + sys.argv[3])
+con.execute("PRAGMA journal_mode=" + sys.argv[2])
+con.execute("CREATE TABLE t(b)")
+for q in ("BEGIN", "INSERT INTO t WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM c WHERE x<1500) "
+          "SELECT randomblob(900) FROM c", "COMMIT", "DELETE FROM t", "PRAGMA cache_size=5", "BEGIN",
+          "INSERT INTO t WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM c WHERE x<200) SELECT randomblob(900) FROM c"):
+    con.execute(q)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def killed_in_free_pages(mount, name, mode, vacuum, keeper):
+    """What a killed transaction wrote into pages that were free stays there when its journal is played back: it is captured."""
+    path = os.path.join(mount.dir, name)
+    if keeper:
+        con = sqlite3.connect(path, isolation_level=None)
+    p = subprocess.Popen(["/usr/bin/python3", "-c", SPILLER, path, mode, str(vacuum)], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, text=True)
+    need(p.stdout.readline() == "ready\n", "%s: the application failed", name)
+    p.kill()
+    p.communicate()
+    need(os.path.getsize(path + "-journal") > 0, "%s: no journal was left", name)
+    if not keeper:
+        con = sqlite3.connect(path, isolation_level=None)
+    need(con.execute("SELECT count(*) FROM t").fetchone() == (0,), "%s: nothing was played back", name)
+    con.close()
+    r = fazt("verify", "--live", "--json", mount.dir, check=False)
+    need(r.returncode == 0 and json.loads(r.stdout)["differences"] == 0, "%s: verify --live: %s%s", name, r.stdout, r.stderr)
+
+
 CASES = [("WAL", "NORMAL", True, False), ("WAL", "FULL", True, True), ("WAL", "FULL", False, False),
          ("WAL", "NORMAL", False, True), ("DELETE", "NORMAL", True, False), ("DELETE", "FULL", False, True),
          ("TRUNCATE", "NORMAL", False, False), ("PERSIST", "FULL", True, False)]
@@ -80,6 +117,10 @@ def run(base):
         for mode, level, keeper, spill in CASES:
             name = "%s-%s%s%s.db" % (mode.lower(), level.lower(), "-keeper" if keeper else "", "-spill" if spill else "")
             done.append((name, kill_everywhere(mount, name, mode, level, keeper, spill)))
+        for mode in ("DELETE", "TRUNCATE", "PERSIST"):
+            for vacuum in (0, 2):
+                for keeper in (False, True):
+                    killed_in_free_pages(mount, "free-%s-%d-%d.db" % (mode.lower(), vacuum, keeper), mode, vacuum, keeper)
         mount.sync()
         for name, states in done:
             kept(mount, name, states, sync=False)

@@ -5,8 +5,9 @@ followed (a disk may reorder what was not flushed). On each such disk fazt start
   (1) SQLite opens the databases and integrity_check passes;
   (2) every commit that synchronous=FULL acknowledged before the cut is there;
   (3) what had been shipped by then is a prefix of, or equal to, what the database holds;
-  (4) the pages are those that SQLite showed at that commit; the mount goes on, ships, and the store verifies.
-usage: powerloss.py [--seconds S] [--cuts N] [--seed N]"""
+  (4) the pages are those that SQLite showed at that commit; the mount goes on, ships, and the store verifies;
+  (5) what the start takes for the log's own state is that: the scrub behind it finds no difference.
+usage: powerloss.py [--seconds S] [--cuts N] [--ship T] [--seed N]"""
 import argparse
 import json
 import os
@@ -104,7 +105,7 @@ def record(base, args, rnd):
             conf = os.path.join(base, "fazt.conf")
             store = os.path.join(base, "store")
             with open(conf, "w") as f:
-                f.write("[target t]\nurl = dir:%s\nship_interval = 50ms\n" % store)
+                f.write("[target t]\nurl = dir:%s\nship_interval = %s\n" % (store, args.ship))
             mount = Mount(base, "--config", conf, name="mnt/app", targets=[])
             with mount:
                 mount.start()
@@ -246,6 +247,8 @@ def check_cut(base, number, image, flushed, cut, seen, key_mount, rnd):
             need(live.returncode == 0 and json.loads(live.stdout)["differences"] == 0, "cut %d: verify --live: %s%s", number,
                  live.stdout, live.stderr)
             mount.umount()
+            need("not what was captured" not in mount.tail(1000), "cut %d: the start took the log's end for what the database is",
+                 number)
     shutil.rmtree(work, ignore_errors=True)
     return ", ".join(report)
 
@@ -254,10 +257,12 @@ def run(base):
     p = argparse.ArgumentParser()
     p.add_argument("--seconds", type=float, default=4)
     p.add_argument("--cuts", type=int, default=8)
+    p.add_argument("--ship", help="ship_interval; a log is synced for that too")
     p.add_argument("--seed", type=int, default=int(time.time()))
     args = p.parse_args()
     rnd = random.Random(args.seed)
-    print("powerloss: seed %d" % args.seed, flush=True)
+    args.ship = args.ship or rnd.choice(["50ms", "2s"])
+    print("powerloss: seed %d, ship_interval %s" % (args.seed, args.ship), flush=True)
     _, log, end, seen, mount = record(base, args, rnd)
     all_records = list(records(log, end))
     flushes = [i for i, r in enumerate(all_records) if r[1] == "F"]

@@ -95,13 +95,12 @@ class Database:
     def __init__(self, world, name):
         self.world, self.name, self.generation, self.writers = world, name, 0, []
         self.acks = os.path.join(world.base, name.replace("/", "_") + ".acks")
-        open(self.acks, "a").close()
         self.draw()
 
     def draw(self):
         rnd = self.world.rnd
         self.conf = {
-            "acks": self.acks, "journal": rnd.choice(["WAL", "WAL", "WAL", "DELETE", "TRUNCATE", "PERSIST"]),
+            "journal": rnd.choice(["WAL", "WAL", "WAL", "DELETE", "TRUNCATE", "PERSIST"]),
             "sync": rnd.choice(["OFF", "NORMAL", "NORMAL", "FULL"]), "page_size": rnd.choice([512, 1024, 4096, 4096, 65536]),
             "cache": rnd.choice([5, 50, -2000]), "auto_vacuum": rnd.choice([0, 0, 1, 2]), "exclusive": False, "mmap": 0,
             "vacuum": rnd.choice([0, 0.01, 0.05]), "hashes": True, "savepoints": False, "history": True,
@@ -113,14 +112,15 @@ class Database:
         host = self.world.primary
         path = os.path.join(host.dir, self.name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        conf = dict(self.conf, path=path, seed=self.world.rnd.getrandbits(32))
-        conf_path = self.acks + ".%d.json" % len(self.writers)
+        acks = "%s.%d" % (self.acks, len(self.writers))
+        conf = dict(self.conf, path=path, acks=acks, seed=self.world.rnd.getrandbits(32))
+        conf_path = acks + ".json"
         with open(conf_path, "w") as f:
             json.dump(conf, f)
         err = open(conf_path + ".err", "wb")
         p = subprocess.Popen(["/usr/bin/python3", os.path.join(LIB, "writer.py"), conf_path], stdout=err, stderr=err,
                              stdin=subprocess.DEVNULL)
-        p.err, p.host = conf_path + ".err", host
+        p.err, p.host, p.acks, p.journal = conf_path + ".err", host, acks, conf["journal"]
         err.close()
         self.writers.append(p)
 
@@ -139,22 +139,30 @@ class Database:
 
     def read_acks(self):
         hashes, acked, tried, unsure = {}, set(), set(), set()
-        with open(self.acks) as f:
-            for line in f:
-                w = line.split()
-                if not line.endswith("\n") or len(w) < 4:
-                    continue
-                state = (int(w[1]), int(w[2]))
-                tried.add(state)
-                if w[0] == "U":
-                    unsure.add(state)
-                elif w[0] in "SV":
-                    unsure.discard(state)
-                if w[0] in "CSV":
-                    acked.add(state)
-                    if len(w) > 3 and w[3] != "-":
-                        hashes.setdefault(state, set()).add(w[3])
-        for state in unsure:  # killed before it could tell what VACUUM made of it
+        for p in self.writers:
+            doubt, last = set(), ()  # last: where it was killed, and what it may have gone back to
+            with contextlib.suppress(FileNotFoundError), open(p.acks) as f:
+                for line in f:
+                    w = line.split()
+                    if not line.endswith("\n") or len(w) < 4:
+                        continue
+                    state = (int(w[1]), int(w[2]))
+                    last = (*last[-1:], state)
+                    tried.add(state)
+                    if w[0] == "U":
+                        doubt.add(state)
+                    elif w[0] in "SV":
+                        doubt.discard(state)
+                    if w[0] in "CSV":
+                        acked.add(state)
+                        if w[3] != "-":
+                            hashes.setdefault(state, set()).add(w[3])
+            if p.journal != "WAL":
+                doubt.update(last)
+            unsure |= doubt
+        # Killed before it could tell what VACUUM made of it; or, in rollback mode, with pages written: those that were free
+        # before are not in the journal, and keep that. Another process may find and note it, but not on this host.
+        for state in unsure:
             hashes.pop(state, None)
         return hashes, acked, tried
 
@@ -287,7 +295,7 @@ class World:
         self.tell("%s is made anew", d.name)
         d.kill()
         path = os.path.join(self.primary.dir, d.name)
-        for s in ("-wal", "-shm", "-journal", ""):
+        for s in ("", "-wal", "-shm", "-journal"):  # the database first: without its log it would be another state
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path + s)
         time.sleep(self.rnd.choice([0, 0, 0.3]))
@@ -297,13 +305,14 @@ class World:
 
     def promote(self):
         new, old = self.rnd.choice(self.replicas()), self.primary
-        # a herald goes to the host that was followed, and a replica that handed on does not pass it on
-        if self.promotions >= 3 or new.status().get("primary") != old.through:
+        if self.promotions >= 3:
             return
         # what a forced promotion needs: this host has each database, and its link to others works again by itself
         for d in self.dbs:
             if not os.path.exists(os.path.join(new.dir, d.name)):
                 return
+        if new.status()["epoch"] < old.status()["epoch"]:  # it would begin the same one again: docs/replication.md "Limits"
+            return
         self.promotions += 1
         how = self.rnd.choice(["alive", "alive", "dead"])
         self.tell("promote %s while %s is %s", new.name, old.name, how)

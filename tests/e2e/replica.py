@@ -29,9 +29,28 @@ def start(base):
     for _ in range(300):
         before.commit(2000)
     before.close()
+    os.mkdir(os.path.join(p.dir, "uploads"))
+    for n in range(4):
+        with open(os.path.join(p.dir, "uploads/photo-%d.jpg" % n), "wb") as f:
+            f.write(b"x" * 5000)
     p.primary(r)
     r.replica_of(p)
     return p, r
+
+
+def others(p, r):
+    """What does not come along is told, once; a second primary's worker does not tell it anew."""
+    def noted():
+        return any("uploads/photo" in n for n in r.status()["notes"])
+    wait_for("a word about what is not replicated", noted)
+    p.kill_worker()
+    wait_for("the link", lambda: r.status()["following"]["connected"])
+    wait_for("the word of the new worker", noted)
+    f = r.status()["following"]
+    need(f["other_files"] == 4 and f["other_file"].startswith("uploads/photo"), "other files: %s", f)
+    told = [x for x in r.tail(10000).splitlines() if "not replicated" in x]
+    need(len(told) == 1 and "4; such as" in told[0], "it was told so: %s", told)
+    need(not os.path.exists(os.path.join(r.dir, "uploads")), "uploads were replicated")
 
 
 def modes(base, p, r):
@@ -148,6 +167,7 @@ def run(base):
     with p, r:
         p.start()
         r.start()
+        others(p, r)
         wal, old, readers = modes(base, p, r)
         st = p.status()["replicas"]
         need(len(st) == 1 and st[0]["connected"] and any(d["name"] == "wal.db" for d in st[0]["databases"]),

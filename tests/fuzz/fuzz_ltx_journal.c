@@ -16,7 +16,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	if (ltx_journal_super(src, super, NULL) < 0)
 		__builtin_trap(); /* reading memory does not fail */
-	if (ltx_journal_open(&j, src, 4096, NULL) == 0) {
+	for (int i = 0; i < 2; i++) {
+		if (ltx_journal_open(&j, src, 4096, NULL) < 0)
+			break;
+		j.unsynced = i;
 		while (ltx_journal_next(&j, &pgno, &page, NULL) > 0)
 			if (!pgno || pgno == ltx_lock_page(j.page_size))
 				__builtin_trap();

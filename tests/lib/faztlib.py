@@ -158,6 +158,11 @@ class Mount:
 
     def kill_all(self):
         """SIGKILL to supervisor, worker and agent: the machine's end, as far as fazt is concerned."""
+        def stopped():
+            with open("/proc/%d/stat" % self.proc.pid) as f:
+                return f.read().rsplit(")", 1)[1].split()[0] in "TZ"
+        os.kill(self.proc.pid, signal.SIGSTOP)  # so that it starts nothing that is not in the list
+        wait_for("the supervisor to stop", stopped)
         pids = children(self.proc.pid)
         os.kill(self.proc.pid, signal.SIGKILL)
         for p in pids:
@@ -165,7 +170,10 @@ class Mount:
                 os.kill(p, signal.SIGKILL)
         self.proc.wait()
         wait_for("the death of worker and agent", lambda: not any(alive(p) for p in pids))
-        subprocess.run(["umount", self.dir], stderr=subprocess.DEVNULL)
+        def gone():
+            subprocess.run(["umount", self.dir], stderr=subprocess.DEVNULL)
+            return not is_mounted(self.dir)
+        wait_for("the mount of the dead to go", gone)
 
     def cleanup(self):
         if self.proc and self.proc.poll() is None:
@@ -221,12 +229,15 @@ def file_hash(path):
         return image_hash(f.read())
 
 
-def serialize_hash(path, skip_free=False):
-    """The same for what a fresh connection sees of a live database, as SQLite itself serializes it."""
+def serialize_hash(path, skip_free=False, state=None):
+    """The same for what a fresh connection sees of a live database, as SQLite itself serializes it; "-" when that is not this
+    (n, nonce) of meta."""
     con = sqlite3.connect("file:%s?mode=ro" % path, uri=True, timeout=30)
     try:
         con.execute("BEGIN")
         con.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        if state and con.execute("SELECT n, nonce FROM meta").fetchone() != state:
+            return "-"
         return image_hash(con.serialize(), skip_free)
     finally:
         con.close()

@@ -37,12 +37,15 @@ def main():
     def note(kind, n, nonce, digest="-", at=0):
         os.write(acks, ("%s %d %d %s %d\n" % (kind, n, nonce, digest, at)).encode())
 
+    def shown(n, nonce):  # a host that was superseded may show the history of another one already
+        return (n, nonce) if conf.get("history") else None
+
     if os.path.exists(path):  # what a killed process left, before this one commits anything
         con = sqlite3.connect(path, isolation_level=None, timeout=30)
         if con.execute("SELECT count(*) FROM sqlite_master WHERE name = 'meta'").fetchone()[0]:
             n, nonce = con.execute("SELECT n, nonce FROM meta").fetchone()
             con.close()
-            note("S", n, nonce, serialize_hash(path, skip_free) if conf["hashes"] else "-")
+            note("S", n, nonce, serialize_hash(path, skip_free, shown(n, nonce)) if conf["hashes"] else "-")
         con.close()
     con = sqlite3.connect(path, isolation_level=None, timeout=30)
     con.execute("PRAGMA page_size=%d" % conf["page_size"])
@@ -60,7 +63,7 @@ def main():
         if not conf["hashes"]:
             return "-"
         if not conf["exclusive"]:
-            return serialize_hash(path, skip_free)
+            return serialize_hash(path, skip_free, shown(n, nonce))
         # No other connection can read it: what a copy holds. Another process copies, since with a descriptor of the database
         # that is closed here this connection would lose its locks.
         with tempfile.TemporaryDirectory(dir=os.path.dirname(conf["acks"])) as d:

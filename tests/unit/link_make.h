@@ -379,6 +379,25 @@ static inline void link_free(struct link *l)
 	free(l);
 }
 
+/* For cmocka: *state is a link of two empty hosts. */
+static inline int link_setup(void **state)
+{
+	*state = link_new();
+	return 0;
+}
+
+static inline int link_teardown(void **state)
+{
+	struct link *l = *state;
+
+	follow_not(l);
+	serve_not(l);
+	for (size_t i = 0; i < sizeof(sources) / sizeof(sources[0]); i++)
+		source_free(sources[i]);
+	link_free(l);
+	return 0;
+}
+
 static inline cJSON *follow_status(struct link *l)
 {
 	cJSON *o = cJSON_CreateObject();
@@ -393,6 +412,25 @@ static inline cJSON *server_status(struct link *l)
 
 	assert_int_equal(primary_server_status(l->server, a), 0);
 	return a;
+}
+
+static inline double number_of(cJSON *o, const char *field)
+{
+	return cJSON_GetNumberValue(cJSON_GetObjectItem(o, field));
+}
+
+/* What the primary's status says of the first follower's database. */
+static inline double server_db(struct link *l, const char *lineage, const char *field)
+{
+	cJSON *a = server_status(l), *db;
+	double v = -1;
+
+	cJSON_ArrayForEach (db, cJSON_GetObjectItem(cJSON_GetArrayItem(a, 0), "databases")) {
+		if (!strcmp(cJSON_GetStringValue(cJSON_GetObjectItem(db, "lineage")), lineage))
+			v = number_of(db, field);
+	}
+	cJSON_Delete(a);
+	return v;
 }
 
 static inline bool follows(struct link *l)

@@ -45,6 +45,7 @@ struct fix {
 	struct ltx_enc *enc;
 	uint8_t page[PAGES][PAGE];
 	uint64_t sum[MAXTX]; /* database checksum after each TXID */
+	uint64_t salt;       /* another history */
 	struct fz_err err;
 };
 
@@ -92,7 +93,7 @@ static inline void encode(struct fix *f, struct fz_sink *sink, uint64_t txid, st
 	for (uint32_t i = 0; i < PAGES; i++) {
 		if (txid > 1 && i != txid % PAGES && !(i == PAGES - 1 && txid % 3 == 0))
 			continue;
-		fill(f->page[i], PAGE, txid * 100 + i);
+		fill(f->page[i], PAGE, txid * 100 + i + f->salt);
 		OK(ltx_enc_page(f->enc, i + 1, f->page[i], &f->err));
 	}
 	f->sum[txid] = db_sum(f);

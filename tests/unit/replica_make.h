@@ -227,6 +227,17 @@ static inline void hist_claim(struct hist *h, uint32_t n, uint32_t epoch, uint64
 	assert_int_equal(fz_store_put_new(h->store, key, json, strlen(json), &err), 0);
 }
 
+static inline void hist_end(struct hist *h, uint32_t n, int64_t ms)
+{
+	struct fz_err err = {0};
+	char key[32], json[200];
+
+	snprintf(key, sizeof(key), "claim/%08x-ended", n);
+	snprintf(json, sizeof(json), "{\"lineage\":\"%s\",\"epoch\":1,\"txid\":\"0000000000000001\",\"time_ms\":%lld}",
+	         h->lineage, (long long)ms);
+	assert_int_equal(fz_store_put_new(h->store, key, json, strlen(json), &err), 0);
+}
+
 /* Flips one byte of an object. at < 0: from its end. */
 static inline void hist_damage(struct hist *h, const char *key, long at)
 {

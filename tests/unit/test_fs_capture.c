@@ -160,6 +160,77 @@ static void restarts(void **state)
 	free_history(h);
 }
 
+/* A checkpoint may be all that a power cut leaves of the WAL: the log is durable as soon as the database is. */
+static void checkpoint_syncs(void **state)
+{
+	for (size_t s = 1; s < 3; s++) {
+		struct ltx_log_info info;
+		struct fz_err err = {0};
+		struct ltx_log *log;
+		struct world w;
+		sqlite3 *db;
+
+		make_world(&w, true);
+		db = open_db(&w, "a.db");
+		sql(db,
+		    "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = %s; CREATE TABLE "
+		    "t(a)",
+		    syncs[s]);
+		for (int round = 0; round < 3; round++) {
+			for (int i = 0; i < 20; i++)
+				sql(db, "INSERT INTO t VALUES(%d)", i);
+			checkpoint(db, round == 1 ? "PASSIVE" : "RESTART");
+			assert_int_equal(ltx_logset_get(w.logs, "a.db", false, &log, &err), 0);
+			ltx_log_info(log, &info);
+			ltx_log_put(log);
+			assert_true(info.tail_txid >= 20u * (round + 1));
+			assert_int_equal(info.synced_txid, info.tail_txid);
+		}
+		sqlite3_close(db);
+		end_world(&w);
+	}
+}
+
+/* A transaction that spilled and was rolled back leaves what it wrote in pages that were free: no journal has them. */
+static void free_leaves(void **state)
+{
+	for (size_t m = 1; m < 4; m++)
+		for (int vacuum = 0; vacuum < 3; vacuum += 2) {
+			struct history *h = new_history();
+			struct world w;
+			sqlite3 *db;
+
+			make_world(&w, true);
+			db = open_db(&w, "a.db");
+			sql(db,
+			    "PRAGMA page_size = 1024; PRAGMA auto_vacuum = %d; PRAGMA journal_mode = %s; PRAGMA "
+			    "cache_size = 5",
+			    vacuum, modes[m]);
+			note(h, db);
+			sql(db, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
+			note(h, db);
+			sql(db, "WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM c WHERE x < 4000)"
+			        "INSERT INTO t SELECT x, randomblob(900) FROM c");
+			note(h, db);
+			sql(db, "DELETE FROM t");
+			note(h, db);
+			for (int i = 0; i < 3; i++) {
+				sql(db, "BEGIN; WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM c WHERE x "
+				        "< 600)"
+				        "INSERT INTO t(b) SELECT randomblob(900) FROM c; ROLLBACK");
+				note(h, db);
+				sql(db, "INSERT INTO t(b) VALUES(randomblob(3000))");
+				note(h, db);
+			}
+			sync_all(&w);
+			assert_int_equal(check_log(w.logs, "a.db", h), h->n);
+			sqlite3_close(db);
+			check_log(w.logs, "a.db", h);
+			end_world(&w);
+			free_history(h);
+		}
+}
+
 /* Open, commit, close, with nothing in between. */
 static void short_lives(void **state)
 {
@@ -768,12 +839,24 @@ static void resumed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(every_commit), cmocka_unit_test(reopened),  cmocka_unit_test(restarts),
-	        cmocka_unit_test(short_lives),  cmocka_unit_test(exclusive), cmocka_unit_test(attached),
-	        cmocka_unit_test(shapes),       cmocka_unit_test(existing),  cmocka_unit_test(phantom),
-	        cmocka_unit_test(busy),         cmocka_unit_test(names),     cmocka_unit_test(large),
-	        cmocka_unit_test(scrubbed),     cmocka_unit_test(quiet),     cmocka_unit_test(resumed),
+	        cmocka_unit_test(every_commit),
+	        cmocka_unit_test(reopened),
+	        cmocka_unit_test(restarts),
+	        cmocka_unit_test(short_lives),
+	        cmocka_unit_test(exclusive),
+	        cmocka_unit_test(attached),
+	        cmocka_unit_test(shapes),
+	        cmocka_unit_test(existing),
+	        cmocka_unit_test(phantom),
+	        cmocka_unit_test(busy),
+	        cmocka_unit_test(names),
+	        cmocka_unit_test(large),
+	        cmocka_unit_test(scrubbed),
+	        cmocka_unit_test(quiet),
+	        cmocka_unit_test(resumed),
 	        cmocka_unit_test(blank_frames),
+	        cmocka_unit_test(checkpoint_syncs),
+	        cmocka_unit_test(free_leaves),
 	};
 
 	fz_log_init("test", getenv("DBG") ? FZ_LOG_DEBUG : FZ_LOG_WARN);

@@ -93,6 +93,8 @@ static const struct golden {
         {"0c 00000c  00000007 0000000000000006",                                                                     {.type = LTX_WIRE_COMMIT, .mark = {.id = 7, .txid = 6}}       },
         {"0d 00000c  00000007 0000000000000006",                                                                     {.type = LTX_WIRE_ABORT, .mark = {.id = 7, .txid = 6}}        },
         {"0e 000008  0000000000000003",                                                                              {.type = LTX_WIRE_HANDOFF, .mark = {.value = 3}}              },
+        {"0f 00000f  0000000000000102 0005 612f622e63",
+         {.type = LTX_WIRE_OTHERS, .others = {.files = 0x102, .example = "a/b.c"}}                                                                                                 },
 };
 
 static size_t unhex(uint8_t *out, size_t cap, const char *hex)

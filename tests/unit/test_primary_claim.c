@@ -76,6 +76,38 @@ static void test_rules(void **state)
 	}
 }
 
+/* An end is told of the newest claim only, once; what is left of an ended life needs no claim above its successor's. */
+static void test_end(void **state)
+{
+	struct fix *f = *state;
+	struct primary_claim a = who("w1", "00000000000000aa", 1), b = who("w1", "00000000000000bb", 1), other;
+	struct fz_store_list l = {0};
+	bool vanished;
+
+	OK(primary_claim_hold(f->look, "app.db", &a, 0, false, &vanished, &f->err));
+	OK(primary_claim_end(f->look, "app.db", &a, 9, 5, &f->err));
+	OK(primary_claim_end(f->look, "app.db", &a, 9, 5, &f->err)); /* killed before it was noted */
+	OK(primary_claim_hold(f->look, "app.db", &b, 0, false, &vanished, &f->err));
+	assert_int_equal(b.n, 2);
+	OK(primary_claim_end(f->look, "app.db", &a, 9, 5, &f->err)); /* nobody asks any more */
+	OK(fz_store_list(f->look, "app.db/claim/", NULL, false, &l, &f->err));
+	assert_int_equal(l.n, 3);
+	assert_string_equal(l.v[1].key, "app.db/claim/00000001-ended");
+	fz_store_list_fini(&l);
+	a.ended = true;
+	OK(primary_claim_hold(f->look, "app.db", &a, 1, false, &vanished, &f->err));
+	assert_int_equal(a.n, 1);
+	OK(primary_claim_hold(f->look, "app.db", &b, 2, false, &vanished, &f->err));
+	assert_int_equal(b.n, 2); /* it is still the highest */
+	other = who("w2", "00000000000000aa", 2);
+	OK(primary_claim_hold(f->look, "app.db", &other, 0, true, &vanished, &f->err));
+	OK(primary_claim_end(f->look, "app.db", &b, 9, 5, &f->err)); /* fenced */
+	OK(fz_store_list(f->look, "app.db/claim/", NULL, false, &l, &f->err));
+	assert_int_equal(l.n, 4);
+	fz_store_list_fini(&l);
+	assert_int_equal(primary_claim_hold(f->look, "app.db", &a, 1, false, &vanished, &f->err), -FZ_EFENCED);
+}
+
 static void test_vanished_and_damaged(void **state)
 {
 	struct fix *f = *state;
@@ -189,6 +221,7 @@ int main(void)
 	        cmocka_unit_test(test_text),
 	        cmocka_unit_test_setup_teardown(test_rules, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_vanished_and_damaged, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_end, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_faults, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_one_wins, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_writer_id_stays, setup, teardown),

@@ -747,6 +747,80 @@ static void test_new_lineage(void **state)
 	judge_all(f, 1, 3);
 }
 
+static bool told_end(struct fix *f)
+{
+	struct ltx_log_info info;
+
+	ltx_log_info(f->log, &info);
+	return primary_ship_told_end(f->ship, &info);
+}
+
+/* The marks that lie there: their claims' numbers, the text of the last one. */
+static size_t marks(struct fix *f, unsigned n[static 8], struct fz_buf *text)
+{
+	struct fz_store_list l = {0};
+	size_t found = 0;
+
+	OK(fz_store_list(f->look, "app.db/claim/", NULL, false, &l, &f->err));
+	for (size_t i = 0; i < l.n; i++)
+		if (strstr(l.v[i].key, "-ended")) {
+			fz_buf_reset(text);
+			OK(fz_store_get(f->look, l.v[i].key, 4096, text, &f->err));
+			n[found++] = (unsigned)strtoul(l.v[i].key + strlen("app.db/claim/"), NULL, 16);
+		}
+	fz_store_list_fini(&l);
+	return found;
+}
+
+/* The end of a database is told once all of it is there: at once, or, when the target is away or no worker runs, later; not of one that
+ * has a later life by then, nor by a writer that was fenced. */
+static void test_end_is_told(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = encrypted(f);
+	struct fz_buf text = {0};
+	struct ltx_log_info info;
+	unsigned n[8];
+
+	fix_start(f, &c);
+	for (int i = 0; i < 5; i++)
+		fix_commit(f);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	assert_int_equal(marks(f, n, &text), 0);
+	fix_commit(f);
+	OK(ltx_log_set_ended(f->log, INT64_C(1700000000123), &f->err));
+	assert_false(told_end(f));
+	fix_until(f, told_end, "the mark of the end");
+	assert_int_equal(marks(f, n, &text), 1);
+	assert_int_equal(n[0], 1);
+	ltx_log_info(f->log, &info);
+	assert_non_null(strstr(fz_buf_str(&text), info.lineage));
+	assert_non_null(strstr(fz_buf_str(&text), "\"txid\":\"0000000000000006\""));
+	assert_non_null(strstr(fz_buf_str(&text), "\"time_ms\":1700000000123"));
+	judge_all(f, 1, 6);
+	/* another life, which ends while no worker runs */
+	ltx_log_put(f->log);
+	OK(ltx_logset_get(f->set, "app.db", true, &f->log, &f->err));
+	f->db.txid = 0;
+	f->db.sum = LTX_EMPTY_DB;
+	f->db.commit = 0;
+	fix_commit(f);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	fix_stop(f, 0);
+	fix_commit(f);
+	OK(ltx_log_set_ended(f->log, INT64_C(1700000000456), &f->err));
+	fix_start(f, &c);
+	fix_until(f, told_end, "the mark after a restart");
+	assert_int_equal(marks(f, n, &text), 2);
+	assert_int_equal(n[1], 2);
+	fix_stop(f, 0);
+	fix_start(f, &c); /* known */
+	fix_until(f, told_end, "the cursor");
+	assert_int_equal(marks(f, n, &text), 2);
+	fix_stop(f, 0);
+	fz_buf_fini(&text);
+}
+
 /* How often the log file holds text. */
 static unsigned told(int fd, const char *text)
 {
@@ -906,6 +980,7 @@ int main(void)
 	        cmocka_unit_test_setup_teardown(test_removed_log, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_one_lane_in_trouble, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_new_lineage, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_end_is_told, setup, teardown),
 	};
 
 	return cmocka_run_group_tests_name("primary_ship", tests, NULL, NULL);

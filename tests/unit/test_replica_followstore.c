@@ -392,6 +392,83 @@ static void test_lives(void **state)
 	end(&w);
 }
 
+static void gone(struct world *w, const char *name)
+{
+	uint64_t end_ns = fz_mono_ns() + WAIT_NS;
+	struct ltx_log *log;
+
+	while (ltx_logset_get(w->logs, name, false, &log, NULL) == 0) {
+		ltx_log_put(log);
+		assert_true(fz_mono_ns() < end_ns);
+		(void)poll(NULL, 0, 1);
+	}
+}
+
+static double looks(struct world *w)
+{
+	cJSON *o = cJSON_CreateObject();
+	double n;
+
+	assert_int_equal(replica_followstore_status(w->f, o), 0);
+	n = cJSON_GetNumberValue(cJSON_GetObjectItem(o, "looks"));
+	cJSON_Delete(o);
+	return n;
+}
+
+/* The store says that the database has ended: it ends here, with all its commits in the log; what comes after it is followed. */
+static void test_ended(void **state)
+{
+	uint64_t end_ns = fz_mono_ns() + WAIT_NS;
+	struct ltx_log_info info;
+	struct ltx_log *log;
+	struct world w;
+	double n;
+
+	(void)state;
+	for (int away = 0; away < 3;
+	     away++) { /* it looks on; it was away; all of a later life came and went meanwhile */
+		begin(&w, true);
+		hist_commits(&w.h, 30);
+		hist_claim(&w.h, 1, 1, 0);
+		hist_pack(&w.h, LTX_L_PACK, 1, 10, NULL);
+		follow(&w, &w.h.ids);
+		arrives(&w, 10);
+		if (away)
+			unfollow(&w);
+		if (away == 2) {
+			strcpy(w.h.lineage, "00000000000000bb");
+			hist_claim(&w.h, 2, 1, 0);
+			hist_pack(&w.h, LTX_L_PACK, 1, 7, NULL);
+			hist_end(&w.h, 2, 1700000000000);
+		} else {
+			hist_pack(&w.h, LTX_L_PACK, 11, 20, NULL);
+			hist_end(&w.h, 1, 1700000000000);
+		}
+		if (away)
+			follow(&w, &w.h.ids);
+		gone(&w, "app.db");
+		log = ltx_logset_at(w.logs, 0);
+		do {
+			assert_true(fz_mono_ns() < end_ns);
+			ltx_log_info(log, &info);
+		} while (info.tail_txid < (away == 2 ? 10 : 20));
+		if (away != 2)
+			assert_int_equal(info.ended_ms, 1700000000000);
+		ltx_log_put(log);
+		log = ltx_logset_at(w.logs, 1);
+		assert_null(log); /* nothing was made for what came and went */
+		n = looks(&w);
+		while (looks(&w) < n + 40) /* it stays so */
+			assert_true(fz_mono_ns() < end_ns);
+		assert_int_equal(ltx_logset_get(w.logs, "app.db", false, &log, NULL), -FZ_ENOTFOUND);
+		strcpy(w.h.lineage, "00000000000000cc");
+		hist_claim(&w.h, 3, 1, 0);
+		hist_pack(&w.h, LTX_L_PACK, 1, 5, NULL);
+		arrives(&w, 5);
+		end(&w);
+	}
+}
+
 static void put_pack(struct hist *h, uint32_t epoch, uint64_t min, uint64_t max)
 {
 	h->epoch = epoch;
@@ -460,6 +537,7 @@ int main(void)
 	        cmocka_unit_test(test_packs),   cmocka_unit_test(test_keys),  cmocka_unit_test(test_gone),
 	        cmocka_unit_test(test_damaged), cmocka_unit_test(test_chain), cmocka_unit_test(test_pause),
 	        cmocka_unit_test(test_away),    cmocka_unit_test(test_lives), cmocka_unit_test(test_epoch),
+	        cmocka_unit_test(test_ended),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

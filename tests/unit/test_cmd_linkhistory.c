@@ -1,0 +1,407 @@
+/* test_cmd_linkhistory.c - what becomes of databases and of their histories on a replica: made, deleted, another epoch, another
+ * history than its own; both ends of the link with real sockets in between. */
+#include "replica/herald.h"
+#include "tests/unit/link_make.h"
+
+#include <stdatomic.h>
+
+/* ---- lives of databases ---- */
+
+struct recorder {
+	struct replica_follow_events ev;
+	pthread_mutex_t mu;
+	char text[4096];
+	uint32_t epoch; /* the peer's */
+};
+
+static void note_database(struct replica_follow_events *ev, const char *name, const char *lineage, bool ended)
+{
+	struct recorder *r = (struct recorder *)ev;
+	size_t n;
+
+	pthread_mutex_lock(&r->mu);
+	n = strlen(r->text);
+	snprintf(r->text + n, sizeof(r->text) - n, "%s%s:%.4s ", ended ? "-" : "+", name, lineage);
+	pthread_mutex_unlock(&r->mu);
+}
+
+static void note_peer(struct replica_follow_events *ev, const struct ltx_wire_hello *h)
+{
+	struct recorder *r = (struct recorder *)ev;
+
+	pthread_mutex_lock(&r->mu);
+	r->epoch = h->epoch;
+	pthread_mutex_unlock(&r->mu);
+}
+
+static bool noted(struct recorder *r, const char *text)
+{
+	bool is;
+
+	pthread_mutex_lock(&r->mu);
+	is = strcmp(r->text, text) == 0;
+	if (strlen(r->text) > strlen(text))
+		fail_msg("events were %s, not %s", r->text, text);
+	pthread_mutex_unlock(&r->mu);
+	return is;
+}
+
+static void test_deleted_and_made_anew(void **state)
+{
+	struct link *l = *state;
+	struct recorder rec = {
+	        .ev = {.database = note_database, .peer = note_peer},
+                  .mu = PTHREAD_MUTEX_INITIALIZER
+        };
+	struct source *s[4];
+	char want[200];
+
+	l->fconf.events = &rec.ev;
+	serve(l);
+	follow(l);
+	for (int i = 0; i < 4; i++) {
+		if (i == 2) /* this one comes while the replica is away */
+			follow_not(l);
+		s[i] = source_make(&l->p, "app.db", 512, 64);
+		for (int k = 0; k < 20; k++)
+			source_commit(s[i], 0);
+		if (i < 2)
+			UNTIL(host_tail(&l->r, s[i]->lineage) == 20);
+		if (i < 3)
+			OK(ltx_log_set_ended(s[i]->log, fz_now_ms(), e));
+		if (i < 2)
+			UNTIL(host_ended(&l->r, s[i]->lineage));
+	}
+	follow(l);
+	UNTIL(host_tail(&l->r, s[3]->lineage) == 20);
+	snprintf(want, sizeof(want), "+app.db:%.4s -app.db:%.4s +app.db:%.4s -app.db:%.4s +app.db:%.4s ", s[0]->lineage,
+	         s[0]->lineage, s[1]->lineage, s[1]->lineage, s[3]->lineage);
+	assert_true(noted(&rec, want));
+	assert_false(host_ended(&l->r, s[3]->lineage));
+	assert_null(host_log(&l->r, s[2]->lineage)); /* it came and went */
+	/* deleted and made anew in the replica's absence */
+	follow_not(l);
+	OK(ltx_log_set_ended(s[3]->log, fz_now_ms(), e));
+	source_free(s[2]);
+	s[2] = source_make(&l->p, "app.db", 512, 64);
+	source_commit(s[2], 0);
+	follow(l);
+	UNTIL(host_tail(&l->r, s[2]->lineage) == 1);
+	assert_true(host_ended(&l->r, s[3]->lineage));
+	for (int i = 0; i < 4; i++) {
+		judge(&l->r, s[i]);
+		source_free(s[i]);
+	}
+	follow_not(l);
+}
+
+static uint32_t host_epoch(struct host *h, const char *lineage)
+{
+	struct ltx_log *log = host_log(h, lineage);
+	struct ltx_log_info info = {.epoch = 0};
+
+	if (log)
+		ltx_log_info(log, &info);
+	ltx_log_put(log);
+	return info.epoch;
+}
+
+static uint8_t superseded_by[LTX_NOISE_KEY];
+static atomic_bool superseded;
+
+static void note_superseded(struct primary_server_events *ev, const uint8_t key[static LTX_NOISE_KEY],
+                            const struct ltx_wire_hello *h)
+{
+	assert_int_equal(h->epoch, 9);
+	memcpy(superseded_by, key, LTX_NOISE_KEY);
+	atomic_store(&superseded, true);
+}
+
+static void test_epochs_and_roles(void **state)
+{
+	struct link *l = *state;
+	struct recorder rec = {
+	        .ev = {.database = note_database, .peer = note_peer},
+                  .mu = PTHREAD_MUTEX_INITIALIZER
+        };
+	struct primary_server_events sev = {.superseded = note_superseded};
+	struct source *s = source_make(&l->p, "app.db", 512, 64);
+	struct ltx_wire_hello h = l->sconf.hello;
+	struct ltx_log_info info;
+	struct ltx_log *log;
+
+	l->fconf.events = &rec.ev;
+	l->sconf.events = &sev;
+	for (int i = 0; i < 10; i++)
+		source_commit(s, 0);
+	serve(l);
+	follow(l);
+	UNTIL(host_tail(&l->r, s->lineage) == 10);
+	OK(ltx_log_set_epoch(s->log, 3, e)); /* while nothing is written */
+	UNTIL(host_epoch(&l->r, s->lineage) == 3);
+	follow_not(l);
+	OK(ltx_log_set_epoch(s->log, 4, e)); /* while it is away, and then written */
+	source_commit(s, 0);
+	follow(l);
+	UNTIL(host_epoch(&l->r, s->lineage) == 4 && host_tail(&l->r, s->lineage) == 11);
+	log = host_log(&l->r, s->lineage);
+	ltx_log_info(log, &info);
+	assert_int_equal(info.epoch_txid, 10);
+	assert_int_equal(info.epoch_checksum, s->txns[10].post);
+	ltx_log_put(log);
+	judge(&l->r, s);
+
+	h.epoch = 5;
+	primary_server_announce(l->server, &h);
+	UNTIL((pthread_mutex_lock(&rec.mu), h.epoch = rec.epoch, pthread_mutex_unlock(&rec.mu), h.epoch == 5));
+	follow_not(l);
+	l->fconf.hello.epoch = 9;
+	follow(l);
+	UNTIL(atomic_load(&superseded));
+	follow_not(l);
+	serve_not(l);
+	assert_memory_equal(superseded_by, l->r.key.public_key, LTX_NOISE_KEY);
+	source_free(s);
+}
+
+struct herald {
+	struct replica_herald_events ev;
+	atomic_uint heard;
+	uint8_t key[LTX_NOISE_KEY];
+};
+
+static void note_heard(struct replica_herald_events *ev, const uint8_t key[static LTX_NOISE_KEY])
+{
+	struct herald *h = (struct herald *)ev;
+
+	memcpy(h->key, key, LTX_NOISE_KEY);
+	atomic_fetch_add(&h->heard, 1);
+}
+
+/* It calls until it is heard: nobody listens, then somebody who does not follow yet, then one that does. */
+static void test_herald(void **state)
+{
+	struct link *l = *state;
+	struct primary_server_events sev = {.superseded = note_superseded};
+	struct herald her = {.ev = {note_heard}};
+	struct replica_herald_conf conf = {
+	        .events = &her.ev, .hello = {.role = LTX_WIRE_PRIMARY, .epoch = 9}
+        };
+	struct ltx_wire_hello h = l->sconf.hello;
+	struct replica_herald *herald = NULL;
+
+	atomic_store(&superseded, false);
+	l->sconf.events = &sev;
+	serve(l); /* for the address */
+	serve_not(l);
+	conf.to = l->address;
+	memcpy(conf.key, l->p.key.public_key, LTX_NOISE_KEY);
+	memcpy(conf.secret, l->r.id.secret, LTX_NOISE_KEY);
+	OK(replica_herald_start(&herald, &conf, e));
+	usleep(50000);
+	serve(l);
+	UNTIL(atomic_load(&superseded));
+	assert_memory_equal(superseded_by, l->r.key.public_key, LTX_NOISE_KEY);
+	assert_int_equal(atomic_load(&her.heard), 0);
+	h.epoch = 9;
+	primary_server_announce(l->server, &h);
+	UNTIL(atomic_load(&her.heard) == 1);
+	assert_memory_equal(her.key, l->p.key.public_key, LTX_NOISE_KEY);
+	replica_herald_stop(herald);
+}
+
+static void test_only_what_it_may_follow(void **state)
+{
+	struct link *l = *state;
+	static const char *const globs[] = {"shop/*.db", "a.db"};
+	struct source *s[3] = {source_make(&l->p, "a.db", 512, 16), source_make(&l->p, "secret.db", 512, 16),
+	                       source_make(&l->p, "shop/x.db", 512, 16)};
+
+	l->follower.databases = globs;
+	l->follower.n_databases = 2;
+	for (int i = 0; i < 3; i++)
+		source_commit(s[i], 0);
+	serve(l);
+	follow(l);
+	UNTIL(host_tail(&l->r, s[0]->lineage) == 1 && host_tail(&l->r, s[2]->lineage) == 1);
+	source_commit(s[0], 0);
+	UNTIL(host_tail(&l->r, s[0]->lineage) == 2);
+	assert_null(host_log(&l->r, s[1]->lineage));
+	for (int i = 0; i < 3; i++)
+		source_free(s[i]);
+}
+
+/* ---- trouble of one database ---- */
+
+static bool replica_db_diverged(struct link *l, const char *lineage)
+{
+	cJSON *o = follow_status(l), *db;
+	bool is = false;
+
+	cJSON_ArrayForEach (db, cJSON_GetObjectItem(o, "databases")) {
+		if (!strcmp(cJSON_GetStringValue(cJSON_GetObjectItem(db, "lineage")), lineage))
+			is = cJSON_IsTrue(cJSON_GetObjectItem(db, "diverged")) &&
+			     cJSON_GetStringValue(cJSON_GetObjectItem(db, "last_error"));
+	}
+	cJSON_Delete(o);
+	return is;
+}
+
+/* What was cut off is a log of its own. */
+static void judge_branch(struct host *h, struct source *s, const char *id, uint64_t txns)
+{
+	struct host b = {.fd = -1};
+	char path[64];
+
+	snprintf(path, sizeof(path), "branches/%s.%s", s->lineage, id);
+	b.fd = openat(h->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_true(b.fd >= 0);
+	host_open(&b);
+	assert_int_equal(judge(&b, s), txns);
+	ltx_logset_close(b.set);
+	close(b.fd);
+}
+
+/* Another host has become the primary of this lineage, and its history is another one. */
+static void test_diverged(void **state)
+{
+	static const struct {
+		const char *name;
+		uint64_t same, until; /* the other host's: transactions that are the same, and its last one */
+		uint64_t fold;        /* of the other host's log */
+		uint32_t epoch, my_epoch;
+		enum { FOLLOWS, BRANCHES, STAYS } what;
+	} cases[] = {
+	        {"other transactions",               14, 30, 0,  2, 0, BRANCHES},
+	        {"behind, same history",             14, 14, 0,  2, 0, BRANCHES},
+	        {"older epoch there, same history",  20, 25, 0,  1, 3, STAYS   },
+	        {"other transactions, folded above", 14, 30, 28, 2, 0, BRANCHES},
+	        {"continues it",                     20, 30, 0,  2, 0, FOLLOWS },
+	        {"continues it, folded above",       20, 30, 28, 2, 0, FOLLOWS },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct link *l = i ? link_new() : *state, *m = link_new();
+		struct source *s = source_make(&l->p, "app.db", 512, 64), *t,
+		              *o = source_make(&m->p, "other.db", 512, 16);
+		struct ltx_log_info info;
+		struct ltx_log *log;
+
+		print_message("           %s\n", cases[i].name);
+		serve(l);
+		follow(l);
+		for (int k = 0; k < 20; k++)
+			source_commit(s, 0);
+		UNTIL(host_tail(&l->r, s->lineage) == 20);
+		follow_not(l);
+		serve_not(l);
+		if (cases[i].my_epoch) {
+			log = host_log(&l->r, s->lineage);
+			OK(ltx_log_set_epoch(log, cases[i].my_epoch, e));
+			ltx_log_put(log);
+		}
+		OK(ltx_logset_adopt(m->p.set, s->name, s->lineage, 0, &log, e));
+		ltx_log_put(log);
+		t = source_make(&m->p, s->name, 512, 64); /* the same seed: the same transactions, until: */
+		for (uint64_t k = 1; k <= cases[i].until; k++) {
+			if (k == cases[i].same + 1) {
+				OK(ltx_log_set_epoch(t->log, cases[i].epoch, e));
+				t->db.rnd = 99;
+			}
+			source_commit(t, 0);
+		}
+		assert_int_equal(t->txns[14].post, s->txns[14].post);
+		if (cases[i].same == cases[i].until)
+			OK(ltx_log_set_epoch(t->log, cases[i].epoch, e));
+		if (cases[i].fold) {
+			OK(ltx_log_sync(t->log, e));
+			OK(ltx_log_fold(t->log, cases[i].fold, NULL, e));
+		}
+		source_commit(o, 0);
+		memcpy(m->follower.key, l->r.key.public_key, 32);
+		serve(m);
+		memcpy(l->address, m->address, sizeof(l->address));
+		l->p.key = m->p.key;
+		follow(l);
+		UNTIL(host_tail(&l->r, o->lineage) == 1); /* not held up */
+		if (cases[i].what == STAYS) {
+			UNTIL(replica_db_diverged(l, s->lineage));
+			source_commit(t, 0);
+			source_commit(o, 0);
+			UNTIL(host_tail(&l->r, o->lineage) == 2);
+			assert_int_equal(host_tail(&l->r, s->lineage), 20);
+			assert_int_equal(judge(&l->r, s), 20); /* untouched */
+		} else {
+			UNTIL(host_tail(&l->r, s->lineage) == cases[i].until);
+			if (cases[i].what == BRANCHES)
+				judge_branch(&l->r, s, "epoch0-20", 20);
+			for (uint64_t k = 1; k <= cases[i].same;
+			     k++) { /* these came from the first host, at another time */
+				struct txn mine = t->txns[k];
+
+				t->txns[k] = s->txns[k];
+				s->txns[k] = mine;
+			}
+			judge(&l->r, t);
+			log = host_log(&l->r, s->lineage);
+			ltx_log_info(log, &info);
+			assert_int_equal(info.epoch, cases[i].epoch);
+			ltx_log_put(log);
+		}
+		follow_not(l);
+		serve_not(m);
+		source_free(s);
+		source_free(t);
+		source_free(o);
+		link_free(m);
+		if (i)
+			link_free(l);
+	}
+}
+
+/* A byte of the primary's log is wrong: that database waits, is tried again, and no other one notices. */
+static void test_damaged_log(void **state)
+{
+	struct link *l = *state;
+	struct source *s = source_make(&l->p, "bad.db", 512, 16), *t = source_make(&l->p, "good.db", 512, 16);
+	uint8_t byte;
+	int fd;
+
+	for (int i = 0; i < 10; i++)
+		source_commit(s, 0);
+	fd = openat(ltx_log_dirfd(s->log), "0000000000000001.seg", O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, &byte, 1, (off_t)(s->txns[1].size + 150)), 1);
+	byte ^= 1;
+	assert_int_equal(pwrite(fd, &byte, 1, (off_t)(s->txns[1].size + 150)), 1);
+	serve(l);
+	follow(l);
+	UNTIL(host_tail(&l->r, s->lineage) == 1);
+	for (int i = 0; i < 30; i++) {
+		source_commit(t, 0);
+		UNTIL(host_tail(&l->r, t->lineage) == t->last);
+	}
+	assert_int_equal(host_tail(&l->r, s->lineage), 1);
+	byte ^= 1;
+	assert_int_equal(pwrite(fd, &byte, 1, (off_t)(s->txns[1].size + 150)), 1);
+	UNTIL(host_tail(&l->r, s->lineage) == 10);
+	judge(&l->r, s);
+	close(fd);
+	source_free(s);
+	source_free(t);
+}
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+	        cmocka_unit_test_setup_teardown(test_deleted_and_made_anew, link_setup, link_teardown),
+	        cmocka_unit_test_setup_teardown(test_epochs_and_roles, link_setup, link_teardown),
+	        cmocka_unit_test_setup_teardown(test_herald, link_setup, link_teardown),
+	        cmocka_unit_test_setup_teardown(test_only_what_it_may_follow, link_setup, link_teardown),
+	        cmocka_unit_test_setup_teardown(test_diverged, link_setup, link_teardown),
+	        cmocka_unit_test_setup_teardown(test_damaged_log, link_setup, link_teardown),
+	};
+
+	if (argc > 1) /* a pattern: these only */
+		cmocka_set_test_filter(argv[1]);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

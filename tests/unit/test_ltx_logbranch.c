@@ -1,0 +1,142 @@
+/* test_ltx_logbranch.c - what a log holds is kept as a branch, then its end is cut off and another history goes on there: both read back
+ * right, wherever the cut lies in a log of many segments. */
+#include "tests/unit/log_make.h"
+
+#define LAST    200
+#define SEGMENT 2000
+
+/* A log where one lies in a state directory: DIR/db/app. */
+static int setup_below(void **state)
+{
+	struct fix *f;
+	int rc = setup(state), fd;
+
+	f = *state;
+	ltx_log_close(f->log);
+	f->log = NULL;
+	f->conf.segment_bytes = SEGMENT;
+	OK(fz_mkdirs(f->dirfd, "db/app", 0700, &f->err));
+	fd = openat(f->dirfd, "db/app", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	OK(ltx_log_make(fd, "app.db", "0123456789abcdef", 0, &f->err));
+	OK(ltx_log_open(&f->log, fd, &f->conf, NULL, &f->err));
+	return rc;
+}
+
+/* The database as it was after txid. */
+static void go_back(struct fix *f, uint64_t txid)
+{
+	for (uint64_t t = 1; t <= txid; t++)
+		for (uint32_t i = 0; i < PAGES; i++)
+			if (t == 1 || i == t % PAGES || (i == PAGES - 1 && t % 3 == 0))
+				fill(f->page[i], PAGE, t * 100 + i);
+}
+
+static unsigned links(struct ltx_log *log, const struct ltx_seg *s)
+{
+	struct stat st;
+	char name[32];
+
+	snprintf(name, sizeof(name), "%016llx.seg", (unsigned long long)s->min);
+	assert_int_equal(fstatat(log->dirfd, name, &st, 0), 0);
+	return (unsigned)st.st_nlink;
+}
+
+static void keeps_both(void **state)
+{
+	static const struct {
+		const char *name;
+		uint64_t fold;
+		int seg,
+		        of_seg; /* the cut: of this segment, -1 = the last one: 0 before its first, 1 in its middle, 2 its last TXID */
+	} cases[] = {
+	        {"in the middle of a segment",        0,  5,  1},
+                {"behind the last of a segment",      0,  5,  2},
+	        {"before the first of a segment",     0,  5,  0},
+                {"everything",                        0,  0,  0},
+	        {"in the first segment",              0,  0,  1},
+                {"in the last segment",               0,  -1, 1},
+	        {"in a segment, behind a base",       30, 5,  1},
+                {"at the base: all segments are cut", 30, 0,  0},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		void *s = *state;
+		struct fix *f, *then;
+		struct ltx_log *branch = NULL;
+		char id[64], path[200];
+		uint64_t cut;
+		size_t n;
+		int fd;
+
+		print_message("           %s\n", cases[i].name);
+		if (i)
+			setup_below(&s);
+		f = s;
+		append_many(f, 1, LAST);
+		OK(ltx_log_sync(f->log, &f->err));
+		if (cases[i].fold)
+			OK(ltx_log_fold(f->log, cases[i].fold, NULL, &f->err));
+		assert_true(f->log->n_segs > 10);
+		n = cases[i].seg < 0 ? f->log->n_segs - 1 : (size_t)cases[i].seg;
+		cut = cases[i].fold && !n    ? cases[i].fold
+		      : cases[i].of_seg == 0 ? f->log->segs[n].min - 1
+		      : cases[i].of_seg == 2 ? f->log->segs[n].max
+		                             : (f->log->segs[n].min + f->log->segs[n].max) / 2;
+		then = malloc(sizeof(*then));
+		memcpy(then, f, sizeof(*then));
+
+		OK(ltx_log_branch(f->log, cut, id, sizeof(id), &f->err));
+		assert_string_equal(id, "epoch0-200");
+		for (size_t k = 0; k < f->log->n_segs; k++) /* what is to be changed where it lies is not shared */
+			if (k + 1 == f->log->n_segs || (f->log->segs[k].min <= cut && cut < f->log->segs[k].max))
+				assert_int_equal(links(f->log, &f->log->segs[k]), 1);
+			else if (cut < f->log->segs[k].min || cut > f->log->segs[k].max)
+				assert_int_equal(links(f->log, &f->log->segs[k]), 2);
+		OK(ltx_log_truncate(f->log, cut, &f->err));
+		go_back(f, cut);
+		f->salt = 7; /* another history */
+		append_many(f, cut + 1, LAST + 20);
+		OK(ltx_log_sync(f->log, &f->err));
+		assert_true(f->sum[LAST] != then->sum[LAST]);
+		check(f, f->log, LAST + 20);
+
+		snprintf(path, sizeof(path), "branches/0123456789abcdef.%s/db/app", id);
+		fd = openat(f->dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		assert_true(fd >= 0);
+		OK(ltx_log_open(&branch, fd, &f->conf, NULL, &f->err));
+		check(then, branch, LAST);
+		ltx_log_close(branch);
+		ltx_log_close(f->log); /* and after a restart */
+		f->log = NULL;
+		OK(ltx_log_open(&f->log, openat(f->dirfd, "db/app", O_RDONLY | O_DIRECTORY | O_CLOEXEC), &f->conf, NULL,
+		                &f->err));
+		check(f, f->log, LAST + 20);
+		free(then);
+		if (i)
+			teardown(&s);
+	}
+}
+
+/* Two branches that end at the same TXID have names of their own. */
+static void names(void **state)
+{
+	struct fix *f = *state;
+	char id[64];
+
+	append_many(f, 1, 20);
+	OK(ltx_log_branch(f->log, 10, id, sizeof(id), &f->err));
+	assert_string_equal(id, "epoch0-20");
+	OK(ltx_log_branch(f->log, 10, id, sizeof(id), &f->err));
+	assert_string_equal(id, "epoch0-20-2");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	        cmocka_unit_test_setup_teardown(keeps_both, setup_below, teardown),
+	        cmocka_unit_test_setup_teardown(names, setup_below, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
