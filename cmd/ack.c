@@ -55,7 +55,8 @@ static int wait(struct fs_acks *hook, const struct fs_ack *what)
 	                                 .bounded = what->bounded,
 	                                 .since_ns = what->since_ns,
 	                                 .pid = what->pid,
-	                                 .stop = what->stop};
+	                                 .stop = what->stop,
+	                                 .until_ns = what->until_ns};
 
 	return primary_acks_wait(a->acks, &want);
 }

@@ -67,6 +67,7 @@ static int ask(struct fs_db *db, struct fs_ack *what)
 
 	what->name = db->name;
 	what->stop = &db->c->interrupted;
+	what->until_ns = &db->c->lapse.soft_ns; /* who waits holds the lock that the fence is about to take */
 	what->lineage = "";
 	if (!what->unready && ltx_logset_get(db->c->conf.logs, db->name, false, &what->log, NULL) < 0)
 		return 0; /* deleted or renamed meanwhile: nothing of it is committed any more */

@@ -30,6 +30,8 @@ struct fs_ack {
 	uint64_t since_ns;       /* when it began to wait; 0 = now */
 	int pid;                 /* who waits: fuse_ctx.pid; 0 = not known */
 	const atomic_bool *stop; /* the worker ends */
+	const _Atomic uint64_t
+	        *until_ns; /* fz_boot_ns(): commits may be accepted until then (fs/lapse.h); 0 = always */
 };
 /* Who waits. Any number of threads. 0 = go on; -EIO = the commit must fail; -EINTR = the application was killed; -ECANCELED = no answer, the next worker is asked again;
  * -EAGAIN, see unready. */

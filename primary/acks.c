@@ -161,7 +161,8 @@ static bool killed(int pid)
 static int step(struct primary_acks *a, const struct primary_acks_want *w, uint64_t end_ns)
 {
 	struct primary_server *server = atomic_load(&a->server);
-	uint64_t now = fz_mono_ns(), until = now + STEP_MS * MS_NS;
+	uint64_t now = fz_mono_ns(), until = now + STEP_MS * MS_NS, lease = w->until_ns ? atomic_load(w->until_ns) : 0;
+	bool lapsed = lease && fz_boot_ns() >= lease;
 
 	if (atomic_load(&a->refused))
 		return -EIO;
@@ -169,14 +170,18 @@ static int step(struct primary_acks *a, const struct primary_acks_want *w, uint6
 		return -ECANCELED;
 	if (until > end_ns)
 		until = end_ns > now ? end_ns : now;
+	if (lapsed)
+		until = now;
 	if (!server || !w->log)
 		(void)!poll(NULL, 0, (int)((until - now) / MS_NS));
 	if (!w->log)
-		return -EAGAIN;
+		return lapsed ? -EIO : -EAGAIN;
 	if (server && primary_server_holders(server, w->lineage, w->txid, w->checksum, a->conf.n, until) >= a->conf.n)
 		return 0;
 	/* decided without an answer: another connection, at NORMAL, has asked for less */
-	return !w->committed && tail_of(w->log) >= w->txid ? 0 : 1;
+	if (!w->committed && tail_of(w->log) >= w->txid)
+		return 0;
+	return lapsed ? -EIO : 1;
 }
 
 static bool enter(struct primary_acks *a, struct database *d)

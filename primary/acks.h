@@ -42,6 +42,8 @@ struct primary_acks_want {
 	uint64_t since_ns; /* 0 = now: when it began to wait */
 	int pid; /* whose commit it is; 0 = not known. -EINTR once it was killed: the kernel does not let it die before */
 	const atomic_bool *stop;
+	const _Atomic uint64_t
+	        *until_ns; /* fz_boot_ns(): after that what is not held by then must fail; NULL, 0 = never */
 };
 /* 0: replicas hold it, or it goes on without. -EIO: the commit must fail. -ECANCELED: stop. -EINTR: see pid. */
 int primary_acks_wait(struct primary_acks *a, const struct primary_acks_want *w);

@@ -8,6 +8,8 @@
 
 #define LONG_MS 3600000
 
+static _Atomic uint64_t lease_ns;
+
 struct waiter {
 	struct primary_acks *a;
 	struct primary_acks_want w;
@@ -50,8 +52,13 @@ static void until_waiting(struct primary_acks *a, unsigned n)
 
 static struct primary_acks_want want(struct fix *f, const atomic_bool *stop)
 {
-	return (struct primary_acks_want){
-	        .log = f->log, .name = "app.db", .lineage = "0123456789abcdef", .txid = 2, .checksum = 7, .stop = stop};
+	return (struct primary_acks_want){.log = f->log,
+	                                  .name = "app.db",
+	                                  .lineage = "0123456789abcdef",
+	                                  .txid = 2,
+	                                  .checksum = 7,
+	                                  .stop = stop,
+	                                  .until_ns = &lease_ns};
 }
 
 static void degrades(void **state)
@@ -117,6 +124,12 @@ static void waits(void **state)
 	assert_int_equal(x[1].rc, -ECANCELED);
 	atomic_store(&stop, false);
 	x[1].w.txid = 3;
+	begin(&x[1]);
+	until_waiting(a, 1);
+	atomic_store(&lease_ns, fz_boot_ns()); /* it runs out meanwhile */
+	pthread_join(x[1].thread, NULL);
+	assert_int_equal(x[1].rc, -EIO);
+	atomic_store(&lease_ns, 0);
 	begin(&x[1]);
 	until_waiting(a, 1);
 	primary_acks_refuse(a);
