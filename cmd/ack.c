@@ -54,6 +54,7 @@ static int wait(struct fs_acks *hook, const struct fs_ack *what)
 	                                 .committed = what->committed,
 	                                 .bounded = what->bounded,
 	                                 .since_ns = what->since_ns,
+	                                 .pid = what->pid,
 	                                 .stop = what->stop};
 
 	return primary_acks_wait(a->acks, &want);
