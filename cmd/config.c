@@ -1,6 +1,7 @@
 #include "cmd/config.h"
 
 #include "base/clock.h"
+#include "cmd/ack.h"
 #include "cmd/config_priv.h"
 
 #include <ctype.h>
@@ -43,10 +44,16 @@ const struct cmd_key cmd_keys[] = {
         C("link", listen, T_TEXT),
         C("link", advertise, T_TEXT),
         {"link",  "follower",        T_LINES,    offsetof(struct cmd_conf, followers)         },
+        C("link", ack, T_ACK),
+        {"link",  "ack_timeout",     T_DURATION, offsetof(struct cmd_conf, ack_timeout_ms)    },
+        C("link", ack_policy, T_POLICY),
         C("link", primary, T_TEXT),
         C("link", primary_key, T_TEXT),
         C("link", follow, T_TEXT),
         {"link",  "follow_interval", T_DURATION, offsetof(struct cmd_conf, follow_interval_ms)},
+        C("link", failover, T_FAILOVER),
+        C("link", witness, T_TEXT),
+        {"link",  "lease",           T_DURATION, offsetof(struct cmd_conf, lease_ms)          },
         T("url", T_TEXT, url),
         T("encrypt", T_ENCRYPT, encrypt),
         T("recipients", T_WORDS, recipients),
@@ -111,6 +118,9 @@ static void free_fields(void *base, bool target)
 		case T_PATH:
 		case T_LEVEL:
 		case T_ROLE:
+		case T_ACK:
+		case T_POLICY:
+		case T_FAILOVER:
 		case T_ENCRYPT:
 			if (*(char **)field && strstr(cmd_keys[i].name, "secret"))
 				explicit_bzero(*(char **)field, strlen(*(char **)field));
@@ -227,11 +237,14 @@ static int set_bool(bool *field, const char *v, const struct cmd_origin *o, cons
 static int set_value(void *base, const struct cmd_key *k, const char *v, bool more, const struct cmd_origin *o,
                      struct fz_err *err)
 {
+	static const char *const failovers[] = {"auto", "manual", NULL};
 	static const char *const levels[] = {"error", "warning", "info", "debug", NULL};
 	static const char *const encrypt[] = {"age", "none", NULL};
 	static const char *const roles[] = {"primary", "replica", NULL};
+	static const char *const policies[] = {"degrade", "wait", NULL};
 	void *field = (char *)base + k->at;
 	struct fz_err why = {0};
+	unsigned replicas;
 	int64_t n = 0;
 	char *end;
 
@@ -253,6 +266,18 @@ static int set_value(void *base, const struct cmd_key *k, const char *v, bool mo
 	case T_ROLE:
 		if (!one_of(v, roles))
 			return BAD(FZ_ECONFIG, "%s: '%s' is neither primary nor replica", k->name, v);
+		return set_text(field, v, false, err);
+	case T_ACK:
+		if (!cmd_ack_parse(v, &replicas))
+			return BAD(FZ_ECONFIG, "%s: '%s' is none of local, replica, N replicas", k->name, v);
+		return set_text(field, v, false, err);
+	case T_POLICY:
+		if (!one_of(v, policies))
+			return BAD(FZ_ECONFIG, "%s: '%s' is neither degrade nor wait", k->name, v);
+		return set_text(field, v, false, err);
+	case T_FAILOVER:
+		if (!one_of(v, failovers))
+			return BAD(FZ_ECONFIG, "%s: '%s' is neither auto nor manual", k->name, v);
 		return set_text(field, v, false, err);
 	case T_ENCRYPT:
 		if (!one_of(v, encrypt))
@@ -433,6 +458,11 @@ int cmd_conf_load(struct cmd_conf *c, const char *path, struct fz_err *err)
 bool cmd_conf_replica(const struct cmd_conf *c)
 {
 	return c->role && !strcasecmp(c->role, "replica");
+}
+
+bool cmd_conf_failover(const struct cmd_conf *c)
+{
+	return c->failover && !strcasecmp(c->failover, "auto");
 }
 
 bool cmd_target_encrypted(const struct cmd_conf *c, const struct cmd_target *t)

@@ -113,8 +113,10 @@ static void handed_over(struct cmd_link *l)
 	cJSON *answer = cJSON_CreateObject();
 	struct fz_err err = {0};
 
+	l->handing = true;
 	if (cmd_promote_answer(w, true, answer, &err) < 0)
 		fz_log_err("taking over", &err);
+	l->handing = false;
 	cJSON_Delete(answer);
 }
 
@@ -170,10 +172,17 @@ static int start(struct cmd_serving *w, struct fz_err *err)
 	capture.passthrough = w->info.passthrough;
 	capture.resume = w->info.resumed;
 	capture.replica = w->link.role.replica;
+	rc = cmd_ack_open(&w->link, err);
+	if (rc < 0)
+		return rc;
+	capture.acks = w->link.ack.acks ? &w->link.ack.hook : NULL;
 	rc = fs_capture_open(&w->capture, &capture, err);
 	if (rc < 0)
 		return fz_err_prefix(err, "starting capture");
 	w->link.capture = w->capture;
+	rc = cmd_lease_open(&w->lease, err);
+	if (rc < 0)
+		return rc;
 	w->link.positions = (struct cmd_positions){
 	        .files = fs_session_virtual(w->session), .logs = w->logs, .capture = w->capture, .link = &w->link};
 	if (w->link.role.replica)
@@ -186,7 +195,9 @@ static int start(struct cmd_serving *w, struct fz_err *err)
 		rc = cmd_herald_start(&w->link, err);
 	if (rc < 0)
 		return rc;
-	rc = cmd_positions_start(&w->link.positions, err);
+	rc = cmd_lease_start(&w->lease, err);
+	if (rc == 0)
+		rc = cmd_positions_start(&w->link.positions, err);
 	if (rc < 0)
 		return rc;
 	w->keep = (struct cmd_logkeep){
@@ -220,11 +231,14 @@ static int stop(struct cmd_serving *w)
 
 	cmd_logkeep_stop(&w->keep);
 	cmd_positions_stop(&w->link.positions);
+	cmd_lease_stop(&w->lease);
 	cmd_link_stop(&w->link);
+	cmd_lease_fini(&w->lease);
 	if (w->capture && fs_capture_close(w->capture, &why) < 0) {
 		fz_log_err("stopping capture", &why);
 		rc = why.code;
 	}
+	cmd_ack_close(&w->link);
 	w->capture = NULL; /* the control threads are stopped first, see cmd_worker() */
 	if (w->ship && rc == 0 && wait && primary_ship_sync(w->ship, grace, &why) < 0)
 		fz_warn("not every target holds everything: %s; the local log does, and the next mount goes on",
@@ -257,6 +271,7 @@ int cmd_worker(int argc, char **argv)
 	w.state_path[n > 0 ? n : 0] = 0;
 	cmd_conf_init(&w.conf);
 	cmd_link_init(&w.link);
+	cmd_lease_init(&w.lease, &w);
 	w.link.statefd = w.statefd;
 	w.link.conf = &w.conf;
 	w.link.on_superseded = superseded;

@@ -4,6 +4,7 @@
 
 #include "base/worker.h"
 #include "fs/db.h"
+#include "fs/lapse.h"
 #include "fs/syncer.h"
 #include "fs/txn.h"
 
@@ -30,6 +31,7 @@ struct fs_guard;
 struct fs_capture {
 	struct fs_capture_conf conf;
 	struct fs_guard *guard;
+	struct fs_lapse lapse;
 	char **databases, **exclude; /* own copies */
 	pthread_mutex_t mu;          /* guards dbs, files, watches, free_scratch, every db's refs and active */
 	struct fs_db *dbs;
@@ -38,6 +40,7 @@ struct fs_capture {
 	struct fs_scratch *free_scratch;
 	int inotify_fd, event_fd;
 	atomic_bool stop;
+	atomic_bool interrupted;       /* fs_capture_interrupt() */
 	volatile bool cancel;          /* for what takes minutes in the keeper */
 	atomic_bool settled;           /* resume: the session has opened all files again */
 	_Atomic uint64_t last_open_ns; /* of a file */

@@ -123,6 +123,35 @@ uint64_t primary_peer_durable(struct primary_peer *p, const char *lineage)
 	return txid;
 }
 
+bool primary_peer_has(struct primary_peer *p, const char *lineage, uint64_t txid, uint64_t checksum)
+{
+	struct primary_feed *f;
+	bool has;
+
+	pthread_mutex_lock(&p->mu);
+	f = p->ended_ms ? NULL : find_locked(p, lineage);
+	has = f && primary_feed_has(f, txid, checksum);
+	pthread_mutex_unlock(&p->mu);
+	return has;
+}
+
+bool primary_peer_keeps(struct primary_peer *p, const char *lineage, uint64_t *txid)
+{
+	struct primary_feed *f;
+	bool keeps = false;
+
+	pthread_mutex_lock(&p->mu);
+	f = p->ended_ms ? NULL : find_locked(p, lineage);
+	if (f) {
+		pthread_mutex_lock(&f->mu);
+		keeps = f->state == PRIMARY_FEED_STREAM && f->holds;
+		*txid = f->durable;
+		pthread_mutex_unlock(&f->mu);
+	}
+	pthread_mutex_unlock(&p->mu);
+	return keeps;
+}
+
 uint64_t primary_peer_reads_from(struct primary_peer *p, const char *lineage, int64_t since_ms)
 {
 	struct primary_feed *f;

@@ -57,7 +57,6 @@ struct agent {
 	int sock, mountfd, statefd;
 	struct replica_fence *fences; /* each is its database's thread's */
 	volatile bool stop;           /* written atomically */
-	struct ltx_logset *logs;
 	pthread_mutex_t mu;
 	/* mu */
 	struct db *dbs;
@@ -130,32 +129,10 @@ static void report(struct db *d)
 	d->told_err = d->err;
 }
 
-static int find_log(struct db *d, struct fz_err *err)
-{
-	struct agent *g = d->agent;
-	struct ltx_logset_conf ro = {.readonly = true};
-	struct ltx_log *none = NULL;
-	int rc = 0;
-
-	pthread_mutex_lock(&g->mu); /* the set may not be there before the worker has made its first log */
-	if (!g->logs)
-		rc = ltx_logset_open(&g->logs, g->statefd, &ro, err);
-	pthread_mutex_unlock(&g->mu);
-	if (rc == 0)
-		rc = ltx_logset_adopt(g->logs, d->name, d->lineage, 1, &d->log, err);
-	if (rc < 0 &&
-	    g->logs) { /* asking for a name that nobody has makes a readonly set look at the directory again */
-		if (ltx_logset_get(g->logs, "", false, &none, NULL) == 0)
-			ltx_log_put(none);
-		rc = ltx_logset_adopt(g->logs, d->name, d->lineage, 1, &d->log, err);
-	}
-	return rc;
-}
-
 static int attach(struct db *d, bool to_remove, struct fz_err *err)
 {
 	struct replica_apply_conf conf = {.mountfd = d->agent->mountfd, .name = d->name, .to_remove = to_remove};
-	int rc = d->log ? 0 : find_log(d, err);
+	int rc = d->log ? 0 : ltx_log_open_lineage(&d->log, d->agent->statefd, d->lineage, err);
 
 	conf.log = d->log;
 	for (conf.fence = d->agent->fences; conf.fence && strcmp(conf.fence->name, d->name);)
@@ -442,7 +419,6 @@ int replica_applier_serve(int sock, int mountfd, int statefd, struct replica_fen
 	}
 	__atomic_store_n(&g.stop, true, __ATOMIC_RELAXED);
 	reap(&g, true);
-	ltx_logset_close(g.logs);
 	pthread_mutex_destroy(&g.mu);
 	return rc;
 }

@@ -33,9 +33,10 @@ struct replica_follow_conf {
 	struct ltx_logset *logs;              /* borrowed */
 	struct replica_applier *applier;      /* borrowed; NULL in tests: durable counts as applied */
 	struct replica_follow_events *events; /* borrowed, may be NULL */
-	struct replica_followstore
-	        *store;  /* borrowed, may be NULL: takes over while the primary is away, and brings what
-	                                         the primary's log no longer has */
+	/* Borrowed, may be NULL: takes over while the primary is away, and brings what the primary's log no longer has. */
+	struct replica_followstore *store;
+	const char *const *exclude; /* borrowed: fnmatch patterns of databases that are not followed */
+	size_t n_exclude;
 	uint8_t version; /* tests: speak this version first; 0 = LTX_WIRE_VERSION */
 };
 int replica_follow_start(struct replica_follow **out, const struct replica_follow_conf *conf,

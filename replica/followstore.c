@@ -141,7 +141,7 @@ static int visit(struct replica_followstore *f, size_t at, struct fz_err *err)
 		if (rc < 0 || n)
 			return rc;
 	}
-	if (!p->database)
+	if (!p->database || replica_followset_excluded(&f->set, p->path))
 		return 0;
 	if (p->ended && !p->full && n % PLACES_EVERY == 1)
 		rc = replica_followvisit_claims(f, p, err);
@@ -296,6 +296,8 @@ int replica_followstore_start(struct replica_followstore **out, const struct rep
 	f->set.logs = conf->logs;
 	f->set.applier = conf->applier;
 	f->set.events = conf->events;
+	f->set.exclude = conf->exclude;
+	f->set.n_exclude = conf->n_exclude;
 	rc = replica_followstore_place(f, "", 0, err);
 	if (rc == 0)
 		rc = fz_worker_start(&f->worker, "follow-store", run, f, err);
@@ -351,10 +353,7 @@ int replica_followstore_status(struct replica_followstore *f, struct cJSON *obje
 	cJSON_AddStringToObject(object, "store", fz_store_url(f->store));
 	cJSON_AddBoolToObject(object, "connected", f->connected);
 	cJSON_AddNumberToObject(object, "since_ms", (double)f->since_ms);
-	if (f->err.code)
-		cJSON_AddStringToObject(object, "last_error", f->err.text);
-	else
-		cJSON_AddNullToObject(object, "last_error");
+	replica_followset_add_error(object, &f->err);
 	cJSON_AddNumberToObject(object, "looks", (double)f->looks);
 	cJSON_AddNumberToObject(object, "bytes_in", (double)atomic_load(&f->meter.fetched_bytes));
 	pthread_mutex_unlock(&f->set.env.mu);

@@ -30,8 +30,10 @@ struct replica_followstore_conf {
 	struct ltx_logset *logs;              /* borrowed */
 	struct replica_applier *applier;      /* borrowed; NULL in tests: durable counts as applied */
 	struct replica_follow_events *events; /* borrowed, may be NULL: database, and peer with the highest epoch */
-	int64_t interval_ms;                  /* 0 = 5 s */
-	bool paused;                          /* begins so: until _resume() */
+	const char *const *exclude;           /* borrowed: fnmatch patterns of databases that are not followed */
+	size_t n_exclude;
+	int64_t interval_ms; /* 0 = 5 s */
+	bool paused;         /* begins so: until _resume() */
 };
 int replica_followstore_start(struct replica_followstore **out, const struct replica_followstore_conf *conf,
                               struct fz_err *err) FZ_MUST_CHECK;
