@@ -15,12 +15,22 @@ int64_t fz_now_ms(void)
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-uint64_t fz_mono_ns(void)
+static uint64_t ns_of(clockid_t clock)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(clock, &t);
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+uint64_t fz_mono_ns(void)
+{
+	return ns_of(CLOCK_MONOTONIC);
+}
+
+uint64_t fz_boot_ns(void)
+{
+	return ns_of(CLOCK_BOOTTIME);
 }
 
 char *fz_format_time(char out[static FZ_TIME_SIZE], int64_t ms)

@@ -9,6 +9,7 @@
 
 int64_t fz_now_ms(void);   /* CLOCK_REALTIME */
 uint64_t fz_mono_ns(void); /* CLOCK_MONOTONIC */
+uint64_t fz_boot_ns(void); /* CLOCK_BOOTTIME: goes on while the machine is suspended; the same in all processes */
 /* "2026-11-20T23:14:29.123Z"; out has FZ_TIME_SIZE bytes. Returns out. */
 #define FZ_TIME_SIZE 32
 char *fz_format_time(char out[static FZ_TIME_SIZE], int64_t ms);

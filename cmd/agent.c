@@ -42,11 +42,16 @@ int cmd_agent(int argc, char **argv)
 {
 	struct fz_err err = {0};
 	struct fs_fence *fences = NULL;
+	struct rlimit files;
 	struct cmd_role role;
 	int rc;
 
 	fz_log_init("agent", FZ_LOG_INFO);
 	setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) { /* one for each database, and more when they are fenced */
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	rc = cmd_role_read(&role, FS_FD_STATE, &err);
 	if (rc == 0 && role.replica)

@@ -195,6 +195,7 @@ static void answer_status(struct cmd_serving *w, cJSON *answer)
 		    "the supervisor is gone: nobody replaces this worker should it die; fazt umount and mount again");
 	judge_link(answer, problems, notes);
 	judge_ack(answer, problems);
+	cmd_lease_status(&w->lease, answer, problems);
 	if (!w->ship && !w->link.role.replica)
 		say(notes, "no target: commits are kept in the local log only");
 	if (!w->info.passthrough)

@@ -51,6 +51,9 @@ const struct cmd_key cmd_keys[] = {
         C("link", primary_key, T_TEXT),
         C("link", follow, T_TEXT),
         {"link",  "follow_interval", T_DURATION, offsetof(struct cmd_conf, follow_interval_ms)},
+        C("link", failover, T_FAILOVER),
+        C("link", witness, T_TEXT),
+        {"link",  "lease",           T_DURATION, offsetof(struct cmd_conf, lease_ms)          },
         T("url", T_TEXT, url),
         T("encrypt", T_ENCRYPT, encrypt),
         T("recipients", T_WORDS, recipients),
@@ -117,6 +120,7 @@ static void free_fields(void *base, bool target)
 		case T_ROLE:
 		case T_ACK:
 		case T_POLICY:
+		case T_FAILOVER:
 		case T_ENCRYPT:
 			if (*(char **)field && strstr(cmd_keys[i].name, "secret"))
 				explicit_bzero(*(char **)field, strlen(*(char **)field));
@@ -233,6 +237,7 @@ static int set_bool(bool *field, const char *v, const struct cmd_origin *o, cons
 static int set_value(void *base, const struct cmd_key *k, const char *v, bool more, const struct cmd_origin *o,
                      struct fz_err *err)
 {
+	static const char *const failovers[] = {"auto", "manual", NULL};
 	static const char *const levels[] = {"error", "warning", "info", "debug", NULL};
 	static const char *const encrypt[] = {"age", "none", NULL};
 	static const char *const roles[] = {"primary", "replica", NULL};
@@ -269,6 +274,10 @@ static int set_value(void *base, const struct cmd_key *k, const char *v, bool mo
 	case T_POLICY:
 		if (!one_of(v, policies))
 			return BAD(FZ_ECONFIG, "%s: '%s' is neither degrade nor wait", k->name, v);
+		return set_text(field, v, false, err);
+	case T_FAILOVER:
+		if (!one_of(v, failovers))
+			return BAD(FZ_ECONFIG, "%s: '%s' is neither auto nor manual", k->name, v);
 		return set_text(field, v, false, err);
 	case T_ENCRYPT:
 		if (!one_of(v, encrypt))
@@ -449,6 +458,11 @@ int cmd_conf_load(struct cmd_conf *c, const char *path, struct fz_err *err)
 bool cmd_conf_replica(const struct cmd_conf *c)
 {
 	return c->role && !strcasecmp(c->role, "replica");
+}
+
+bool cmd_conf_failover(const struct cmd_conf *c)
+{
+	return c->failover && !strcasecmp(c->failover, "auto");
 }
 
 bool cmd_target_encrypted(const struct cmd_conf *c, const struct cmd_target *t)

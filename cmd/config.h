@@ -71,6 +71,9 @@ struct cmd_conf {
 	char *primary, *primary_key;
 	char *follow;               /* URL of a store: instead of a primary, or while that is away */
 	int64_t follow_interval_ms; /* 0 = 5 s */
+	char *failover;             /* "auto" or "manual"; NULL = manual */
+	char *witness;    /* name or URL of the store with the lease; NULL = the first target, else `follow` */
+	int64_t lease_ms; /* 0 = 10 s */
 	/* [target NAME] */
 	struct cmd_target *targets;
 	size_t n_targets;
@@ -106,6 +109,7 @@ void cmd_conf_each_key(void (*fn)(const char *section, const char *key, bool env
 
 /* This host follows another one. */
 bool cmd_conf_replica(const struct cmd_conf *c);
+bool cmd_conf_failover(const struct cmd_conf *c); /* it is auto */
 bool cmd_target_encrypted(const struct cmd_conf *c, const struct cmd_target *t);
 const struct cmd_list *cmd_target_recipients(const struct cmd_conf *c, const struct cmd_target *t);
 

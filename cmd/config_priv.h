@@ -21,6 +21,7 @@ enum cmd_type {
 	T_ROLE,
 	T_ACK,
 	T_POLICY,
+	T_FAILOVER,
 	T_ENCRYPT
 };
 

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "cmd/herald.h"
+#include "cmd/lease.h"
 #include "fs/capture.h"
 #include "ltx/log.h"
 #include "primary/acks.h"
@@ -146,6 +147,8 @@ int cmd_link_check(const struct cmd_conf *c, struct fz_err *err)
 	rc = cmd_ack_check(c, err);
 	if (rc == 0)
 		rc = cmd_link_check_store(c, err);
+	if (rc == 0)
+		rc = cmd_lease_check(c, err);
 	if (rc < 0 || (!c->listen && !c->primary && !c->host_key))
 		return rc;
 	rc = check_address("listen", c->listen, err);
@@ -195,10 +198,8 @@ static void demote(void *arg)
 	l->on_superseded(l);
 }
 
-static void superseded(struct primary_server_events *ev, const uint8_t key[static LTX_NOISE_KEY],
-                       const struct ltx_wire_hello *h)
+void cmd_link_supersede(struct cmd_link *l, const uint8_t key[static 32], const struct ltx_wire_hello *h)
 {
-	struct cmd_link *l = of_server(ev);
 	struct fz_err err;
 
 	pthread_mutex_lock(&l->mu);
@@ -214,6 +215,12 @@ static void superseded(struct primary_server_events *ev, const uint8_t key[stati
 		}
 	}
 	pthread_mutex_unlock(&l->mu);
+}
+
+static void superseded(struct primary_server_events *ev, const uint8_t key[static LTX_NOISE_KEY],
+                       const struct ltx_wire_hello *h)
+{
+	cmd_link_supersede(of_server(ev), key, h);
 }
 
 static bool others(struct primary_server_events *ev, struct ltx_wire_others *out)
@@ -237,6 +244,13 @@ bool cmd_link_turn(struct cmd_link *l)
 	l->turning = true;
 	pthread_mutex_unlock(&l->mu);
 	return !was;
+}
+
+void cmd_link_turn_not(struct cmd_link *l)
+{
+	pthread_mutex_lock(&l->mu);
+	l->turning = false;
+	pthread_mutex_unlock(&l->mu);
 }
 
 bool cmd_link_superseded(struct cmd_link *l)
@@ -368,18 +382,30 @@ static void promote(void *arg)
 	struct cmd_link *l = arg;
 
 	l->on_handoff(l);
+	pthread_mutex_lock(&l->mu);
+	if (!l->turning) /* it came to nothing */
+		atomic_store(&l->promoter_idle, true);
+	pthread_mutex_unlock(&l->mu);
+}
+
+void cmd_link_promote(struct cmd_link *l)
+{
+	struct fz_err err;
+
+	pthread_mutex_lock(&l->mu);
+	if (atomic_exchange(&l->promoter_idle, false))
+		fz_worker_stop(&l->promoter);
+	if (!l->promoter.started && l->on_handoff && fz_worker_start(&l->promoter, "promote", promote, l, &err) < 0)
+		fz_log_err("taking over", &err);
+	pthread_mutex_unlock(&l->mu);
 }
 
 static void handoff(struct replica_follow_events *ev)
 {
 	struct cmd_link *l = of_follow(ev);
-	struct fz_err err;
 
 	fz_warn("the primary %s hands over to this host", l->role.primary);
-	pthread_mutex_lock(&l->mu);
-	if (!l->promoter.started && l->on_handoff && fz_worker_start(&l->promoter, "promote", promote, l, &err) < 0)
-		fz_log_err("taking over", &err);
-	pthread_mutex_unlock(&l->mu);
+	cmd_link_promote(l);
 }
 
 static void peer(struct replica_follow_events *ev, const struct ltx_wire_hello *h)

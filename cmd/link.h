@@ -41,7 +41,8 @@ struct cmd_link {
 	struct fz_worker demoter; /* a host of a higher epoch has spoken: runs on_superseded() once */
 	uint8_t superior_key[32];
 	struct ltx_wire_hello superior; /* mu */
-	struct fz_worker promoter;      /* the primary hands over: runs on_handoff() once */
+	struct fz_worker promoter;      /* the primary hands over, or its lease has run out: runs on_handoff() */
+	atomic_bool promoter_idle;      /* that has failed, and may be tried again */
 	void (*on_superseded)(struct cmd_link *l), (*on_handoff)(struct cmd_link *l); /* set by the caller */
 	pthread_mutex_t mu; /* follow: what applies tells it, and may still do so while it stops */
 	struct replica_follow *follow;
@@ -67,10 +68,15 @@ int cmd_link_post(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 void cmd_link_init(struct cmd_link *l);
 /* The caller is about to change the role; false = another change is under way. Ends with this process. */
 bool cmd_link_turn(struct cmd_link *l);
+void cmd_link_turn_not(struct cmd_link *l); /* it comes to nothing */
 /* What this host says about itself. Under mu while it follows. */
 void cmd_link_hello(const struct cmd_link *l, struct ltx_wire_hello *h);
 /* A host of a higher epoch has spoken. */
 bool cmd_link_superseded(struct cmd_link *l);
+/* Another host is the primary of a higher epoch: becomes its replica, in a thread of its own. key: its public key. */
+void cmd_link_supersede(struct cmd_link *l, const uint8_t key[static 32], const struct ltx_wire_hello *h);
+/* This host takes over, in a thread of its own, unless one is at it. */
+void cmd_link_promote(struct cmd_link *l);
 /* For the demoter: waits; true when it shall end. */
 bool cmd_link_ending(struct cmd_link *l, int64_t ms);
 /* The store that is followed, alone or behind the link (cmd/linkstore.c). */

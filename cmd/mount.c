@@ -324,7 +324,7 @@ int cmd_mount(int argc, char **argv)
 	struct mounting m = {.lockfd = -1};
 	const char *config = NULL, *state = NULL, *encrypt = NULL, *level = NULL, *log_file = NULL;
 	const char *role = NULL, *listen = NULL, *identity = NULL, *primary = NULL, *primary_key = NULL;
-	const char *follow = NULL, *backup_key = NULL, *ack = NULL;
+	const char *follow = NULL, *backup_key = NULL, *ack = NULL, *failover = NULL, *lease = NULL, *witness = NULL;
 	bool no_passthrough = false, no_resend = false, take_over = false;
 	struct cmd_words targets = {0}, recipients = {0}, followers = {0};
 	const struct cmd_opt opts[] = {
@@ -354,10 +354,16 @@ int cmd_mount(int argc, char **argv)
 	         &follow, NULL},
 	        {"backup-identity",          'i', "KEY", "a replica: the secret key of the backups in that store", NULL,
 	         &backup_key, NULL},
-	        {"no-passthrough", 0, NULL, "do not use kernel passthrough, as on kernels before 6.9", &no_passthrough,
+	        {"failover", 0, "auto|manual",
+	         "auto: the primary needs a lease in a store, which a replica takes when it has run out", NULL,
+	         &failover, NULL},
+	        {"lease",          0, "TIME", "how long it is valid without being renewed (10s)", NULL, &lease, NULL},
+	        {"witness",        0, "URL", "the store that holds it, the same for all hosts (the first target)", NULL,
+	         &witness, NULL},
+	        {"no-passthrough",        0, NULL, "do not use kernel passthrough, as on kernels before 6.9", &no_passthrough,
 	         NULL, NULL},
 	        {"no-resend",          0, NULL, "do not use FUSE's resend, as on kernels before 6.9", &no_resend, NULL, NULL},
-	        {0       },
+	        {0         },
 	};
 	const struct cmd_spec spec = {"mount",
 	                              "[options] DIR",
@@ -401,6 +407,12 @@ int cmd_mount(int argc, char **argv)
 		rc = link_flag(&m.conf, "--primary-key", "primary_key", primary_key, &err);
 	if (rc == 0)
 		rc = link_flag(&m.conf, "--follow", "follow", follow, &err);
+	if (rc == 0)
+		rc = link_flag(&m.conf, "--failover", "failover", failover, &err);
+	if (rc == 0)
+		rc = link_flag(&m.conf, "--lease", "lease", lease, &err);
+	if (rc == 0)
+		rc = link_flag(&m.conf, "--witness", "witness", witness, &err);
 	if (rc == 0)
 		rc = path_flag(&m.conf, "--backup-identity", "encrypt", "identity", backup_key, &err);
 	for (size_t i = 0; rc == 0 && i < followers.n; i++)

@@ -254,6 +254,7 @@ int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, 
 	struct cmd_role next;
 	bool connected;
 	unsigned behind;
+	uint32_t epoch;
 	int rc;
 
 	if (!l->role.replica)
@@ -272,6 +273,12 @@ int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, 
 		               behind);
 	if (!cmd_link_turn(l))
 		return fz_fail(err, FZ_EBUSY, "this host's role is being changed already: `fazt status` shows to what");
+	next.epoch = highest_epoch(l, l->role.epoch) + 1;
+	rc = cmd_lease_acquire(&w->lease, force, &next.epoch, err);
+	if (rc < 0) {
+		cmd_link_turn_not(l);
+		return rc;
+	}
 	cmd_link_unfollow(l);
 	rc = cmd_ack_settle(l, l->handing, err);
 	if (rc == 0)
@@ -280,6 +287,7 @@ int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, 
 		rc = wait_applied(l, err);
 	if (rc == 0)
 		rc = detach(l, err);
+	epoch = next.epoch;
 	pthread_mutex_lock(&l->mu);
 	next = l->role;
 	pthread_mutex_unlock(&l->mu);
@@ -287,6 +295,8 @@ int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, 
 	next.promoted = true;
 	cmd_role_leave(&next);
 	next.epoch = highest_epoch(l, next.epoch) + 1;
+	if (epoch > next.epoch)
+		next.epoch = epoch; /* what the lease says */
 	if (rc == 0)
 		rc = raise_epoch(l, next.epoch, err);
 	if (rc == 0)
@@ -407,6 +417,24 @@ void cmd_demote(struct cmd_serving *w, const uint8_t key[static 32], const struc
 		fz_log_err("becoming a replica", &err);
 }
 
+static void unprotect_all(struct cmd_serving *w)
+{
+	struct ltx_log *log;
+
+	for (size_t i = 0; (log = ltx_logset_at(w->logs, i)); i++) {
+		struct ltx_log_info info;
+		struct fz_err err;
+
+		ltx_log_info(log, &info);
+		ltx_log_put(log);
+		if (fs_capture_protect(w->capture, info.name, false, &err) < 0)
+			fz_log_err(info.name, &err);
+	}
+	pthread_mutex_lock(&w->lease.mu);
+	w->lease.fenced = true; /* its warden lets go of what was fenced here */
+	pthread_mutex_unlock(&w->lease.mu);
+}
+
 int cmd_handoff_answer(struct cmd_serving *w, const char *follower, struct fz_err *err)
 {
 	struct cmd_link *l = &w->link;
@@ -421,10 +449,13 @@ int cmd_handoff_answer(struct cmd_serving *w, const char *follower, struct fz_er
 	                            err); /* all but what is written meanwhile */
 	if (rc < 0)
 		return rc;
+	cmd_lease_yield(&w->lease, true);
 	if (!fence_all(w) && !fence_all(w))
 		rc = fz_fail(err, FZ_EBUSY, "an application holds a database's writer lock too long");
 	if (rc == 0)
 		rc = fs_capture_sync(w->capture, NULL, err);
+	if (rc == 0)
+		rc = cmd_lease_release(&w->lease, follower, err);
 	if (rc == 0)
 		rc = primary_server_handoff(l->server, follower, true, HANDOFF_MS, err);
 	for (int ms = 0; rc == 0 && !cmd_link_superseded(l); ms += 5) {
@@ -436,7 +467,10 @@ int cmd_handoff_answer(struct cmd_serving *w, const char *follower, struct fz_er
 			             follower, HANDOFF_MS / 1000);
 		(void)!poll(NULL, 0, 5);
 	}
-	if (rc < 0 && fs_super_restart(false, &ignored) < 0) /* the agent's fences go with it */
+	if (rc < 0 && w->lease.on) /* the fences end with the next renewal, and only then */
+		unprotect_all(w);
+	else if (rc < 0 && fs_super_restart(false, &ignored) < 0) /* the agent's fences go with it */
 		fz_log_err("the databases stay fenced; fazt umount and mount again", &ignored);
+	cmd_lease_yield(&w->lease, false);
 	return rc;
 }

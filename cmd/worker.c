@@ -180,6 +180,9 @@ static int start(struct cmd_serving *w, struct fz_err *err)
 	if (rc < 0)
 		return fz_err_prefix(err, "starting capture");
 	w->link.capture = w->capture;
+	rc = cmd_lease_open(&w->lease, err);
+	if (rc < 0)
+		return rc;
 	w->link.positions = (struct cmd_positions){
 	        .files = fs_session_virtual(w->session), .logs = w->logs, .capture = w->capture, .link = &w->link};
 	if (w->link.role.replica)
@@ -192,7 +195,9 @@ static int start(struct cmd_serving *w, struct fz_err *err)
 		rc = cmd_herald_start(&w->link, err);
 	if (rc < 0)
 		return rc;
-	rc = cmd_positions_start(&w->link.positions, err);
+	rc = cmd_lease_start(&w->lease, err);
+	if (rc == 0)
+		rc = cmd_positions_start(&w->link.positions, err);
 	if (rc < 0)
 		return rc;
 	w->keep = (struct cmd_logkeep){
@@ -226,7 +231,9 @@ static int stop(struct cmd_serving *w)
 
 	cmd_logkeep_stop(&w->keep);
 	cmd_positions_stop(&w->link.positions);
+	cmd_lease_stop(&w->lease);
 	cmd_link_stop(&w->link);
+	cmd_lease_fini(&w->lease);
 	if (w->capture && fs_capture_close(w->capture, &why) < 0) {
 		fz_log_err("stopping capture", &why);
 		rc = why.code;
@@ -264,6 +271,7 @@ int cmd_worker(int argc, char **argv)
 	w.state_path[n > 0 ? n : 0] = 0;
 	cmd_conf_init(&w.conf);
 	cmd_link_init(&w.link);
+	cmd_lease_init(&w.lease, &w);
 	w.link.statefd = w.statefd;
 	w.link.conf = &w.conf;
 	w.link.on_superseded = superseded;

@@ -4,6 +4,7 @@
 
 #include "cmd/config.h"
 #include "cmd/control.h"
+#include "cmd/lease.h"
 #include "cmd/link.h"
 #include "cmd/logkeep.h"
 #include "cmd/wire.h"
@@ -29,6 +30,7 @@ struct cmd_serving {
 	struct fs_agent *agent; /* a primary's; a replica's agent is the link's */
 	struct fs_capture *capture;
 	struct primary_ship *ship; /* NULL without targets */
+	struct cmd_lease lease;
 	struct cmd_logkeep keep;
 	struct cmd_control *control;
 	atomic_bool forced; /* `fazt umount --force`: the end counts as clean even when the logs are not complete */

@@ -8,9 +8,11 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "fs/locks.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -21,16 +23,21 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SHM_BYTES  136
-#define KEEP_MS    100 /* a -shm that was asked for stays open this long */
-#define ANSWER_MS  500 /* beyond what was asked to wait */
-#define PENDING    0x40000000
-#define RESERVED   (PENDING + 1)
-#define SHARED     (PENDING + 2)
-#define SHARED_LEN 510
-#define SHM_WRITE  120 /* of the wal-index: the writer's */
+#define SHM_BYTES 136
+#define KEEP_MS   100 /* a -shm that was asked for stays open this long */
+#define ANSWER_MS 500 /* beyond what was asked to wait */
 
-enum op { OP_SHM = 1, OP_LOCK, OP_UNLOCK, OP_FENCE, OP_BECOME };
+enum op { /* what it meant once it always means: a worker may be newer than its agent */
+	  OP_SHM = 1,
+	  OP_LOCK,
+	  OP_UNLOCK,
+	  OP_FENCE,
+	  OP_BECOME,
+	  OP_PIN,
+	  OP_ARM, /* "soft hard" for a path; answered with struct fs_deadman_state */
+	  OP_UNFENCE,
+	  OP_WORKER /* another worker has begun; not answered */
+};
 struct request {
 	uint64_t number;
 	int32_t op, wait_ms;
@@ -61,6 +68,10 @@ int fs_agent_open(struct fs_agent **out, int fd, struct fz_err *err)
 	a->fd = fd;
 	a->number = fz_mono_ns(); /* a former worker's answers may still lie in the socket */
 	pthread_mutex_init(&a->mu, NULL);
+	/* an agent that outlived a worker lets go of what it held for that one */
+	if (send(fd, &(struct request){.op = OP_WORKER}, offsetof(struct request, path) + 1,
+	         MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		fz_debug("the agent is not told of this worker: %s", fz_strerror(-errno));
 	*out = a;
 	return 0;
 }
@@ -147,6 +158,35 @@ int fs_agent_fence(struct fs_agent *a, const char *db_path, int wait_ms, struct 
 	struct answer ans;
 
 	return ask(a, OP_FENCE, db_path, wait_ms, &ans, err);
+}
+
+int fs_agent_pin(struct fs_agent *a, const char *db_path, struct fz_err *err)
+{
+	struct answer ans;
+
+	return ask(a, OP_PIN, db_path, 0, &ans, err);
+}
+
+int fs_agent_arm(struct fs_agent *a, uint64_t soft_ns, uint64_t hard_ns, struct fs_deadman_state *out,
+                 struct fz_err *err)
+{
+	struct answer ans;
+	char text[64];
+	int rc;
+
+	_Static_assert(sizeof(*out) <= sizeof(ans.data), "it fits");
+	snprintf(text, sizeof(text), "%" PRIu64 " %" PRIu64, soft_ns, hard_ns);
+	rc = ask(a, OP_ARM, text, 0, &ans, err);
+	if (rc == 0)
+		memcpy(out, ans.data, sizeof(*out));
+	return rc;
+}
+
+int fs_agent_unfence(struct fs_agent *a, struct fz_err *err)
+{
+	struct answer ans;
+
+	return ask(a, OP_UNFENCE, "", 0, &ans, err);
 }
 
 int fs_agent_become_replica(struct fs_agent *a, struct fz_err *err)
@@ -238,25 +278,6 @@ static int read_shm(struct shm **list, int mountfd, const char *path, uint8_t ou
 	return 0;
 }
 
-static int set_lock(int fd, short type, off_t start, off_t len)
-{
-	struct flock f = {.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
-
-	return fcntl(fd, F_OFD_SETLK, &f) < 0 ? -errno : 0;
-}
-
-/* As SQLite does it: PENDING keeps a writer that waits from starving, so it is touched first. */
-static int try_shared(int fd)
-{
-	int rc = set_lock(fd, F_RDLCK, PENDING, 1);
-
-	if (rc < 0)
-		return rc;
-	rc = set_lock(fd, F_RDLCK, SHARED, SHARED_LEN);
-	set_lock(fd, F_UNLCK, PENDING, 1);
-	return rc;
-}
-
 static void drop(struct held **list, const char *path)
 {
 	for (struct held **at = list; *at; at = &(*at)->next)
@@ -287,7 +308,7 @@ static int take(struct held **list, int mountfd, const char *path, int wait_ms)
 		free(h);
 		return rc;
 	}
-	while ((rc = try_shared(h->fd)) == -EAGAIN && fz_mono_ns() < end)
+	while ((rc = fs_lock_shared(h->fd)) == -EAGAIN && fz_mono_ns() < end)
 		nanosleep(&(struct timespec){.tv_nsec = 300000}, NULL);
 	if (rc < 0) {
 		fz_close(&h->fd);
@@ -299,80 +320,102 @@ static int take(struct held **list, int mountfd, const char *path, int wait_ms)
 	return 0;
 }
 
-/* ---- fences ---- */
+/* ---- the lease ---- */
 
-void fs_fence_free(struct fs_fence *list)
+/* The -shm of a database is pinned while it is open: by whom does not matter, an application opens it before it commits. */
+static int pin(struct fs_deadman *d, int mountfd, const char *path)
 {
-	while (list) {
-		struct fs_fence *next = list->next;
+	char name[4200];
+	struct statx st;
+	int fd = -1, rc;
 
-		fz_close(&list->db_fd);
-		fz_close(&list->shm_fd);
-		free(list);
-		list = next;
+	snprintf(name, sizeof(name), "%s-shm", path);
+	rc = statx(mountfd, name, AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC, STATX_INO, &st) < 0 ? -errno : 0;
+	if (rc == 0 && fs_deadman_has(d, path, st.stx_ino))
+		return 0;
+	if (rc == 0) {
+		fd = openat(mountfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+		rc = fd < 0 ? -errno : 0;
 	}
+	if (rc < 0 && rc != -ENOENT)
+		return rc;
+	return fs_deadman_pin(d, path, fd, NULL);
 }
 
-/* Applications hold a writer's lock for a transaction, so trying often is all that waiting takes. */
-static int lock_within(int fd, off_t byte, uint64_t end_ns)
+static int arm(struct fs_deadman *d, const char *text, uint8_t out[static SHM_BYTES])
 {
-	int rc;
+	struct fs_deadman_state now;
+	uint64_t soft, hard;
 
-	while ((rc = set_lock(fd, F_WRLCK, byte, 1)) == -EAGAIN && fz_mono_ns() < end_ns)
-		nanosleep(&(struct timespec){.tv_nsec = 300000}, NULL);
-	return rc == -EAGAIN || rc == -EACCES ? -FZ_EBUSY : rc;
-}
-
-static int fence(struct fs_fence **list, int mountfd, const char *path, int wait_ms)
-{
-	uint64_t end = fz_mono_ns() + (uint64_t)(wait_ms > 0 ? wait_ms : 0) * 1000000;
-	char shm[4200];
-	struct fs_fence *f;
-	int rc;
-
-	for (f = *list; f; f = f->next)
-		if (!strcmp(f->path, path))
-			return 0;
-	f = malloc(sizeof(*f) + strlen(path) + 1);
-	if (!f)
-		return -ENOMEM;
-	strcpy(f->path, path);
-	f->next = NULL;
-	f->shm_fd = -1;
-	f->db_fd = openat(mountfd, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	rc = f->db_fd < 0 ? (errno == ENOENT ? -FZ_ENOTFOUND : -errno) : 0;
-	while (rc == 0 && (rc = try_shared(f->db_fd)) == -EAGAIN && fz_mono_ns() < end) {
-		nanosleep(&(struct timespec){.tv_nsec = 300000}, NULL);
-		rc = 0;
-	}
-	snprintf(shm, sizeof(shm), "%s-shm", path);
-	if (rc == 0)
-		f->shm_fd = openat(mountfd, shm, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	if (rc == 0)
-		rc = f->shm_fd >= 0 ? lock_within(f->shm_fd, SHM_WRITE, end) : lock_within(f->db_fd, RESERVED, end);
-	if (rc < 0) {
-		fs_fence_free(f);
-		return rc == -EAGAIN ? -FZ_EBUSY : rc;
-	}
-	f->next = *list;
-	*list = f;
+	if (sscanf(text, "%" SCNu64 " %" SCNu64, &soft, &hard) != 2)
+		return -FZ_EUSAGE;
+	fs_deadman_arm(d, soft, hard);
+	fs_deadman_get(d, &now);
+	memcpy(out, &now, sizeof(now));
 	return 0;
+}
+
+struct serving {
+	int mountfd;
+	struct fs_fence *fenced;
+	struct held *list;
+	struct shm *shms;
+	struct fs_deadman *deadman; /* NULL until a lease is spoken of */
+};
+
+static int need_deadman(struct serving *v)
+{
+	return v->deadman ? 0 : fs_deadman_open(&v->deadman, NULL);
+}
+
+static int carry_out(struct serving *v, const struct request *r, uint8_t data[static SHM_BYTES])
+{
+	int rc = 0;
+
+	switch ((enum op)r->op) {
+	case OP_SHM:
+		return read_shm(&v->shms, v->mountfd, r->path, data);
+	case OP_LOCK:
+		return take(&v->list, v->mountfd, r->path, r->wait_ms);
+	case OP_UNLOCK:
+		drop(&v->list, r->path);
+		return 0;
+	case OP_FENCE:
+		return fs_fence_take(&v->fenced, v->deadman, v->mountfd, r->path, r->wait_ms);
+	case OP_PIN:
+		rc = need_deadman(v);
+		return rc < 0 ? rc : pin(v->deadman, v->mountfd, r->path);
+	case OP_ARM:
+		rc = need_deadman(v);
+		return rc < 0 ? rc : arm(v->deadman, r->path, data);
+	case OP_UNFENCE:
+		fs_fence_free(v->fenced);
+		v->fenced = NULL;
+		if (v->deadman)
+			fs_deadman_unshare(v->deadman);
+		return 0;
+	case OP_WORKER:
+		while (v->list)
+			drop(&v->list, NULL);
+		return 0;
+	case OP_BECOME:
+		return 1;
+	}
+	return -FZ_EUSAGE;
 }
 
 int fs_agent_serve(int sock, int mountfd, struct fs_fence **fences, struct fz_err *err)
 {
-	struct fs_fence *fenced = NULL;
-	struct held *list = NULL;
-	struct shm *shms = NULL;
+	struct serving v = {.mountfd = mountfd};
 	int rc = 0;
 
-	for (;;) {
+	while (rc == 0) {
 		struct request r;
 		struct answer ans = {0};
 		struct pollfd p = {sock, POLLIN, 0};
 		ssize_t n;
 
-		if (shms && poll(&p, 1, close_unused(&shms)) == 0)
+		if (v.shms && poll(&p, 1, close_unused(&v.shms)) == 0)
 			continue;
 		n = recv(sock, &r, sizeof(r), 0);
 		if (n < 0 && errno == EINTR)
@@ -384,31 +427,24 @@ int fs_agent_serve(int sock, int mountfd, struct fs_fence **fences, struct fz_er
 		if ((size_t)n <= offsetof(struct request, path) || ((char *)&r)[n - 1])
 			continue;
 		ans.number = r.number;
-		if (r.op == OP_SHM)
-			ans.rc = read_shm(&shms, mountfd, r.path, ans.data);
-		else if (r.op == OP_LOCK)
-			ans.rc = take(&list, mountfd, r.path, r.wait_ms);
-		else if (r.op == OP_UNLOCK)
-			drop(&list, r.path);
-		else if (r.op == OP_FENCE)
-			ans.rc = fence(&fenced, mountfd, r.path, r.wait_ms);
-		else if (r.op == OP_BECOME)
+		ans.rc = carry_out(&v, &r, ans.data);
+		if (ans.rc == 1) {
+			ans.rc = 0;
 			rc = 1;
-		else
-			ans.rc = -FZ_EUSAGE;
-		if (send(sock, &ans, sizeof(ans), MSG_NOSIGNAL) < 0 && errno != EPIPE && errno != EAGAIN)
+		}
+		if (r.op != OP_WORKER && send(sock, &ans, sizeof(ans), MSG_NOSIGNAL) < 0 && errno != EPIPE &&
+		    errno != EAGAIN)
 			fz_warn("agent: cannot answer: %s", fz_strerror(-errno));
-		if (rc == 1)
-			break;
 	}
 	if (rc != 1) {
-		fs_fence_free(fenced);
-		fenced = NULL;
+		fs_fence_free(v.fenced);
+		v.fenced = NULL;
 	}
-	*fences = fenced;
-	while (list)
-		drop(&list, NULL);
-	while (shms)
-		close_shm(&shms);
+	*fences = v.fenced;
+	fs_deadman_close(v.deadman); /* the fences have their own descriptors of what it shared */
+	while (v.list)
+		drop(&v.list, NULL);
+	while (v.shms)
+		close_shm(&v.shms);
 	return rc;
 }

@@ -4,7 +4,8 @@
 #ifndef FZ_FS_AGENT_H
 #define FZ_FS_AGENT_H
 
-#include "base/err.h"
+#include "fs/deadman.h"
+#include "fs/fence.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -27,18 +28,17 @@ int fs_agent_lock(struct fs_agent *a, const char *db_path, bool take, int wait_m
 /* Takes the locks that a writer of the database needs, waiting at most wait_ms, and keeps them until the agent ends: no
  * application can commit any more, whatever handles it has; readers go on. -FZ_EBUSY: one holds them longer. */
 int fs_agent_fence(struct fs_agent *a, const char *db_path, int wait_ms, struct fz_err *err) FZ_MUST_CHECK;
+/* For a lease (fs/deadman.h): the database's -shm, as it is now, is within reach of the agent's switch. */
+int fs_agent_pin(struct fs_agent *a, const char *db_path, struct fz_err *err) FZ_MUST_CHECK;
+/* As fs_deadman_arm(). *out: what the switch holds then. */
+int fs_agent_arm(struct fs_agent *a, uint64_t soft_ns, uint64_t hard_ns, struct fs_deadman_state *out,
+                 struct fz_err *err) FZ_MUST_CHECK;
+/* Lets go of what fs_agent_fence() took; what the lease's switch has locked stays so until it is armed again. */
+int fs_agent_unfence(struct fs_agent *a, struct fz_err *err) FZ_MUST_CHECK;
 /* The agent's loop ends, its process goes on as a replica's (cmd/agent.c) with the fences that it holds; the socket is the next
  * worker's. */
 int fs_agent_become_replica(struct fs_agent *a, struct fz_err *err) FZ_MUST_CHECK;
 
-/* What is fenced: descriptors whose OFD locks are the fence. Heap. */
-struct fs_fence {
-	struct fs_fence *next;
-	int db_fd;  /* SHARED; outside WAL mode RESERVED as well */
-	int shm_fd; /* the writer's lock of the wal-index; -1 = rollback mode, or nobody has the WAL open */
-	char path[];
-};
-void fs_fence_free(struct fs_fence *list); /* closes what is not -1 */
 /* The agent's process: serves requests from sock until it is closed (0), or until it is to become a replica's (1, and
  * *fences is the caller's). mountfd: the root of the mount, opened through it. */
 int fs_agent_serve(int sock, int mountfd, struct fs_fence **fences, struct fz_err *err) FZ_MUST_CHECK;

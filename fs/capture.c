@@ -441,12 +441,14 @@ void fs_capture_attached(struct fs_capture *c, const char *name, bool on)
 
 bool fs_capture_guards(const struct fs_capture *c)
 {
-	return !fs_guard_idle(c->guard);
+	return !fs_guard_idle(c->guard) || !fs_lapse_idle(&c->lapse);
 }
 
 int fs_capture_may_open(struct fs_capture *c, const char *path, int flags, int pid)
 {
-	return fs_guard_may_open(c->guard, path, flags, pid);
+	int rc = fs_guard_may_open(c->guard, path, flags, pid);
+
+	return rc < 0 ? rc : fs_lapse_open(c, path, flags, pid);
 }
 
 int fs_capture_may_alter(struct fs_capture *c, const char *path, int pid)

@@ -62,6 +62,11 @@ int fs_capture_may_remove_dir(struct fs_capture *c, const char *path, int pid);
 /* False: nothing is protected, all of these answer 0. */
 bool fs_capture_guards(const struct fs_capture *c);
 
+/* ---- on a primary that needs a lease ----
+ * Commits may be accepted until then, in fz_boot_ns()'s time: from soft on nothing is opened for writing, from hard on nothing is written
+ * (-EROFS). In the first seconds opens wait. 1, 1 = not at all, 0, 0 = no lease is needed. Whoever calls it again in time keeps it going. */
+void fs_capture_lapse(struct fs_capture *c, uint64_t soft_ns, uint64_t hard_ns);
+
 /* Opens: for every database already known (a log exists): recovery as in design "Capture" 8, before anything is served.
  * Starts the capture thread and the scrub thread. */
 int fs_capture_open(struct fs_capture **out, const struct fs_capture_conf *conf, struct fz_err *err) FZ_MUST_CHECK;

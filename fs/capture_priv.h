@@ -4,6 +4,7 @@
 
 #include "base/worker.h"
 #include "fs/db.h"
+#include "fs/lapse.h"
 #include "fs/syncer.h"
 #include "fs/txn.h"
 
@@ -30,6 +31,7 @@ struct fs_guard;
 struct fs_capture {
 	struct fs_capture_conf conf;
 	struct fs_guard *guard;
+	struct fs_lapse lapse;
 	char **databases, **exclude; /* own copies */
 	pthread_mutex_t mu;          /* guards dbs, files, watches, free_scratch, every db's refs and active */
 	struct fs_db *dbs;

@@ -551,10 +551,11 @@ int fs_capture_before(struct fs_capture *c, struct fs_event *ev)
 		return rc;
 	t = target_of(c, ev);
 	atomic_store(&c->settled, true);
-	if (t.db)
+	rc = fs_lapse_event(c, ev, t.role, t.db);
+	if (t.db && rc == 0)
 		dispatch_before(t.db, t.role, ev);
 	fs_registry_put(t.db);
-	return 0;
+	return rc;
 }
 
 void fs_capture_after(struct fs_capture *c, struct fs_event *ev, int rc)

@@ -22,6 +22,7 @@ int fs_guard_protect(struct fs_guard *g, const char *name, bool on, struct fz_er
 /* pid: any of its threads counts, its children do not; 0 = nobody. It ends with the process: a number that the system gives to
  * another one is worth nothing. */
 void fs_guard_trust(struct fs_guard *g, int pid);
+bool fs_guard_trusts(struct fs_guard *g, int pid);
 /* Nothing at all is protected: one load. */
 bool fs_guard_idle(const struct fs_guard *g);
 /* See fs_capture_attached(). */

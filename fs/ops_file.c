@@ -276,7 +276,7 @@ void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 
 static ssize_t do_write(struct fs_session *s, uint64_t node, const char *data, size_t size, off_t off)
 {
-	struct fs_event ev = {.op = FS_EV_WRITE, .off_bytes = (uint64_t)off, .len_bytes = size};
+	struct fs_event ev = {.op = FS_EV_WRITE, .off_bytes = (uint64_t)off, .len_bytes = size, .pid = fs_self->pid};
 	struct fs_open *o = fs_open_get(s, node, false);
 	ssize_t n;
 	int rc = -EIO;
@@ -308,7 +308,7 @@ void fs_op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, 
 
 static int do_fsync(struct fs_session *s, uint64_t node, int datasync)
 {
-	struct fs_event ev = {.op = FS_EV_FSYNC};
+	struct fs_event ev = {.op = FS_EV_FSYNC, .pid = fs_self->pid};
 	struct fs_open *o = fs_open_get(s, node, false);
 	int rc = -EIO;
 

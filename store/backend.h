@@ -16,6 +16,10 @@ struct store_ops {
 	int (*put)(struct fz_store *s, const char *key, struct fz_src *src, struct fz_err *err);
 	int (*put_new)(struct fz_store *s, const char *key, const void *data, size_t n, struct fz_err *err);
 	int (*get)(struct fz_store *s, const char *key, size_t max_bytes, struct fz_buf *out, struct fz_err *err);
+	int (*get_tag)(struct fz_store *s, const char *key, size_t max_bytes, struct fz_buf *out,
+	               char tag[static FZ_STORE_TAG], struct fz_err *err);
+	int (*put_if)(struct fz_store *s, const char *key, const void *data, size_t n, char tag[static FZ_STORE_TAG],
+	              struct fz_err *err);
 	int (*src)(struct fz_store *s, const char *key, uint64_t size_bytes, struct fz_src **out, struct fz_err *err);
 	/* Appends to *out; may leave it unsorted, with keys outside the prefix or up to start_after: store.c sees to it. */
 	int (*list)(struct fz_store *s, const char *prefix, const char *start_after, bool delimiter,

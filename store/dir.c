@@ -22,10 +22,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define TMP_PREFIX ".fz-tmp."
+#define LOCK_NAME  TMP_PREFIX "lock" /* hidden from listings as what is being written, but never removed */
+enum { LOCK_MS = 1000, TAGGED_MAX = 1 << 20 };
 enum { CHUNK_BYTES = 128 * 1024, DEPTH_MAX = 128, RACES_MAX = 100, TMP_STALE_MS = 24 * 3600 * 1000 };
 
 struct dir_store {
@@ -346,6 +350,91 @@ out:
 	return rc;
 }
 
+/* The tag of bytes: equal bytes have equal tags, which is all that the header promises. */
+static void tag_of(const struct fz_buf *b, char tag[static FZ_STORE_TAG])
+{
+	uint8_t hash[crypto_hash_sha256_BYTES];
+
+	crypto_hash_sha256(hash, b->data, b->size);
+	sodium_bin2hex(tag, FZ_STORE_TAG, hash, sizeof(hash));
+}
+
+static int dir_get_tag(struct fz_store *s, const char *key, size_t max_bytes, struct fz_buf *out,
+                       char tag[static FZ_STORE_TAG], struct fz_err *err)
+{
+	struct fz_buf b = {0};
+	int rc = dir_get(s, key, max_bytes, &b, err);
+
+	if (rc == 0) {
+		tag_of(&b, tag);
+		if (fz_buf_add(out, b.data, b.size) < 0)
+			rc = fz_fail_errno(err, ENOMEM, "reading %s", key);
+	}
+	fz_buf_fini(&b);
+	return rc;
+}
+
+/* Whoever replaces holds a lock meanwhile, in a file, since NFS has no locks on directories. A process that is stopped while it
+ * holds the lock keeps the others from replacing anything: they fail, and nobody acts twice. */
+static int lock_root(struct dir_store *d, int root, struct fz_err *err)
+{
+	uint64_t end = fz_mono_ns() + LOCK_MS * 1000000ull;
+	int fd = openat(root, LOCK_NAME, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return fail_io(d, errno, "cannot lock", LOCK_NAME, err);
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		int e = errno;
+
+		if (e == EWOULDBLOCK && fz_mono_ns() < end) {
+			nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+			continue;
+		}
+		fz_close(&fd);
+		return e == EWOULDBLOCK
+		               ? fz_fail(err, FZ_ETIMEOUT, "%s/%s is locked by another process", d->path, LOCK_NAME)
+		               : fail_io(d, e, "cannot lock", LOCK_NAME, err);
+	}
+	return fd;
+}
+
+static int dir_put_if(struct fz_store *s, const char *key, const void *data, size_t n, char tag[static FZ_STORE_TAG],
+                      struct fz_err *err)
+{
+	struct dir_store *d = dir_of(s);
+	char there[FZ_STORE_TAG] = "";
+	struct fz_buf b = {0};
+	struct fz_src *src = NULL;
+	int root, lock = -1, rc;
+
+	root = open_root(d, true, err);
+	if (root < 0)
+		return root;
+	lock = lock_root(d, root, err);
+	rc = lock < 0 ? lock : dir_get(s, key, TAGGED_MAX, &b, err);
+	if (rc == 0)
+		tag_of(&b, there);
+	if (rc == -FZ_ENOTFOUND)
+		rc = 0;
+	if (rc == 0 && strcmp(there, tag) != 0)
+		rc = fz_fail(err, FZ_ECONFLICT, "%s/%s has changed", d->path, key);
+	if (rc == 0)
+		rc = fz_src_mem(&src, data, n, err);
+	if (rc == 0)
+		rc = dir_put(s, key, src, err);
+	if (rc == 0) {
+		fz_buf_reset(&b);
+		rc = fz_buf_add(&b, data, n) < 0 ? fz_fail_errno(err, ENOMEM, "writing %s", key) : 0;
+	}
+	if (rc == 0)
+		tag_of(&b, tag);
+	fz_src_close(src);
+	fz_buf_fini(&b);
+	fz_close(&lock);
+	fz_close(&root);
+	return rc;
+}
+
 struct dir_src {
 	struct fz_src src;
 	struct dir_store *d;
@@ -450,7 +539,7 @@ static int walk_entry(struct walk *w, int fd, const struct dirent *e, int depth,
 
 	if (type == DT_REG && strncmp(e->d_name, TMP_PREFIX, strlen(TMP_PREFIX)) == 0) {
 		/* what a put left that was killed; nobody writes a file for a day without touching it */
-		if (fz_now_ms() - (int64_t)st.st_mtim.tv_sec * 1000 > TMP_STALE_MS)
+		if (strcmp(e->d_name, LOCK_NAME) != 0 && fz_now_ms() - (int64_t)st.st_mtim.tv_sec * 1000 > TMP_STALE_MS)
 			unlinkat(fd, e->d_name, 0);
 		return 0;
 	}
@@ -598,6 +687,8 @@ int store_dir_open(struct fz_store **out, const char *url, const struct store_ur
 	        .put = dir_put,
 	        .put_new = dir_put_new,
 	        .get = dir_get,
+	        .get_tag = dir_get_tag,
+	        .put_if = dir_put_if,
 	        .src = dir_src,
 	        .list = dir_list,
 	        .del = dir_delete,

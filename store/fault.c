@@ -65,6 +65,33 @@ static int fault_get(struct fz_store *s, const char *key, size_t max_bytes, stru
 	return now ? fail(f, "get", err) : rc;
 }
 
+static int fault_get_tag(struct fz_store *s, const char *key, size_t max_bytes, struct fz_buf *out,
+                         char tag[static FZ_STORE_TAG], struct fz_err *err)
+{
+	struct fault_store *f = fault_of(s);
+	bool now = hit(f);
+	int rc = now && !f->after ? 0 : fz_store_get_tag(f->inner, key, max_bytes, out, tag, err);
+
+	return now ? fail(f, "get_tag", err) : rc;
+}
+
+static int fault_put_if(struct fz_store *s, const char *key, const void *data, size_t n, char tag[static FZ_STORE_TAG],
+                        struct fz_err *err)
+{
+	struct fault_store *f = fault_of(s);
+	bool now = hit(f);
+	char new_tag[FZ_STORE_TAG];
+	int rc = 0;
+
+	memcpy(new_tag, tag, sizeof(new_tag));
+	if (!now || f->after)
+		rc = fz_store_put_if(f->inner, key, data, n, new_tag, err);
+	if (now && rc != -FZ_ECONFLICT) /* whoever does not hear the answer does not learn the tag */
+		return fail(f, "put_if", err);
+	memcpy(tag, new_tag, sizeof(new_tag));
+	return rc;
+}
+
 struct fault_src {
 	struct fz_src src;
 	struct fz_src *inner;
@@ -153,6 +180,8 @@ int fz_store_fault(struct fz_store **out, struct fz_store *inner, uint64_t nth, 
 	        .put = fault_put,
 	        .put_new = fault_put_new,
 	        .get = fault_get,
+	        .get_tag = fault_get_tag,
+	        .put_if = fault_put_if,
 	        .src = fault_src,
 	        .list = fault_list,
 	        .del = fault_delete,

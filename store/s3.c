@@ -163,6 +163,8 @@ int store_s3_open(struct fz_store **out, const char *url, const struct store_url
 	        .put = store_s3_put,
 	        .put_new = store_s3_put_new,
 	        .get = store_s3_get,
+	        .get_tag = store_s3_get_tag,
+	        .put_if = store_s3_put_if,
 	        .src = store_s3_src,
 	        .list = store_s3_list,
 	        .del = store_s3_delete,

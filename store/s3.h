@@ -40,7 +40,8 @@ struct store_s3 {
 	int64_t skew_ms;                   /* server's clock minus ours */
 	int64_t server_ms, server_mono_ns; /* last Date and when it came, 0 = none yet */
 	enum store_s3_conditional conditional;
-	bool answered, told; /* ever; that it does not answer now */
+	enum store_s3_conditional replacing; /* the same of If-Match: there is no emulation */
+	bool answered, told;                 /* ever; that it does not answer now */
 	bool no_md5_etag, no_batch_delete, swept;
 	unsigned retrying;     /* calls whose last attempt failed and which will try again */
 	struct fz_err trouble; /* of the last of them */
@@ -99,6 +100,10 @@ int store_s3_put(struct fz_store *s, const char *key, struct fz_src *src, struct
 int store_s3_put_new(struct fz_store *s, const char *key, const void *data, size_t n, struct fz_err *err) FZ_MUST_CHECK;
 int store_s3_get(struct fz_store *s, const char *key, size_t max_bytes, struct fz_buf *out,
                  struct fz_err *err) FZ_MUST_CHECK;
+int store_s3_get_tag(struct fz_store *s, const char *key, size_t max_bytes, struct fz_buf *out,
+                     char tag[static FZ_STORE_TAG], struct fz_err *err) FZ_MUST_CHECK;
+int store_s3_put_if(struct fz_store *s, const char *key, const void *data, size_t n, char tag[static FZ_STORE_TAG],
+                    struct fz_err *err) FZ_MUST_CHECK;
 int store_s3_src(struct fz_store *s, const char *key, uint64_t size_bytes, struct fz_src **out,
                  struct fz_err *err) FZ_MUST_CHECK;
 int store_s3_list(struct fz_store *s, const char *prefix, const char *start_after, bool delimiter,

@@ -141,6 +141,30 @@ int fz_store_get(struct fz_store *s, const char *key, size_t max_bytes, struct f
 	return rc;
 }
 
+int fz_store_get_tag(struct fz_store *s, const char *key, size_t max_bytes, struct fz_buf *out,
+                     char tag[static FZ_STORE_TAG], struct fz_err *err)
+{
+	size_t before = out->size;
+	int rc = begin(s, key, err);
+
+	tag[0] = 0;
+	if (rc == 0)
+		rc = s->ops->get_tag(s, key, max_bytes, out, tag, err);
+	if (rc < 0 && out->data) {
+		out->size = before;
+		out->data[before] = 0;
+	}
+	return rc;
+}
+
+int fz_store_put_if(struct fz_store *s, const char *key, const void *data, size_t n, char tag[static FZ_STORE_TAG],
+                    struct fz_err *err)
+{
+	int rc = begin(s, key, err);
+
+	return rc < 0 ? rc : s->ops->put_if(s, key, data, n, tag, err);
+}
+
 int fz_store_src(struct fz_store *s, const char *key, uint64_t size_bytes, struct fz_src **out, struct fz_err *err)
 {
 	int rc = begin(s, key, err);

@@ -48,6 +48,16 @@ int fz_store_put(struct fz_store *s, const char *key, struct fz_src *src, struct
 /* Creates key only if it does not exist (If-None-Match: *; emulated where the store does not honour it). Small objects.
  * After an ambiguous time-out the object is read back: our own bytes count as success. Else -FZ_ECONFLICT. */
 int fz_store_put_new(struct fz_store *s, const char *key, const void *data, size_t n, struct fz_err *err) FZ_MUST_CHECK;
+/* An object that changes hands: versions have tags, and a version takes the place of the one whose tag is known, of no other. Two versions
+ * with the same bytes may have the same tag. */
+#define FZ_STORE_TAG 96
+/* As fz_store_get(), and the version's tag. */
+int fz_store_get_tag(struct fz_store *s, const char *key, size_t max_bytes, struct fz_buf *out,
+                     char tag[static FZ_STORE_TAG], struct fz_err *err) FZ_MUST_CHECK;
+/* Replaces the version tag ("" = the object must not exist), and sets tag to the new one's. -FZ_ECONFLICT: another version is there.
+ * -FZ_ECONFIG: this store has no such condition. Any other failure leaves open whether it was replaced: read it. */
+int fz_store_put_if(struct fz_store *s, const char *key, const void *data, size_t n, char tag[static FZ_STORE_TAG],
+                    struct fz_err *err) FZ_MUST_CHECK;
 /* Appends a whole small object (at most max_bytes) to *out. */
 int fz_store_get(struct fz_store *s, const char *key, size_t max_bytes, struct fz_buf *out,
                  struct fz_err *err) FZ_MUST_CHECK;

@@ -4,107 +4,16 @@
 one way. Each is noticed within seconds, at the end that it concerns; readers go on; what was cut comes back by itself and
 misses nothing."""
 import os
-import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from cluster import Counted, Host, Reader, caught_up  # noqa: E402
-from faztlib import Failure, integrity, main, need, serialize_hash, wait_for  # noqa: E402
+from cluster import Counted, Reader, caught_up  # noqa: E402
+from faztlib import integrity, main, need, serialize_hash, wait_for  # noqa: E402
+from netns import Net, Node  # noqa: E402
 
 NOTICED_S = 6   # 3 s without a word, and what a busy machine takes
 BACK_S = 30     # the pause between two calls is 10 s at most
-
-
-def ip(*args, check=True):
-    r = subprocess.run(["ip", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    need(not check or r.returncode == 0, "ip %s: %s", " ".join(args), r.stdout)
-
-
-class Net:
-    """Namespaces fz<pid>a, b, c and a hub. Host i has 10.77.i.2, its side of the hub 10.77.i.1."""
-
-    def __init__(self, names):
-        self.names, self.tag = names, "fz%d" % os.getpid()
-
-    def ns(self, name):
-        return self.tag + name
-
-    def subnet(self, name):
-        return self.names.index(name) + 1
-
-    def address(self, name):
-        return "10.77.%d.2" % self.subnet(name)
-
-    def __enter__(self):
-        try:
-            self.build()
-        except Failure:
-            self.__exit__()
-            raise
-        return self
-
-    def build(self):
-        hub = self.ns("hub")
-        ip("netns", "add", hub)
-        for n in self.names:
-            mine, net = self.ns(n), self.subnet(n)
-            ip("netns", "add", mine)
-            ip("-n", hub, "link", "add", "h" + n, "type", "veth", "peer", "name", "eth0", "netns", mine)
-            for where, dev, end in ((mine, "eth0", 2), (hub, "h" + n, 1)):
-                ip("-n", where, "addr", "add", "10.77.%d.%d/24" % (net, end), "dev", dev)
-                ip("-n", where, "link", "set", dev, "up")
-            ip("-n", mine, "link", "set", "lo", "up")
-            ip("-n", mine, "route", "add", "default", "via", "10.77.%d.1" % net)
-        ip("netns", "exec", hub, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
-
-    def __exit__(self, *exc):
-        for n in (*self.names, "hub"):
-            ip("netns", "del", self.ns(n), check=False)
-
-    def link(self, name, up):
-        ip("-n", self.ns("hub"), "link", "set", "h" + name, "up" if up else "down")
-        if up:
-            ip("-n", self.ns("hub"), "route", "replace", "10.77.%d.0/24" % self.subnet(name), "dev", "h" + name)
-
-    def lose(self, to, on):
-        """The hub drops, without a word, all that goes to that host; what comes from it arrives."""
-        ip("-n", self.ns("hub"), "route", "add" if on else "del", "blackhole", self.address(to) + "/32")
-
-
-class Node(Host):
-    def __init__(self, base, name, net):
-        super().__init__(base, name)
-        self.net, self.address = net, "%s:%d" % (net.address(name), self.port)
-
-    def start(self):
-        """The mount is this machine's, its sockets are the namespace's: ip would give it mounts of its own."""
-        fd = os.open("/proc/self/ns/net", os.O_RDONLY)
-        other = os.open("/run/netns/" + self.net.ns(self.name), os.O_RDONLY)
-        try:
-            enter(other)
-            super().start(check=False)
-        finally:
-            enter(fd)
-            os.close(fd)
-            os.close(other)
-        wait_for("the mount of %s" % self.name, lambda: self.proc.poll() is not None or self.answers(), 30)
-        need(self.proc.poll() is None, "%s: %s", self.name, self.tail())
-
-    def answers(self):
-        try:
-            return bool(self.status())
-        except (Failure, ValueError):  # not yet
-            return False
-
-    def connected(self):
-        return self.status()["following"]["connected"]
-
-
-def enter(fd):
-    import ctypes
-    libc = ctypes.CDLL(None, use_errno=True)
-    need(libc.setns(fd, 0x40000000) == 0, "setns: %s", os.strerror(ctypes.get_errno()))  # CLONE_NEWNET
 
 
 def seen_by(primary, replica):

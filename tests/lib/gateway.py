@@ -21,8 +21,8 @@ def free_port():
 class Gateway:
     """Objects lie as files below root/<bucket>/ ; every request is a line of the access log."""
 
-    def __init__(self, base, bucket="bucket", name="s3"):
-        self.bucket, self.port, self.proc = bucket, free_port(), None
+    def __init__(self, base, bucket="bucket", name="s3", address="127.0.0.1"):
+        self.bucket, self.port, self.proc, self.address = bucket, free_port(), None, address
         self.root = os.path.join(base, name)
         self.access_log = os.path.join(base, name + ".access")
         self.program = shutil.which("versitygw") or "/usr/local/bin/versitygw"
@@ -31,7 +31,7 @@ class Gateway:
     def start(self):
         self.out = open(self.access_log + ".out", "ab")
         self.proc = subprocess.Popen([self.program, "--access", ACCESS, "--secret", SECRET, "--quiet", "--port",
-                                      "127.0.0.1:%d" % self.port, "--access-log", self.access_log, "posix", self.root],
+                                      "%s:%d" % (self.address, self.port), "--access-log", self.access_log, "posix", self.root],
                                      stdout=self.out, stderr=self.out, stdin=subprocess.DEVNULL)
 
         def ready():
@@ -39,7 +39,7 @@ class Gateway:
                 with open(self.access_log + ".out", errors="replace") as f:
                     raise Failure("versitygw ended with %d: %s" % (self.proc.returncode, f.read()[-2000:]))
             try:
-                urllib.request.urlopen("http://127.0.0.1:%d/" % self.port, timeout=1)
+                urllib.request.urlopen("http://%s:%d/" % (self.address, self.port), timeout=1)
             except urllib.error.HTTPError:
                 return True  # it answers: 403 without credentials
             except OSError:
@@ -62,8 +62,8 @@ class Gateway:
         self.kill()
 
     def url(self, path="prefix", bucket=None):
-        return "s3://%s/%s?endpoint=http://127.0.0.1:%d&region=us-east-1&path-style=yes" % (
-            bucket or self.bucket, path, self.port)
+        return "s3://%s/%s?endpoint=http://%s:%d&region=us-east-1&path-style=yes" % (
+            bucket or self.bucket, path, self.address, self.port)
 
     def file(self, path=""):
         return os.path.join(self.root, self.bucket, path)

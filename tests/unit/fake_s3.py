@@ -113,11 +113,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer(200, ETag=etag)
         if self.headers.get("If-None-Match") == "*" and self.bucket == "refuses":
             return self.fail(501, "NotImplemented")
+        match = self.headers.get("If-Match")
         with lock:
+            there = objects.get(name)
+            if match and self.bucket != "ignores" and (not there or match != '"%s"' % hashlib.md5(there[0]).hexdigest()):
+                return self.fail(412 if there else 404, "PreconditionFailed" if there else "NoSuchKey")
             if self.headers.get("If-None-Match") == "*" and self.bucket != "ignores" and name in objects:
                 return self.fail(412, "PreconditionFailed")
             objects[name] = (b"somebody else" if habit == "foe" else self.body, time.time())
-        if habit in ("ambiguous", "foe") and self.n < 1:
+        if habit in ("ambiguous", "foe") and self.n < 1 or habit == "cut" and self.n == 1:
             return self.hang_up()
         self.answer(200, ETag=etag)
 

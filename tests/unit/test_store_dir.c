@@ -189,6 +189,34 @@ static void *race(void *arg)
 	return NULL;
 }
 
+static void replaces_one_version_once(void **state)
+{
+	struct fz_store *s = open_store(false), *other = open_store(false);
+	struct fz_err err;
+	char tag[FZ_STORE_TAG] = "", late[FZ_STORE_TAG] = "";
+	struct fz_buf b = {0};
+	struct fz_store_list l = {0};
+
+	assert_int_equal(fz_store_get_tag(s, ".fazt/lease", 9, &b, late, NULL), -FZ_ENOTFOUND);
+	assert_int_equal(fz_store_put_if(s, ".fazt/lease", "one", 3, tag, &err), 0);
+	assert_int_equal(fz_store_put_if(other, ".fazt/lease", "two", 3, late, &err), -FZ_ECONFLICT);
+	assert_int_equal(fz_store_get_tag(other, ".fazt/lease", 9, &b, late, &err), 0);
+	assert_string_equal(fz_buf_str(&b), "one");
+	assert_string_equal(late, tag);
+	assert_int_equal(fz_store_put_if(other, ".fazt/lease", "two", 3, late, &err), 0);
+	assert_int_equal(fz_store_put_if(s, ".fazt/lease", "three", 5, tag, &err), -FZ_ECONFLICT);
+	assert_int_equal(fz_store_put_if(other, ".fazt/lease", "three", 5, late, &err), 0);
+	fz_buf_reset(&b);
+	assert_int_equal(fz_store_get(s, ".fazt/lease", 9, &b, &err), 0);
+	assert_string_equal(fz_buf_str(&b), "three");
+	assert_int_equal(fz_store_list(s, "", NULL, false, &l, &err), 0);
+	assert_int_equal(l.n, 1); /* the lock is not seen */
+	fz_store_list_fini(&l);
+	fz_buf_fini(&b);
+	fz_store_close(s);
+	fz_store_close(other);
+}
+
 static void one_of_many_wins_each_claim(void **state)
 {
 	struct racer r[4] = {{0}};
@@ -485,6 +513,7 @@ int main(void)
 	        T(stores_and_replaces),
 	        T(never_leaves_the_root),
 	        T(claims_once),
+	        T(replaces_one_version_once),
 	        T(one_of_many_wins_each_claim),
 	        T(put_survives_a_delete_of_its_directory),
 	        T(lists_like_s3),

@@ -47,7 +47,7 @@ static int all_methods(struct fz_store *s, int *code)
 	struct fz_store_list l = {0};
 	struct fz_buf b = {0};
 	size_t failed = 0;
-	char c[4];
+	char c[4], tag[FZ_STORE_TAG], was[FZ_STORE_TAG];
 	int step = 0, rc;
 
 	assert_int_equal(fz_src_mem(&mem, "data", 4, NULL), 0);
@@ -60,6 +60,15 @@ static int all_methods(struct fz_store *s, int *code)
 	step++;
 	if ((rc = fz_store_get(s, "k", 9, &b, NULL)) < 0) {
 		assert_int_equal(b.size, 0);
+		goto out;
+	}
+	step++;
+	if ((rc = fz_store_get_tag(s, "n", 9, &b, tag, NULL)) < 0)
+		goto out;
+	step++;
+	memcpy(was, tag, sizeof(was));
+	if ((rc = fz_store_put_if(s, "n", "newer", 5, tag, NULL)) < 0) {
+		assert_string_equal(tag, was);
 		goto out;
 	}
 	step++;
@@ -91,7 +100,7 @@ out:
 static void each_call_can_fail(void **state)
 {
 	for (int after = 0; after < 2; after++)
-		for (int n = 1; n <= 8; n++) {
+		for (int n = 1; n <= 10; n++) {
 			bool fired = true;
 			int code, step;
 			struct fz_store *s;
@@ -101,9 +110,9 @@ static void each_call_can_fail(void **state)
 			s = open_fault((uint64_t)n, FZ_ENET, after, &fired);
 			step = all_methods(s, &code);
 
-			assert_int_equal(step, n <= 7 ? n : 0);
-			assert_int_equal(code, n <= 7 ? -FZ_ENET : 0);
-			assert_int_equal(fired, n <= 7);
+			assert_int_equal(step, n <= 9 ? n : 0);
+			assert_int_equal(code, n <= 9 ? -FZ_ENET : 0);
+			assert_int_equal(fired, n <= 9);
 			fz_store_close(s);
 		}
 }

@@ -435,6 +435,73 @@ static void a_claim_is_won_once(void **state)
 	fz_store_close(b);
 }
 
+static void a_version_is_replaced_once(void **state)
+{
+	struct fz_store *a = open_at(&gw, "bucket", 20000), *b = open_at(&gw, "bucket", 20000);
+	char tag[FZ_STORE_TAG] = "", old[FZ_STORE_TAG], other[FZ_STORE_TAG] = "";
+	struct fz_buf t = {0};
+	struct fz_store_list l = {0};
+
+	assert_int_equal(fz_store_get_tag(a, ".fazt/lease", 9, &t, other, NULL), -FZ_ENOTFOUND);
+	assert_string_equal(other, "");
+	OK(fz_store_put_if(a, ".fazt/lease", "one", 3, tag, &err));
+	memcpy(old, tag, sizeof(tag));
+	assert_int_equal(fz_store_put_if(b, ".fazt/lease", "two", 3, other, NULL), -FZ_ECONFLICT); /* it exists */
+	OK(fz_store_get_tag(b, ".fazt/lease", 9, &t, other, &err));
+	assert_string_equal(fz_buf_str(&t), "one");
+	assert_string_equal(other, tag);
+	OK(fz_store_put_if(b, ".fazt/lease", "two", 3, other, &err));
+	assert_int_equal(fz_store_put_if(a, ".fazt/lease", "three", 5, tag, NULL), -FZ_ECONFLICT);
+	assert_string_equal(tag, old);
+	OK(fz_store_put_if(b, ".fazt/lease", "three", 5, other, &err)); /* its answer told the tag */
+	assert_object(a, ".fazt/lease", "three", 5);
+	OK(fz_store_list(a, "", NULL, false, &l, &err));
+	for (size_t i = 0; i < l.n; i++)
+		assert_null(strstr(l.v[i].key, ".fazt"));
+	fz_store_list_fini(&l);
+	OK(fz_store_delete(a, (const char *[]){".fazt/lease"}, 1, NULL, &err));
+	assert_int_equal(fz_store_put_if(b, ".fazt/lease", "four", 4, other, NULL), -FZ_ECONFLICT); /* it is gone */
+	fz_buf_fini(&t);
+	fz_store_close(a);
+	fz_store_close(b);
+}
+
+static void a_replacement_without_an_answer_is_read_back(void **state)
+{
+	struct fz_store *s = open_at(&fake, "bkt7", 10000);
+	char tag[FZ_STORE_TAG] = "";
+	struct fz_buf t = {0};
+
+	OK(put_text(s, "later/1", "first", &err));
+	OK(fz_store_get_tag(s, "later/1", 9, &t, tag, &err));
+	OK(fz_store_put_if(s, "later/1", "second", 6, tag, &err));
+	OK(put_text(s, "hangup/1", "x", &err)); /* refused once: not carried out, so simply sent again */
+	fz_buf_reset(&t);
+	OK(fz_store_get_tag(s, "hangup/1", 9, &t, tag, &err));
+	OK(fz_store_put_if(s, "hangup/1", "y", 1, tag, &err));
+	OK(fz_store_put_if(s, "hangup/1", "z", 1, tag, &err));
+	/* carried out, and the answer lost: 412 to the second attempt is no conflict when our bytes are there */
+	OK(put_text(s, "cut/1", "x", &err));
+	fz_buf_reset(&t);
+	OK(fz_store_get_tag(s, "cut/1", 9, &t, tag, &err));
+	OK(fz_store_put_if(s, "cut/1", "mine", 4, tag, &err));
+	assert_object(s, "cut/1", "mine", 4);
+	OK(fz_store_put_if(s, "cut/1", "next", 4, tag, &err));
+	fz_buf_fini(&t);
+	fz_store_close(s);
+}
+
+static void a_store_without_if_match_is_refused(void **state)
+{
+	struct fz_store *s = open_at(&fake, "ignores", 10000);
+	char tag[FZ_STORE_TAG] = "";
+	struct fz_err why = {0};
+
+	assert_int_equal(fz_store_put_if(s, "lease", "x", 1, tag, &why), -FZ_ECONFIG);
+	assert_non_null(strstr(why.text, "If-Match"));
+	fz_store_close(s);
+}
+
 static void refusals_are_not_retried(void **state)
 {
 	static const struct {
@@ -958,6 +1025,9 @@ int main(void)
 	        cmocka_unit_test(lists_and_deletes_more_than_a_page),
 	        cmocka_unit_test(large_objects_go_in_parts),
 	        cmocka_unit_test(a_claim_is_won_once),
+	        cmocka_unit_test(a_version_is_replaced_once),
+	        cmocka_unit_test(a_replacement_without_an_answer_is_read_back),
+	        cmocka_unit_test(a_store_without_if_match_is_refused),
 	        cmocka_unit_test(refusals_are_not_retried),
 	        cmocka_unit_test(a_server_that_comes_back_is_found),
 	        cmocka_unit_test(an_upload_outlives_the_server),
