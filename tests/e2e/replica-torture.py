@@ -149,7 +149,7 @@ class Database:
                     state = (int(w[1]), int(w[2]))
                     last = (*last[-1:], state)
                     tried.add(state)
-                    if w[0] == "U":
+                    if w[0] == "U" or w[0] in "SV" and w[3] == "-":  # "-": it shows another host's history already
                         doubt.add(state)
                     elif w[0] in "SV":
                         doubt.discard(state)
