@@ -70,9 +70,9 @@ void primary_acks_serve(struct primary_acks *a, struct primary_server *server)
 	atomic_store(&a->server, server);
 }
 
-void primary_acks_refuse(struct primary_acks *a)
+void primary_acks_refuse(struct primary_acks *a, bool on)
 {
-	atomic_store(&a->refused, true);
+	atomic_store(&a->refused, on);
 }
 
 static struct database *database_locked(struct primary_acks *a, const char *name)
