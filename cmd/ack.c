@@ -54,6 +54,7 @@ static int wait(struct fs_acks *hook, const struct fs_ack *what)
 	                                 .committed = what->committed,
 	                                 .bounded = what->bounded,
 	                                 .since_ns = what->since_ns,
+	                                 .pid = what->pid,
 	                                 .stop = what->stop};
 
 	return primary_acks_wait(a->acks, &want);
@@ -74,6 +75,14 @@ void cmd_ack_close(struct cmd_link *l)
 {
 	primary_acks_close(l->ack.acks);
 	l->ack.acks = NULL;
+}
+
+void cmd_ack_lapse(struct cmd_link *l, bool on)
+{
+	pthread_mutex_lock(&l->mu);
+	if (l->ack.acks && !l->turning) /* then they are refused for good */
+		primary_acks_refuse(l->ack.acks, on);
+	pthread_mutex_unlock(&l->mu);
 }
 
 void cmd_ack_status(struct cmd_link *l, struct cJSON *answer)

@@ -2,7 +2,7 @@
  *
  * Each database has a state of its own (ackstate.h). Whoever waits is a thread that serves a request: PRIMARY_ACKS_WAITERS of them at most, so that
  * others are left; of one database never more than one or two. Thread-safe.
- * LOCKS  acks.mu alone; the server's are taken without it. Held by tests/e2e/ack.py. */
+ * LOCKS  acks.mu alone; the server's are taken without it. Held by tests/unit/test_primary_acks.c, tests/e2e/ack.py. */
 #ifndef FZ_PRIMARY_ACKS_H
 #define FZ_PRIMARY_ACKS_H
 
@@ -30,8 +30,8 @@ int primary_acks_open(struct primary_acks **out, const struct primary_acks_conf 
 void primary_acks_close(struct primary_acks *a); /* nobody may wait */
 /* The server of the link, once it is there; until then nobody holds anything. */
 void primary_acks_serve(struct primary_acks *a, struct primary_server *server);
-/* Another host is the primary: commits that wait, and all that come, fail. */
-void primary_acks_refuse(struct primary_acks *a);
+/* Another host is the primary, or may be: commits that wait, and all that come, fail. Or no longer. */
+void primary_acks_refuse(struct primary_acks *a, bool on);
 
 struct primary_acks_want {
 	struct ltx_log *log; /* NULL: nothing can be sent yet; -EAGAIN after a moment, while it is to be waited for */
@@ -40,9 +40,10 @@ struct primary_acks_want {
 	bool committed;    /* else it has been decided, without an answer of ours, once the log has it */
 	bool bounded;      /* never beyond the time limit */
 	uint64_t since_ns; /* 0 = now: when it began to wait */
+	int pid; /* whose commit it is; 0 = not known. -EINTR once it was killed: the kernel does not let it die before */
 	const atomic_bool *stop;
 };
-/* 0: replicas hold it, or it goes on without. -EIO: the commit must fail. -ECANCELED: stop. */
+/* 0: replicas hold it, or it goes on without. -EIO: the commit must fail. -ECANCELED: stop. -EINTR: see pid. */
 int primary_acks_wait(struct primary_acks *a, const struct primary_acks_want *w);
 /* Adds: replicas, policy, timeout_ms, degraded (any database), since_ms, degraded_commits, waiting, and databases: [{name, degraded, since_ms,
  * degraded_commits, unacknowledged_commits (ever), waiting, waiting_ms}] of those that have waited.
