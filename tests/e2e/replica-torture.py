@@ -68,7 +68,7 @@ class Node(Host):
 
     def stop(self):
         self.up = False
-        self.kill_all()
+        self.kill_all(unused=True)
 
     def fill(self):
         with contextlib.suppress(OSError), open(os.path.join(self.disk, "ballast"), "wb", buffering=0) as f:
