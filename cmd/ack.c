@@ -78,14 +78,6 @@ void cmd_ack_close(struct cmd_link *l)
 	l->ack.acks = NULL;
 }
 
-void cmd_ack_lapse(struct cmd_link *l, bool on)
-{
-	pthread_mutex_lock(&l->mu);
-	if (l->ack.acks && !l->turning) /* then they are refused for good */
-		primary_acks_refuse(l->ack.acks, on);
-	pthread_mutex_unlock(&l->mu);
-}
-
 void cmd_ack_status(struct cmd_link *l, struct cJSON *answer)
 {
 	cJSON *o = cJSON_AddObjectToObject(answer, "ack");

@@ -4,7 +4,6 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "cmd/ack.h"
 #include "fs/agent.h"
 #include "fs/capture.h"
 #include "ltx/log.h"
@@ -35,7 +34,7 @@ static int pin_all(struct cmd_lease *l, struct fz_err *err)
 static void fence_all(struct cmd_lease *l)
 {
 	struct ltx_log *log;
-	bool all = true;
+	bool all = true, known;
 
 	for (size_t i = 0; (log = ltx_logset_at(l->w->logs, i)); i++) {
 		struct ltx_log_info info;
@@ -49,7 +48,10 @@ static void fence_all(struct cmd_lease *l)
 		rc = fs_agent_fence(l->w->agent, info.name, 0, &err);
 		all = all && (rc == 0 || rc == -FZ_ENOTFOUND);
 	}
-	if (all && !l->fenced && l->seen.state != PRIMARY_LEASE_UNKNOWN)
+	pthread_mutex_lock(&l->mu);
+	known = l->seen.state != PRIMARY_LEASE_UNKNOWN;
+	pthread_mutex_unlock(&l->mu);
+	if (all && !l->fenced && known)
 		fz_warn("without a lease: this host accepts no commits until it has it again");
 	l->fenced = all;
 }
@@ -103,7 +105,6 @@ static void guard(struct cmd_lease *l)
 {
 	uint64_t until, soft = 1, hard = 1, d = (uint64_t)l->lease.duration_ms * MS_NS;
 	struct fz_err err = {0};
-	bool lapsed;
 	int rc;
 
 	pthread_mutex_lock(&l->mu);
@@ -116,9 +117,7 @@ static void guard(struct cmd_lease *l)
 	rc = tell_agent(l, soft, hard, &err);
 	if (rc == 0) /* the agent first: what it does not know it cannot end */
 		fs_capture_lapse(l->w->capture, soft, hard);
-	lapsed = fz_boot_ns() >= soft;
-	cmd_ack_lapse(&l->w->link, lapsed);
-	if (rc == 0 && lapsed)
+	if (rc == 0 && fz_boot_ns() >= soft)
 		fence_all(l);
 	if (rc == 0 && fz_boot_ns() - l->pinned_ns > d / 10) {
 		rc = pin_all(l, &err);

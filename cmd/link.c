@@ -206,7 +206,7 @@ void cmd_link_supersede(struct cmd_link *l, const uint8_t key[static 32], const 
 	if (h->role == LTX_WIRE_PRIMARY && h->epoch > l->role.epoch && !l->turning && l->on_superseded) {
 		l->turning = true;
 		if (l->ack.acks) /* who waits holds the lock that the fence needs */
-			primary_acks_refuse(l->ack.acks, true);
+			primary_acks_refuse(l->ack.acks);
 		memcpy(l->superior_key, key, sizeof(l->superior_key));
 		l->superior = *h;
 		if (fz_worker_start(&l->demoter, "demote", demote, l, &err) < 0) {

@@ -20,15 +20,13 @@
 #include <unistd.h>
 
 #define RETRY_MS 2
-#define DYING_NS UINT64_C(1000000000)
 
 struct pin {
 	struct pin *next;
 	int fd;
 	uint64_t ino;
-	bool locked, shared, told;
-	int killed; /* the process that was killed last, at killed_ns: dying takes a moment */
-	uint64_t killed_ns;
+	bool locked, shared, told, kept;
+	int victim; /* was killed */
 	char path[];
 };
 struct fs_deadman {
@@ -75,7 +73,7 @@ static void kill_holder(struct fs_deadman *d, struct pin *p)
 	int pid = holder(p->fd), fd;
 	char name[64];
 
-	if (pid == 0 || (pid == p->killed && fz_boot_ns() - p->killed_ns < DYING_NS))
+	if (pid == 0 || pid == p->victim) /* dying takes a moment */
 		return;
 	if (pid < 0 || pid == getpid()) {
 		if (!p->told)
@@ -91,9 +89,8 @@ static void kill_holder(struct fs_deadman *d, struct pin *p)
 		if (syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0) {
 			fz_error("%s: killed process %d (%s): its transaction would have outlived this host's lease",
 			         p->path, pid, name);
-			d->state.killed += pid != p->killed;
-			p->killed = pid;
-			p->killed_ns = fz_boot_ns();
+			d->state.killed++;
+			p->victim = pid;
 		} else if (!p->told) {
 			fz_error("%s: the lease has run out, and process %d (%s) in a transaction cannot be killed: %s",
 			         p->path, pid, name, fz_strerror(-errno));
@@ -113,6 +110,19 @@ static void count_locked(struct fs_deadman *d)
 	d->state.fenced = fz_boot_ns() >= d->soft_ns && d->state.locked == d->state.pinned;
 }
 
+/* While commits are not accepted readers come and go. The one that finds nobody there begins the -shm anew, and needs the writer's lock to
+ * recover; so we stay with it. Only beside somebody: what lies there when nobody has it open may be of before a power cut. */
+static void keep_index(struct pin *p)
+{
+	struct flock f = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = FS_LOCK_SHM_DMS, .l_len = 1};
+
+	if (p->kept || fs_lock_set(p->fd, F_RDLCK, FS_LOCK_SHM_DMS, 1) < 0)
+		return;
+	p->kept = fcntl(p->fd, F_OFD_GETLK, &f) == 0 && f.l_type != F_UNLCK;
+	if (!p->kept)
+		(void)fs_lock_set(p->fd, F_UNLCK, FS_LOCK_SHM_DMS, 1);
+}
+
 /* When to look again: 0 = not before somebody says something. */
 static uint64_t step_locked(struct fs_deadman *d)
 {
@@ -122,6 +132,7 @@ static uint64_t step_locked(struct fs_deadman *d)
 		next = d->soft_ns;
 	} else {
 		for (struct pin *p = d->pins; p; p = p->next) {
+			keep_index(p);
 			if (!p->locked)
 				p->locked = set_lock(p->fd, F_WRLCK) == 0;
 			if (!p->locked && now >= d->hard_ns) {
@@ -313,6 +324,8 @@ void fs_deadman_arm(struct fs_deadman *d, uint64_t soft_ns, uint64_t hard_ns)
 	for (struct pin *p = d->pins; p && fz_boot_ns() < soft_ns; p = p->next)
 		if (!p->shared) { /* locked by us, or by whoever had shared it */
 			p->locked = set_lock(p->fd, F_UNLCK) < 0;
+			if (p->kept)
+				p->kept = fs_lock_set(p->fd, F_UNLCK, FS_LOCK_SHM_DMS, 1) < 0;
 			p->told = false;
 		}
 	count_locked(d);

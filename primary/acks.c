@@ -70,9 +70,9 @@ void primary_acks_serve(struct primary_acks *a, struct primary_server *server)
 	atomic_store(&a->server, server);
 }
 
-void primary_acks_refuse(struct primary_acks *a, bool on)
+void primary_acks_refuse(struct primary_acks *a)
 {
-	atomic_store(&a->refused, on);
+	atomic_store(&a->refused, true);
 }
 
 static struct database *database_locked(struct primary_acks *a, const char *name)

@@ -30,8 +30,8 @@ int primary_acks_open(struct primary_acks **out, const struct primary_acks_conf 
 void primary_acks_close(struct primary_acks *a); /* nobody may wait */
 /* The server of the link, once it is there; until then nobody holds anything. */
 void primary_acks_serve(struct primary_acks *a, struct primary_server *server);
-/* Another host is the primary, or may be: commits that wait, and all that come, fail. Or no longer. */
-void primary_acks_refuse(struct primary_acks *a, bool on);
+/* Another host is the primary: commits that wait, and all that come, fail. */
+void primary_acks_refuse(struct primary_acks *a);
 
 struct primary_acks_want {
 	struct ltx_log *log; /* NULL: nothing can be sent yet; -EAGAIN after a moment, while it is to be waited for */

@@ -84,7 +84,7 @@ static void degrades(void **state)
 	assert_int_equal(primary_acks_wait(a, &w), -EAGAIN);
 	w.since_ns = fz_mono_ns() - UINT64_C(31000000); /* has waited so long already */
 	assert_int_equal(primary_acks_wait(a, &w), 0);
-	primary_acks_refuse(a, true);
+	primary_acks_refuse(a);
 	assert_int_equal(primary_acks_wait(a, &w), -EIO);
 	primary_acks_close(a);
 }
@@ -132,7 +132,7 @@ static void waits(void **state)
 	atomic_store(&lease_ns, 0);
 	begin(&x[1]);
 	until_waiting(a, 1);
-	primary_acks_refuse(a, true);
+	primary_acks_refuse(a);
 	pthread_join(x[1].thread, NULL);
 	assert_int_equal(x[1].rc, -EIO);
 	primary_acks_close(a);
