@@ -303,7 +303,7 @@ static int watch(struct cmd_lease *l, struct fz_err *err)
 	if (l->lease.state == PRIMARY_LEASE_MINE) { /* by now, or before this process was started */
 		rc = primary_lease_renew(&l->lease, own_epoch(l), err);
 		if (rc == 0 && primary_lease_until(&l->lease))
-			cmd_link_promote(&l->w->link);
+			cmd_link_promote(&l->w->link, false);
 	}
 	return rc;
 }

@@ -381,22 +381,26 @@ static void promote(void *arg)
 {
 	struct cmd_link *l = arg;
 
-	l->on_handoff(l);
+	l->on_promote(l);
 	pthread_mutex_lock(&l->mu);
+	l->handing = false;
 	if (!l->turning) /* it came to nothing */
 		atomic_store(&l->promoter_idle, true);
 	pthread_mutex_unlock(&l->mu);
 }
 
-void cmd_link_promote(struct cmd_link *l)
+void cmd_link_promote(struct cmd_link *l, bool handing)
 {
 	struct fz_err err;
 
 	pthread_mutex_lock(&l->mu);
 	if (atomic_exchange(&l->promoter_idle, false))
 		fz_worker_stop(&l->promoter);
-	if (!l->promoter.started && l->on_handoff && fz_worker_start(&l->promoter, "promote", promote, l, &err) < 0)
-		fz_log_err("taking over", &err);
+	if (!l->promoter.started && l->on_promote) {
+		l->handing = handing;
+		if (fz_worker_start(&l->promoter, "promote", promote, l, &err) < 0)
+			fz_log_err("taking over", &err);
+	}
 	pthread_mutex_unlock(&l->mu);
 }
 
@@ -405,7 +409,7 @@ static void handoff(struct replica_follow_events *ev)
 	struct cmd_link *l = of_follow(ev);
 
 	fz_warn("the primary %s hands over to this host", l->role.primary);
-	cmd_link_promote(l);
+	cmd_link_promote(l, true);
 }
 
 static void peer(struct replica_follow_events *ev, const struct ltx_wire_hello *h)

@@ -27,7 +27,7 @@ struct cmd_link {
 	struct fs_capture *capture;
 	atomic_bool detaching; /* the agent lets go of the databases: what it says about them is old */
 	struct cmd_role role;  /* under mu while it follows */
-	bool handing;          /* the primary hands over: its promotion is under way */
+	bool handing; /* the promotion that is under way is one that the primary asked for: nothing is in doubt */
 	/* owned */
 	struct cmd_ack ack;
 	struct cmd_positions positions;
@@ -41,9 +41,9 @@ struct cmd_link {
 	struct fz_worker demoter; /* a host of a higher epoch has spoken: runs on_superseded() once */
 	uint8_t superior_key[32];
 	struct ltx_wire_hello superior; /* mu */
-	struct fz_worker promoter;      /* the primary hands over, or its lease has run out: runs on_handoff() */
+	struct fz_worker promoter;      /* the primary hands over, or its lease has run out: runs on_promote() */
 	atomic_bool promoter_idle;      /* that has failed, and may be tried again */
-	void (*on_superseded)(struct cmd_link *l), (*on_handoff)(struct cmd_link *l); /* set by the caller */
+	void (*on_superseded)(struct cmd_link *l), (*on_promote)(struct cmd_link *l); /* set by the caller */
 	pthread_mutex_t mu; /* follow: what applies tells it, and may still do so while it stops */
 	struct replica_follow *follow;
 	struct replica_followstore *store; /* mu, as follow */
@@ -75,8 +75,8 @@ void cmd_link_hello(const struct cmd_link *l, struct ltx_wire_hello *h);
 bool cmd_link_superseded(struct cmd_link *l);
 /* Another host is the primary of a higher epoch: becomes its replica, in a thread of its own. key: its public key. */
 void cmd_link_supersede(struct cmd_link *l, const uint8_t key[static 32], const struct ltx_wire_hello *h);
-/* This host takes over, in a thread of its own, unless one is at it. */
-void cmd_link_promote(struct cmd_link *l);
+/* This host takes over, in a thread of its own, unless one is at it. handing: the primary has asked for it. */
+void cmd_link_promote(struct cmd_link *l, bool handing);
 /* For the demoter: waits; true when it shall end. */
 bool cmd_link_ending(struct cmd_link *l, int64_t ms);
 /* The store that is followed, alone or behind the link (cmd/linkstore.c). */

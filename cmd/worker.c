@@ -107,16 +107,14 @@ static void superseded(struct cmd_link *l)
 	cmd_demote(w, l->superior_key, &l->superior);
 }
 
-static void handed_over(struct cmd_link *l)
+static void take_over(struct cmd_link *l)
 {
 	struct cmd_serving *w = (struct cmd_serving *)(void *)((char *)l - offsetof(struct cmd_serving, link));
 	cJSON *answer = cJSON_CreateObject();
 	struct fz_err err = {0};
 
-	l->handing = true;
 	if (cmd_promote_answer(w, true, answer, &err) < 0)
 		fz_log_err("taking over", &err);
-	l->handing = false;
 	cJSON_Delete(answer);
 }
 
@@ -275,7 +273,7 @@ int cmd_worker(int argc, char **argv)
 	w.link.statefd = w.statefd;
 	w.link.conf = &w.conf;
 	w.link.on_superseded = superseded;
-	w.link.on_handoff = handed_over;
+	w.link.on_promote = take_over;
 	rc = start(&w, &err);
 	if (rc < 0) {
 		fs_super_init(FS_FD_SUPER);
