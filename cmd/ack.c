@@ -54,7 +54,9 @@ static int wait(struct fs_acks *hook, const struct fs_ack *what)
 	                                 .committed = what->committed,
 	                                 .bounded = what->bounded,
 	                                 .since_ns = what->since_ns,
-	                                 .stop = what->stop};
+	                                 .pid = what->pid,
+	                                 .stop = what->stop,
+	                                 .until_ns = what->until_ns};
 
 	return primary_acks_wait(a->acks, &want);
 }

@@ -8,6 +8,7 @@
 #include "fs/capture.h"
 #include "fs/super_client.h"
 #include "ltx/log.h"
+#include "primary/candidate.h"
 
 #include <cJSON.h>
 #include <errno.h>
@@ -16,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#define KNOWN_FILE "lease" /* of the state directory: the url of the witness */
 
 /* ---- what the threads share ---- */
 
@@ -85,6 +88,29 @@ void cmd_lease_yield(struct cmd_lease *l, bool on)
 	pthread_mutex_lock(&l->mu);
 	l->yield += on ? 1 : -1u;
 	pthread_mutex_unlock(&l->mu);
+}
+
+/* That this store had a lease once is remembered beside the role: an empty directory where a shared disk was mounted is no witness. */
+static int read_known(struct cmd_lease *l, struct fz_err *err)
+{
+	struct fz_buf text = {0};
+	int rc = fz_read_file(l->w->statefd, KNOWN_FILE, 65536, &text, NULL);
+
+	l->lease.known = rc == 0 && !l->w->conf.take_over && !strcmp(fz_buf_str(&text), l->url);
+	fz_buf_fini(&text);
+	return rc == -ENOENT || rc == 0 ? 0 : fz_fail_errno(err, -rc, "reading " KNOWN_FILE);
+}
+
+static void remember(struct cmd_lease *l)
+{
+	struct fz_err err;
+
+	if (l->lease.known || !*l->lease.tag)
+		return;
+	if (fz_write_file(l->w->statefd, KNOWN_FILE, l->url, strlen(l->url), 0600, &err) < 0)
+		fz_log_err("lease", &err);
+	else
+		l->lease.known = true;
 }
 
 /* ---- another host's lease ---- */
@@ -201,19 +227,51 @@ static void say_lost(struct cmd_lease *l, char out[static 200])
 	cJSON_Delete(f);
 }
 
-/* A replica that has nothing, or nothing of the epoch that the lease is of, would take over with an older state. */
-static bool eligible(struct cmd_lease *l)
+static struct primary_candidate how_far(struct cmd_lease *l)
 {
+	struct primary_candidate me = {.epoch = own_epoch(l)};
 	struct ltx_log_info info;
 	struct ltx_log *log;
-	bool any = false;
 
-	for (size_t i = 0; !any && (log = ltx_logset_at(l->w->logs, i)); i++) {
+	snprintf(me.node, sizeof(me.node), "%s", l->lease.self.node);
+	for (size_t i = 0; (log = ltx_logset_at(l->w->logs, i)); i++) {
 		ltx_log_info(log, &info);
 		ltx_log_put(log);
-		any = !info.ended_ms && info.tail_txid;
+		if (!info.ended_ms)
+			me.txids += info.tail_txid;
 	}
-	return any && own_epoch(l) >= l->lease.body.epoch;
+	return me;
+}
+
+/* The lease can be had: is it for this host to take it? 1 = yes, now. A replica that has nothing, or nothing of the epoch that the lease is
+ * of, would take over with an older state. Where there may be others they have half a duration to say how far they are; then the best of
+ * them goes, and each other one half a duration after the one before it. */
+static int is_ours(struct cmd_lease *l, struct fz_err *err)
+{
+	struct primary_candidate me = how_far(l);
+	const struct primary_lease_body *b = &l->lease.body;
+	uint64_t half = (uint64_t)l->lease.duration_ms * MS_NS / 2, now = fz_boot_ns();
+	unsigned ahead;
+	int rc;
+
+	if (!me.txids || me.epoch < b->epoch)
+		return 0;
+	if (b->who.followers <= 1 && l->lease.self.followers <= 1)
+		return 1;
+	if (b->released && *b->to)
+		return 1;
+	if (strcmp(l->stood_for, b->nonce) != 0) {
+		rc = primary_candidate_stand(l->lease.store, b->nonce, &me, err);
+		if (rc < 0)
+			return rc;
+		snprintf(l->stood_for, sizeof(l->stood_for), "%s", b->nonce);
+		l->stood_ns = now;
+		return 0;
+	}
+	if (now < l->stood_ns + half)
+		return 0;
+	rc = primary_candidate_rank(l->lease.store, b->nonce, &me, &ahead, err);
+	return rc < 0 ? rc : fz_boot_ns() >= l->stood_ns + half * (1 + ahead);
 }
 
 static int watch(struct cmd_lease *l, struct fz_err *err)
@@ -225,8 +283,12 @@ static int watch(struct cmd_lease *l, struct fz_err *err)
 		return rc;
 	if (l->lease.state == PRIMARY_LEASE_OTHERS)
 		follow_holder(l);
-	if ((l->lease.state == PRIMARY_LEASE_EXPIRED || l->lease.state == PRIMARY_LEASE_RELEASED) && eligible(l)) {
+	if (l->lease.state == PRIMARY_LEASE_EXPIRED || l->lease.state == PRIMARY_LEASE_RELEASED) {
 		char from[256];
+
+		rc = is_ours(l, err);
+		if (rc <= 0)
+			return rc;
 
 		snprintf(from, sizeof(from), "%s", l->lease.body.who.host);
 		say_lost(l, lost);
@@ -278,6 +340,7 @@ static void run(void *arg)
 			continue;
 		}
 		rc = replica ? watch(l, &err) : keep(l, &err);
+		remember(l);
 		cmd_lease_publish(l, rc, &err);
 		pthread_mutex_unlock(&l->io);
 		took = (int64_t)((fz_boot_ns() - began) / MS_NS);
@@ -334,13 +397,16 @@ int cmd_lease_open(struct cmd_lease *l, struct fz_err *err)
 	l->url = strdup(fz_store_url(l->lease.store));
 	if (!l->url)
 		return fz_fail_errno(err, ENOMEM, "failover");
+	rc = read_known(l, err);
+	if (rc < 0)
+		return rc;
 	l->on = true;
 	if (l->w->link.role.replica)
 		return 0;
 	if (!l->w->agent)
 		return fz_fail(err, FZ_ECONFIG,
 		               "failover = auto needs the agent, which ends commits when the lease does");
-	fs_super_keep_agent(); /* what it holds must not depend on this process */
+	fs_super_keep_agent(true); /* what it holds must not depend on this process */
 	fs_capture_lapse(l->w->capture, 1, 1);
 	return 0;
 }

@@ -26,8 +26,9 @@ struct cmd_lease {
 	struct fz_worker thread, warden;
 	pthread_mutex_t io; /* one at a time uses `lease`, over requests */
 	struct primary_lease lease;
-	bool found;        /* io: how it stands has been logged */
-	uint64_t tried_ns; /* io: the last renewal was sent */
+	bool found;         /* io: how it stands has been logged */
+	char stood_for[33]; /* io: the version of the lease for which this host is a candidate, since stood_ns */
+	uint64_t stood_ns;
 
 	pthread_mutex_t mu;        /* inside io; guards all below */
 	struct primary_lease seen; /* as it was when the last request was answered */

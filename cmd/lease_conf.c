@@ -28,7 +28,7 @@ int64_t cmd_lease_duration_ms(const struct cmd_conf *c)
 
 int cmd_lease_witness(const struct cmd_conf *c, struct fz_store **out, struct fz_err *err)
 {
-	struct fz_store_conf conf = {.timeout_ms = cmd_lease_duration_ms(c) / 3, .create = true};
+	struct fz_store_conf conf = {.timeout_ms = cmd_lease_duration_ms(c) / 3};
 	const struct cmd_target *t;
 	const char *url = witness_url(c, &t);
 

@@ -34,7 +34,7 @@ static int pin_all(struct cmd_lease *l, struct fz_err *err)
 static void fence_all(struct cmd_lease *l)
 {
 	struct ltx_log *log;
-	bool all = true;
+	bool all = true, known;
 
 	for (size_t i = 0; (log = ltx_logset_at(l->w->logs, i)); i++) {
 		struct ltx_log_info info;
@@ -48,7 +48,10 @@ static void fence_all(struct cmd_lease *l)
 		rc = fs_agent_fence(l->w->agent, info.name, 0, &err);
 		all = all && (rc == 0 || rc == -FZ_ENOTFOUND);
 	}
-	if (all && !l->fenced && l->seen.state != PRIMARY_LEASE_UNKNOWN)
+	pthread_mutex_lock(&l->mu);
+	known = l->seen.state != PRIMARY_LEASE_UNKNOWN;
+	pthread_mutex_unlock(&l->mu);
+	if (all && !l->fenced && known)
 		fz_warn("without a lease: this host accepts no commits until it has it again");
 	l->fenced = all;
 }

@@ -124,7 +124,7 @@ static int start_replica(struct cmd_serving *w, struct fz_err *err)
 {
 	int rc = cmd_link_apply(&w->link, FS_FD_AGENT, err);
 
-	fs_super_keep_agent();
+	fs_super_keep_agent(false);
 	if (rc == 0)
 		rc = cmd_link_follow(&w->link, err);
 	if (rc == 0)

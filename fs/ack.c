@@ -67,6 +67,7 @@ static int ask(struct fs_db *db, struct fs_ack *what)
 
 	what->name = db->name;
 	what->stop = &db->c->interrupted;
+	what->until_ns = &db->c->lapse.soft_ns; /* who waits holds the lock that the fence is about to take */
 	what->lineage = "";
 	if (!what->unready && ltx_logset_get(db->c->conf.logs, db->name, false, &what->log, NULL) < 0)
 		return 0; /* deleted or renamed meanwhile: nothing of it is committed any more */
@@ -88,6 +89,14 @@ static void note_acked(struct fs_db *db, uint64_t txid, uint64_t checksum)
 	pthread_mutex_unlock(&db->mu);
 }
 
+void fs_ack_over(struct fs_db *db)
+{
+	if (!db->offer.txid || !db->log)
+		return;
+	ltx_log_withdraw(db->log);
+	db->offer.txid = 0;
+}
+
 static void withdraw(struct fs_db *db)
 {
 	pthread_mutex_lock(&db->mu);
@@ -103,7 +112,7 @@ int fs_ack_wait_offer(struct fs_db *db, enum fs_role role, struct fs_event *ev)
 	int rc = 0;
 
 	while (ev->ack.unready) {
-		struct fs_ack what = {.unready = true, .since_ns = since_ns};
+		struct fs_ack what = {.unready = true, .since_ns = since_ns, .pid = ev->pid};
 
 		rc = ask(db, &what);
 		if (rc != -EAGAIN)
@@ -113,7 +122,8 @@ int fs_ack_wait_offer(struct fs_db *db, enum fs_role role, struct fs_event *ev)
 		pthread_mutex_unlock(&db->mu);
 	}
 	if (ev->ack.txid) {
-		struct fs_ack what = {.txid = ev->ack.txid, .checksum = ev->ack.checksum, .since_ns = since_ns};
+		struct fs_ack what = {
+		        .txid = ev->ack.txid, .checksum = ev->ack.checksum, .since_ns = since_ns, .pid = ev->pid};
 
 		rc = ask(db, &what);
 		if (rc == 0)
@@ -124,9 +134,9 @@ int fs_ack_wait_offer(struct fs_db *db, enum fs_role role, struct fs_event *ev)
 	return rc;
 }
 
-int fs_ack_wait_commit(struct fs_db *db, bool bounded, uint64_t tail)
+int fs_ack_wait_commit(struct fs_db *db, const struct fs_event *ev, bool bounded)
 {
-	struct fs_ack what = {.committed = true, .bounded = bounded};
+	struct fs_ack what = {.committed = true, .bounded = bounded, .pid = ev->pid};
 	const struct ltx_sums_head *head;
 	bool due = false;
 
@@ -135,7 +145,8 @@ int fs_ack_wait_commit(struct fs_db *db, bool bounded, uint64_t tail)
 	if (head && !fs_db_in_wal(db)) { /* of a WAL it may be another one's commit */
 		what.txid = head->txid;
 		what.checksum = head->checksum;
-		due = head->txid > tail && (db->acked_txid != head->txid || db->acked_checksum != head->checksum);
+		due = head->txid > ev->ack.tail &&
+		      (db->acked_txid != head->txid || db->acked_checksum != head->checksum);
 	}
 	pthread_mutex_unlock(&db->mu);
 	return due ? ask(db, &what) : 0;

@@ -9,7 +9,7 @@
  *   no journal  (MEMORY, OFF), and the end of a journal in PERSIST that was not foreseen: FSYNC is the commit itself. It is captured, and
  *               answered once replicas hold what the log has.
  *   A database's first transaction in a rollback mode has no log to be offered in: its journal's end waits, for a bounded time.
- * LOCKS   db->mu while something is offered, none while it waits. Held by tests/e2e/ack.py. */
+ * LOCKS   db->mu while something is offered, none while it waits. Held by tests/unit/test_fs_ack.c, tests/e2e/ack.py. */
 #ifndef FZ_FS_ACK_H
 #define FZ_FS_ACK_H
 
@@ -28,9 +28,12 @@ struct fs_ack {
 	bool bounded;            /* not beyond the time limit, whatever the policy is */
 	bool unready; /* nothing can be offered yet: answered with -EAGAIN after a moment, unless nobody is to be waited for */
 	uint64_t since_ns;       /* when it began to wait; 0 = now */
+	int pid;                 /* who waits: fuse_ctx.pid; 0 = not known */
 	const atomic_bool *stop; /* the worker ends */
+	const _Atomic uint64_t
+	        *until_ns; /* fz_boot_ns(): commits may be accepted until then (fs/lapse.h); 0 = always */
 };
-/* Who waits. Any number of threads. 0 = go on; -EIO = the commit must fail; -ECANCELED = no answer, the next worker is asked again;
+/* Who waits. Any number of threads. 0 = go on; -EIO = the commit must fail; -EINTR = the application was killed; -ECANCELED = no answer, the next worker is asked again;
  * -EAGAIN, see unready. */
 struct fs_acks {
 	int (*wait)(struct fs_acks *a, const struct fs_ack *what);
@@ -40,7 +43,9 @@ struct fs_acks {
 void fs_ack_offer(struct fs_db *db, enum fs_role role, struct fs_event *ev);
 /* After it has succeeded, without locks: waits. 0 or what to answer. */
 int fs_ack_wait_offer(struct fs_db *db, enum fs_role role, struct fs_event *ev);
-/* A transaction was committed by this event; tail: the TXID before. */
-int fs_ack_wait_commit(struct fs_db *db, bool bounded, uint64_t tail);
+/* A journal has ended, or FSYNC was answered with a failure: nothing of a rollback mode is in doubt any more. Requires db->mu. */
+void fs_ack_over(struct fs_db *db);
+/* The same for what this event has committed, ev->ack.tail being the TXID before it. */
+int fs_ack_wait_commit(struct fs_db *db, const struct fs_event *ev, bool bounded);
 
 #endif

@@ -25,7 +25,8 @@ struct pin {
 	struct pin *next;
 	int fd;
 	uint64_t ino;
-	bool locked, shared, told;
+	bool locked, shared, told, kept;
+	int victim; /* was killed */
 	char path[];
 };
 struct fs_deadman {
@@ -72,7 +73,7 @@ static void kill_holder(struct fs_deadman *d, struct pin *p)
 	int pid = holder(p->fd), fd;
 	char name[64];
 
-	if (pid == 0)
+	if (pid == 0 || pid == p->victim) /* dying takes a moment */
 		return;
 	if (pid < 0 || pid == getpid()) {
 		if (!p->told)
@@ -89,6 +90,7 @@ static void kill_holder(struct fs_deadman *d, struct pin *p)
 			fz_error("%s: killed process %d (%s): its transaction would have outlived this host's lease",
 			         p->path, pid, name);
 			d->state.killed++;
+			p->victim = pid;
 		} else if (!p->told) {
 			fz_error("%s: the lease has run out, and process %d (%s) in a transaction cannot be killed: %s",
 			         p->path, pid, name, fz_strerror(-errno));
@@ -108,6 +110,19 @@ static void count_locked(struct fs_deadman *d)
 	d->state.fenced = fz_boot_ns() >= d->soft_ns && d->state.locked == d->state.pinned;
 }
 
+/* While commits are not accepted readers come and go. The one that finds nobody there begins the -shm anew, and needs the writer's lock to
+ * recover; so we stay with it. Only beside somebody: what lies there when nobody has it open may be of before a power cut. */
+static void keep_index(struct pin *p)
+{
+	struct flock f = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = FS_LOCK_SHM_DMS, .l_len = 1};
+
+	if (p->kept || fs_lock_set(p->fd, F_RDLCK, FS_LOCK_SHM_DMS, 1) < 0)
+		return;
+	p->kept = fcntl(p->fd, F_OFD_GETLK, &f) == 0 && f.l_type != F_UNLCK;
+	if (!p->kept)
+		(void)fs_lock_set(p->fd, F_UNLCK, FS_LOCK_SHM_DMS, 1);
+}
+
 /* When to look again: 0 = not before somebody says something. */
 static uint64_t step_locked(struct fs_deadman *d)
 {
@@ -117,6 +132,7 @@ static uint64_t step_locked(struct fs_deadman *d)
 		next = d->soft_ns;
 	} else {
 		for (struct pin *p = d->pins; p; p = p->next) {
+			keep_index(p);
 			if (!p->locked)
 				p->locked = set_lock(p->fd, F_WRLCK) == 0;
 			if (!p->locked && now >= d->hard_ns) {
@@ -308,6 +324,8 @@ void fs_deadman_arm(struct fs_deadman *d, uint64_t soft_ns, uint64_t hard_ns)
 	for (struct pin *p = d->pins; p && fz_boot_ns() < soft_ns; p = p->next)
 		if (!p->shared) { /* locked by us, or by whoever had shared it */
 			p->locked = set_lock(p->fd, F_UNLCK) < 0;
+			if (p->kept)
+				p->kept = fs_lock_set(p->fd, F_UNLCK, FS_LOCK_SHM_DMS, 1) < 0;
 			p->told = false;
 		}
 	count_locked(d);

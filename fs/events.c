@@ -308,6 +308,8 @@ static void after_journal(struct fs_db *db, const struct fs_event *ev, int rc)
 		if (rc == 0 && ev->op == FS_EV_UNLINK)
 			keep_unlink(db);
 		db->rb.journal_syncs = 0;
+		if (rc == 0)
+			fs_ack_over(db);
 	} else if (ev->op == FS_EV_FSYNC || ev->op == FS_EV_TRUNCATE || ev->op == FS_EV_WRITE) {
 		if (ev->op == FS_EV_WRITE && ev->off_bytes >= sizeof(uint64_t))
 			return;
@@ -318,6 +320,7 @@ static void after_journal(struct fs_db *db, const struct fs_event *ev, int rc)
 			 * through database an FSYNC before the first header finds nothing dirty.) */
 			db->rb.hot = false;
 			r = fs_rollback_capture(db, &err);
+			fs_ack_over(db);
 		}
 	}
 	if (r < 0)
@@ -536,9 +539,9 @@ static void rename_files(struct fs_capture *c, const char *from, const char *to,
 static int wait_committed(struct fs_db *db, enum fs_role role, const struct fs_event *ev)
 {
 	if (ev->op == FS_EV_FSYNC && (role == FS_ROLE_DB || role == FS_ROLE_JOURNAL))
-		return fs_ack_wait_commit(db, false, ev->ack.tail);
+		return fs_ack_wait_commit(db, ev, false);
 	if (role == FS_ROLE_JOURNAL && ends_journal(ev) && ev->ack.syncs)
-		(void)fs_ack_wait_commit(db, true, ev->ack.tail);
+		(void)fs_ack_wait_commit(db, ev, true);
 	return 0;
 }
 

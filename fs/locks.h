@@ -11,7 +11,8 @@ enum { /* bytes of the database file, and of the -shm (os.h, wal.c) */
        FS_LOCK_RESERVED = FS_LOCK_PENDING + 1,
        FS_LOCK_SHARED = FS_LOCK_PENDING + 2,
        FS_LOCK_SHARED_LEN = 510,
-       FS_LOCK_SHM_WRITE = 120
+       FS_LOCK_SHM_WRITE = 120,
+       FS_LOCK_SHM_DMS = 128 /* held by whoever has the -shm open: the first one begins it anew */
 };
 
 /* type: F_RDLCK, F_WRLCK, F_UNLCK. 0 or -errno (-EAGAIN: another holds it); never waits. */

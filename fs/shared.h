@@ -148,7 +148,8 @@ enum fs_msg_type {
 	FS_MSG_REPLY,
 	FS_MSG_RESTART, /* the worker anew, as in an upgrade, and the agent unless the text is "keep"; answered: 0 = accepted, then
 			 * SIGUSR2 comes */
-	FS_MSG_KEEP_AGENT, /* from now on the agent outlives the worker, with the locks it holds */
+	FS_MSG_KEEP_AGENT, /* from now on the agent outlives the worker, with the locks it holds; text "late": in an upgrade until the
+			    * next worker is ready */
 };
 struct fs_msg {
 	uint32_t type, id;

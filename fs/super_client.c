@@ -154,9 +154,9 @@ int fs_super_restart(bool keep_agent, struct fz_err *err)
 	return ask(FS_MSG_RESTART, keep_agent ? "keep" : NULL, RESTART_MS, err);
 }
 
-void fs_super_keep_agent(void)
+void fs_super_keep_agent(bool late)
 {
 	pthread_mutex_lock(&mu);
-	(void)put_locked(FS_MSG_KEEP_AGENT, 0, NULL, -1);
+	(void)put_locked(FS_MSG_KEEP_AGENT, 0, late ? "late" : NULL, -1);
 	pthread_mutex_unlock(&mu);
 }

@@ -28,8 +28,8 @@ int fs_super_umount(struct fz_err *err) FZ_MUST_CHECK;
  * -FZ_ETIMEOUT: a supervisor that does not know this (older than the worker). */
 int fs_super_restart(bool keep_agent, struct fz_err *err) FZ_MUST_CHECK;
 /* A replica's agent outlives its workers: the locks that keep applications from writing are never let go. Ends with the next
- * fs_super_restart(false) and with an upgrade. Does not wait. */
-void fs_super_keep_agent(void);
+ * fs_super_restart(false) and with an upgrade; late: there it is replaced once the next worker is ready, not before. Does not wait. */
+void fs_super_keep_agent(bool late);
 
 /* Kernel passthrough for a worker without CAP_SYS_ADMIN (fs/backing.h): the id of fd, or a negative code. */
 int32_t fs_super_backing_open(int fd);

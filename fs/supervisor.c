@@ -247,6 +247,7 @@ static void on_restart(struct fs_super *s, uint32_t id, bool keep_agent)
 		return;
 	}
 	s->keep_agent = keep_agent;
+	s->late_agent = s->renew_agent = false;
 	reply(s, id, 0, "");
 	replace_worker(s, "restart");
 }
@@ -259,6 +260,9 @@ static void on_ready(struct fs_super *s)
 		s->ever_ready = true;
 		report(s, 'k', "");
 	}
+	if (s->renew_agent) /* its end starts the next one */
+		kill_agent(s);
+	s->renew_agent = false;
 	start_agent(s);
 	if (s->leave)
 		try_leave(s);
@@ -322,6 +326,7 @@ static void on_message(struct fs_super *s)
 		break;
 	case FS_MSG_KEEP_AGENT:
 		s->keep_agent = true;
+		s->late_agent = strcmp(m->text, "late") == 0;
 		break;
 	case FS_MSG_BACKING_OPEN:
 		reply(s, id, fd < 0 ? -EBADF : fs_backing_own_open(s->fusefd, fd), "");
@@ -421,7 +426,8 @@ static bool on_signal(struct fs_super *s, int *rc, struct fz_err *err)
 			s->leave = true;
 			try_leave(s);
 		} else if (si.ssi_signo == SIGUSR2 && s->worker > 0 && !s->leaving) {
-			s->keep_agent = false;
+			s->renew_agent = s->keep_agent && s->late_agent;
+			s->keep_agent = s->renew_agent;
 			replace_worker(s, "upgrade");
 		}
 	}

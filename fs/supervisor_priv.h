@@ -28,6 +28,7 @@ struct fs_super {
 	bool leave, leaving; /* leave: wanted (SIGTERM); leaving: on the way */
 	unsigned fails, agent_fails, leave_fails;
 	bool keep_agent;                         /* the agent outlives the worker */
+	bool late_agent, renew_agent;            /* ... in an upgrade until the next worker is ready; that is due */
 	uint64_t restart_ns, agent_ns, retry_ns; /* 0 = not planned */
 	uint64_t agent_since_ns;
 	struct fs_held *held;

@@ -10,12 +10,15 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define TIMEOUT_MS 2000
-#define STEP_MS    20 /* at most between two looks at stop, and at what the log has */
-#define MS_NS      UINT64_C(1000000)
+#define TIMEOUT_MS   2000
+#define KILLED_STEPS 10 /* between two looks whether who waits was killed */
+#define STEP_MS      20 /* at most between two looks at stop, and at what the log has */
+#define MS_NS        UINT64_C(1000000)
 
 struct database {
 	struct database *next;
@@ -136,11 +139,30 @@ static void late(struct primary_acks *a, struct database *d, const struct primar
 		        a->conf.n);
 }
 
+/* SIGKILL is pending for that thread. Where /proc is closed to us nobody is ever seen to be killed. */
+static bool killed(int pid)
+{
+	char path[40], line[256];
+	unsigned long long set;
+	bool is = false;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	f = pid > 0 ? fopen(path, "re") : NULL;
+	while (f && !is && fgets(line, sizeof(line), f))
+		is = (sscanf(line, "SigPnd: %llx", &set) == 1 || sscanf(line, "ShdPnd: %llx", &set) == 1) &&
+		     (set & (1ull << (SIGKILL - 1)));
+	if (f)
+		fclose(f);
+	return is;
+}
+
 /* One step; 1 = not yet. */
 static int step(struct primary_acks *a, const struct primary_acks_want *w, uint64_t end_ns)
 {
 	struct primary_server *server = atomic_load(&a->server);
-	uint64_t now = fz_mono_ns(), until = now + STEP_MS * MS_NS;
+	uint64_t now = fz_mono_ns(), until = now + STEP_MS * MS_NS, lease = w->until_ns ? atomic_load(w->until_ns) : 0;
+	bool lapsed = lease && fz_boot_ns() >= lease;
 
 	if (atomic_load(&a->refused))
 		return -EIO;
@@ -148,14 +170,18 @@ static int step(struct primary_acks *a, const struct primary_acks_want *w, uint6
 		return -ECANCELED;
 	if (until > end_ns)
 		until = end_ns > now ? end_ns : now;
-	if (!server || !w->log) {
+	if (lapsed)
+		until = now;
+	if (!server || !w->log)
 		(void)!poll(NULL, 0, (int)((until - now) / MS_NS));
-		return w->log ? 1 : -EAGAIN;
-	}
-	if (primary_server_holders(server, w->lineage, w->txid, w->checksum, a->conf.n, until) >= a->conf.n)
+	if (!w->log)
+		return lapsed ? -EIO : -EAGAIN;
+	if (server && primary_server_holders(server, w->lineage, w->txid, w->checksum, a->conf.n, until) >= a->conf.n)
 		return 0;
 	/* decided without an answer: another connection, at NORMAL, has asked for less */
-	return !w->committed && tail_of(w->log) >= w->txid ? 0 : 1;
+	if (!w->committed && tail_of(w->log) >= w->txid)
+		return 0;
+	return lapsed ? -EIO : 1;
 }
 
 static bool enter(struct primary_acks *a, struct database *d)
@@ -213,8 +239,10 @@ int primary_acks_wait(struct primary_acks *a, const struct primary_acks_want *w)
 		return 0;
 	}
 	end_ns = (w->since_ns ? w->since_ns : fz_mono_ns()) + limit_ns;
-	while (rc > 0) {
+	for (unsigned n = 1; rc > 0; n++) {
 		rc = step(a, w, on ? UINT64_MAX : end_ns);
+		if (rc > 0 && n % KILLED_STEPS == 0 && killed(w->pid))
+			rc = -EINTR;
 		if ((rc > 0 || rc == -EAGAIN) && !on && fz_mono_ns() >= end_ns) {
 			late(a, d, w,
 			     w->log ? "not enough replicas hold a commit in time"

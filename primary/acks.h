@@ -2,7 +2,7 @@
  *
  * Each database has a state of its own (ackstate.h). Whoever waits is a thread that serves a request: PRIMARY_ACKS_WAITERS of them at most, so that
  * others are left; of one database never more than one or two. Thread-safe.
- * LOCKS  acks.mu alone; the server's are taken without it. Held by tests/e2e/ack.py. */
+ * LOCKS  acks.mu alone; the server's are taken without it. Held by tests/unit/test_primary_acks.c, tests/e2e/ack.py. */
 #ifndef FZ_PRIMARY_ACKS_H
 #define FZ_PRIMARY_ACKS_H
 
@@ -40,9 +40,12 @@ struct primary_acks_want {
 	bool committed;    /* else it has been decided, without an answer of ours, once the log has it */
 	bool bounded;      /* never beyond the time limit */
 	uint64_t since_ns; /* 0 = now: when it began to wait */
+	int pid; /* whose commit it is; 0 = not known. -EINTR once it was killed: the kernel does not let it die before */
 	const atomic_bool *stop;
+	const _Atomic uint64_t
+	        *until_ns; /* fz_boot_ns(): after that what is not held by then must fail; NULL, 0 = never */
 };
-/* 0: replicas hold it, or it goes on without. -EIO: the commit must fail. -ECANCELED: stop. */
+/* 0: replicas hold it, or it goes on without. -EIO: the commit must fail. -ECANCELED: stop. -EINTR: see pid. */
 int primary_acks_wait(struct primary_acks *a, const struct primary_acks_want *w);
 /* Adds: replicas, policy, timeout_ms, degraded (any database), since_ms, degraded_commits, waiting, and databases: [{name, degraded, since_ms,
  * degraded_commits, unacknowledged_commits (ever), waiting, waiting_ms}] of those that have waited.

@@ -375,6 +375,18 @@ bool primary_feed_has(struct primary_feed *f, uint64_t txid, uint64_t checksum)
 	return has;
 }
 
+bool primary_feed_under_way(struct primary_feed *f)
+{
+	bool is;
+
+	if (f->state != PRIMARY_FEED_STREAM)
+		return false;
+	pthread_mutex_lock(&f->mu);
+	is = f->src || f->durable < f->sent_txid || (f->prep.txid && f->held_txid != f->prep.txid);
+	pthread_mutex_unlock(&f->mu);
+	return is;
+}
+
 /* ---- FILE, DATA ---- */
 
 static int put_file(const struct primary_feed *f, const struct ltx_pack_entry *e, uint64_t off_bytes,

@@ -75,6 +75,9 @@ int primary_feed_turn(struct primary_feed *f, struct ltx_log *log, const struct 
 /* ms until a failed one is tried again; -1 = it has not failed. */
 int64_t primary_feed_retry_ms(const struct primary_feed *f, uint64_t now_ns);
 
+/* The replica has something to make durable. */
+bool primary_feed_under_way(struct primary_feed *f);
+
 /* ---- receiver; all return whether the sender must be woken ---- */
 bool primary_feed_want(struct primary_feed *f, const struct ltx_wire_want *w);
 bool primary_feed_ack(struct primary_feed *f, const struct ltx_wire_ack *a);

@@ -170,7 +170,13 @@ int primary_lease_look(struct primary_lease *l, struct fz_err *err)
 	struct fz_buf text = {0};
 	int rc = fz_store_get_tag(l->store, PRIMARY_LEASE_KEY, BODY_MAX, &text, tag, err);
 
-	if (rc == -FZ_ENOTFOUND) {
+	if (rc == -FZ_ENOTFOUND &&
+	    (*l->tag || l->known)) { /* another disk is mounted there, or nothing; nobody ever deletes it */
+		rc = fz_fail(
+		        err, FZ_ESTORE,
+		        "the lease has vanished: is that the same store, and all of it? `fazt mount --take-over` makes "
+		        "a new one");
+	} else if (rc == -FZ_ENOTFOUND) {
 		tag[0] = 0;
 		memset(&b, 0, sizeof(b));
 		rc = 0;

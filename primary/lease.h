@@ -54,6 +54,7 @@ struct primary_lease {
 	int64_t duration_ms;
 	struct primary_lease_host self;
 	uint64_t (*now_ns)(void); /* fz_boot_ns, or a test's */
+	bool known; /* there was a lease before: that there is none is a failure (of the store, or of what is mounted there) */
 	/* what is known */
 	enum primary_lease_state state;
 	struct primary_lease_body body; /* the version last read or written */

@@ -86,8 +86,7 @@ int primary_peer_round(struct primary_peer *p, int64_t *wait_ms, struct fz_err *
 			retry_ms = primary_feed_retry_ms(f, now);
 			if (retry_ms >= 0 && retry_ms < *wait_ms)
 				*wait_ms = retry_ms;
-			under_way |=
-			        f->state == PRIMARY_FEED_STREAM && (f->src || primary_feed_durable(f) < f->sent_txid);
+			under_way |= primary_feed_under_way(f);
 		}
 		ltx_log_put(log);
 		more |= rc > 0;

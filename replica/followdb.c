@@ -88,6 +88,15 @@ void replica_followdb_look_at_log(struct replica_followdb *db, bool durable)
 	pthread_mutex_unlock(&db->env->mu);
 }
 
+void replica_followdb_note_held(struct replica_followdb *db)
+{
+	uint64_t checksum, txid = replica_held_txid(&db->held, &checksum);
+
+	pthread_mutex_lock(&db->env->mu);
+	db->held_txid = txid;
+	pthread_mutex_unlock(&db->env->mu);
+}
+
 int replica_followdb_open(struct replica_followdb *db, struct ltx_log *log, struct fz_err *err)
 {
 	int rc = 0;
@@ -107,6 +116,7 @@ int replica_followdb_open(struct replica_followdb *db, struct ltx_log *log, stru
 		return rc;
 	}
 	replica_followdb_look_at_log(db, true);
+	replica_followdb_note_held(db);
 	return 0;
 }
 

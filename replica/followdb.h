@@ -73,7 +73,8 @@ struct replica_followdb {
 	bool ended;
 	uint32_t epoch;
 	uint64_t received, durable, applied, primary_txid;
-	int64_t behind_ms; /* since when something of the primary is missing here; 0 = nothing is */
+	uint64_t held_txid; /* in doubt, and durable here; 0 = none */
+	int64_t behind_ms;  /* since when something of the primary is missing here; 0 = nothing is */
 	struct fz_err err;
 };
 

@@ -9,6 +9,7 @@ void replica_followdb_enter(struct replica_followdb *db, enum replica_followdb_s
 void replica_followdb_drop_file(struct replica_followdb *db, bool keep);
 /* Reads again what the log holds. */
 void replica_followdb_look_at_log(struct replica_followdb *db, bool durable);
+void replica_followdb_note_held(struct replica_followdb *db); /* for status: what is held has changed */
 /* Whatever was wrong is over. */
 void replica_followdb_works(struct replica_followdb *db);
 /* What is in the log is part of the primary's history, so its epoch is ours. */

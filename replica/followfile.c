@@ -33,6 +33,7 @@ static int mem_read(struct fz_src *src, uint64_t off, void *data, size_t n, stru
 static void took(struct replica_followdb *db, uint64_t txid, uint64_t checksum)
 {
 	replica_held_drop(&db->held);
+	replica_followdb_note_held(db);
 	db->tail_txid = txid;
 	db->tail_checksum = checksum;
 	db->dirty = true;
@@ -252,6 +253,7 @@ int replica_followdb_file(struct replica_followdb *db, const struct ltx_wire_fil
 static void not_held(struct replica_followdb *db, struct fz_err *why)
 {
 	replica_held_drop(&db->held);
+	replica_followdb_note_held(db);
 	fz_err_prefix(why, "%s: TXID %" PRIu64 " is not held", db->name, db->file.max_txid);
 	fz_debug("%s", why->text);
 }
@@ -302,10 +304,12 @@ static void receive_held(struct replica_followdb *db, const uint8_t *bytes, size
 	if (rc == 0)
 		rc = replica_held_end(&db->held, db->log, db->file.size_bytes, &db->env->dec, &durable, &why);
 	set_durable(db, durable);
-	if (rc == 0)
+	if (rc == 0) {
 		db->held_due = true;
-	else
+		replica_followdb_note_held(db);
+	} else {
 		not_held(db, &why);
+	}
 	db->receive = db->got_bytes < db->file.size_bytes ? REPLICA_RECEIVE_SKIP : REPLICA_RECEIVE_NOTHING;
 }
 
@@ -334,6 +338,7 @@ void replica_followdb_abort(struct replica_followdb *db, uint64_t txid)
 
 	if (replica_held_txid(&db->held, &checksum) == txid)
 		replica_held_drop(&db->held);
+	replica_followdb_note_held(db);
 }
 
 /* What came is all of it, in one piece. */

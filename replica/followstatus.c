@@ -16,7 +16,7 @@ struct view {
 	enum replica_followdb_state state;
 	bool ended;
 	uint32_t epoch;
-	uint64_t received, durable, applied, primary;
+	uint64_t received, durable, applied, primary, held;
 	int64_t behind_ms;
 	struct fz_err err;
 	/* from the log */
@@ -36,6 +36,7 @@ static void copy_db(struct view *v, const struct replica_followdb *db, bool appl
 	v->applied = applier ? db->applied : db->durable;
 	v->primary = db->primary_txid > db->received ? db->primary_txid : db->received;
 	v->behind_ms = db->behind_ms;
+	v->held = db->held_txid;
 	v->err = db->err;
 }
 
@@ -90,6 +91,7 @@ static cJSON *show(const struct view *v)
 	cJSON_AddNumberToObject(o, "durable_txid", (double)v->durable);
 	cJSON_AddNumberToObject(o, "applied_txid", (double)v->applied);
 	cJSON_AddNumberToObject(o, "primary_txid", (double)v->primary);
+	cJSON_AddNumberToObject(o, "held_txid", (double)v->held);
 	cJSON_AddNumberToObject(o, "lag_ms", (double)v->lag_ms);
 	cJSON_AddNumberToObject(o, "lag_txns", (double)(v->primary > v->applied ? v->primary - v->applied : 0));
 	cJSON_AddNumberToObject(o, "lag_bytes", (double)v->lag_bytes);

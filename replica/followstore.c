@@ -25,6 +25,7 @@
 
 #define MS_NS        UINT64_C(1000000)
 #define INTERVAL_MS  5000
+#define STILL_MS     20000
 #define PLACES_EVERY 12              /* visits until a database's own directory is looked through again */
 #define STALE_MS     INT64_C(600000) /* packs of a store that was not seen for so long may be repacked */
 
@@ -289,6 +290,7 @@ int replica_followstore_start(struct replica_followstore **out, const struct rep
 	f->store = conf->store;
 	f->ids = conf->ids;
 	f->interval_ms = conf->interval_ms ? conf->interval_ms : INTERVAL_MS;
+	f->still_ms = conf->still_ms ? conf->still_ms : STILL_MS;
 	f->paused = conf->paused;
 	f->since_ms = fz_now_ms();
 	pthread_mutex_init(&f->hand, NULL);

@@ -3,7 +3,7 @@
 its disk. Timing is no test: it prints medians beside what must and what shall be reached, and fails on nothing but errors. Where there is
 a `litefs` ($LITEFS, or on the PATH) a pair of it is measured in turn with fazt's; what goes wrong there is said and fails nothing.
 
-usage: bench_replica.py [--rounds N] [--seconds S] [--megabytes M] [--only lag,sustained,reads,new,promote] [--json FILE]"""
+usage: bench_replica.py [--rounds N] [--seconds S] [--megabytes M] [--only lag,sustained,reads,ack,new,promote] [--json FILE]"""
 import argparse
 import json
 import os
@@ -52,9 +52,9 @@ def stop_all():
 
 
 class Pair:
-    def __init__(self, base, host=Host):
+    def __init__(self, base, host=Host, *flags):
         self.base, self.litefs = base, host is not Host
-        self.p, self.r = host(base, "one"), host(base, "two")
+        self.p, self.r = host(base, "one", *flags), host(base, "two")
         self.db = [os.path.join(h.dir, "lag.db") for h in (self.p, self.r)]
         self.times = os.path.join("/dev/shm", "fazt-bench-%d-%s" % (os.getpid(), host.__name__))
         try:
@@ -65,6 +65,10 @@ class Pair:
         except BaseException:
             self.close()
             raise
+
+    def commits(self, seconds):
+        """ms p50, p99, max of commits at FULL, one after the other."""
+        return result(start("commit", self.db[0], seconds))[1:]
 
     def settle(self):
         if self.litefs:
@@ -312,6 +316,19 @@ def main():
                 if other:
                     other.close()
                 pair.close()
+        if wanted("ack"):
+            pairs = []
+            try:
+                pairs = [Pair(os.path.join(base, n), Host, *flags)
+                         for n, flags in (("acked", ("--ack", "replica")), ("local", ()))]
+                m = rounds(lambda both: both[0].commits(a.seconds) + both[1].commits(a.seconds), pairs)
+                degraded = pairs[0].p.status()["ack"]["databases"][0]["unacknowledged_commits"]
+                row("commit at FULL, ack = replica, ms p50 / p99", "%.2f / %.2f", "-", "-", m, lambda v: v[:2],
+                    "ack = local: %.2f / %.2f" % tuple(m[0][3:5]),
+                    "%d commits were not waited for" % degraded if degraded else "")
+            finally:
+                for pair in pairs:
+                    pair.close()
         if wanted("new"):
             m = rounds(lambda host: fresh(os.path.join(base, "new"), a.megabytes, host), Host, litefs.Litefs)
             text = "%.2f s, cp %.2f s"

@@ -22,7 +22,7 @@ ROUNDS = int(os.environ.get("ACK_ROUNDS", "3"))
 
 # What commit n does, so that its outcome can be made again elsewhere; a commit is told once COMMIT has returned.
 STEPS = """
-import os, random, sqlite3, sys
+import os, random, sqlite3, sys, time
 
 def begin(con):
     con.execute("CREATE TABLE IF NOT EXISTS meta(n INTEGER)")
@@ -40,7 +40,7 @@ def step(con, seed, n):
     con.execute("UPDATE meta SET n = ?", (n,))
 """
 WRITER = STEPS + """
-path, journal, seed, told = sys.argv[1:5]
+path, journal, seed, told, pause = sys.argv[1:6]
 con = sqlite3.connect(path, isolation_level=None, timeout=30)
 if journal == "EXCLUSIVE":
     con.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -58,6 +58,7 @@ while True:
     step(con, seed, n)
     con.execute("COMMIT")
     os.write(fd, b"%d\\n" % n)
+    time.sleep(float(pause))
 """
 shared = {}
 exec(STEPS, shared)  # pylint: disable=exec-used
@@ -66,12 +67,13 @@ exec(STEPS, shared)  # pylint: disable=exec-used
 class Writer:
     """Commits as fast as it can, in a process of its own, until something fails or it is stopped."""
 
-    def __init__(self, base, path, journal):
+    def __init__(self, base, path, journal, pause=0):
         self.path, self.journal = path, journal
         self.seed = "%d-%s" % (SEED, journal)
         self.out = os.path.join(base, "told-%s-%s" % (journal, os.path.basename(path)))
         with open(self.out, "wb"), open(self.out + ".err", "wb") as e:
-            self.p = subprocess.Popen([sys.executable, "-c", WRITER, path, journal, self.seed, self.out], stderr=e,
+            self.p = subprocess.Popen([sys.executable, "-c", WRITER, path, journal, self.seed, self.out,
+                                       str(pause)], stderr=e,
                                       stdin=subprocess.DEVNULL)
 
     def told(self):
@@ -150,7 +152,7 @@ def lose_the_primary(base, rnd, flags):
         time.sleep(rnd.uniform(0, 1))
         a = ack(p)
         need(not a["degraded"] and a["policy"] == "wait", "the state under load: %s", a)
-        p.kill_all()
+        p.kill_all(in_use=True)
         told = [w.stop() for w in writers]
         wait_for("the replica to see that the primary is gone",
                  lambda: not r.status().get("following", {}).get("connected", True))
@@ -198,8 +200,8 @@ def degrade(base):
         r.umount()
 
 
-def wait(base):
-    p, r = hosts(base)
+def wait(base, *flags):
+    p, r = hosts(base, flags=flags)
     with p, r:
         p.start(env={"FAZT_ACK_POLICY": "wait", "FAZT_ACK_TIMEOUT": "300ms"})
         r.start()
@@ -238,6 +240,11 @@ def wait(base):
             wait_for("another worker", lambda: p.status()["worker_pid"] != old)
             wait_for("the commits to wait again", lambda: ack(p)["waiting"] == 2)
             need((w.told(), d.told()) == told, "a commit was acknowledged that no replica holds")
+        k = Writer(base, os.path.join(p.dir, "k.db"), "WAL")
+        wait_for("a third commit to wait", lambda: ack(p)["waiting"] == 3)
+        k.p.kill()
+        k.p.wait(20)  # whoever waits can be killed
+        wait_for("nobody to wait for it", lambda: ack(p)["waiting"] == 2)
         r.start()
         w.goes_on(20)
         d.goes_on(20)
@@ -246,6 +253,10 @@ def wait(base):
         d.stop()
         p.umount()
         r.umount()
+
+
+def wait_without_resend(base):
+    wait(base, "--no-resend")
 
 
 def two(base):
@@ -260,7 +271,7 @@ def two(base):
         wait_for("a commit to wait for the second", lambda: ack(p)["waiting"] == 1)
         b.start()
         w.goes_on(50)
-        p.kill_all()
+        p.kill_all(in_use=True)
         n = w.stop()
         for r in (a, b):
             fazt("promote", "--force", r.dir)
@@ -269,14 +280,90 @@ def two(base):
             r.umount()
 
 
+def superseded(base):
+    """The replica is promoted while the primary lives and commits: what waits there fails, and nothing that was acknowledged is a branch."""
+    p, r = hosts(base)
+    r.own_flags = ["--ack", "replica", "--listen", r.address, "--follower", p.public]
+    p.own_flags = ["--ack", "replica"]
+    p.primary(r)
+    r.replica_of(p)
+    with p, r:
+        p.start(env={"FAZT_ACK_POLICY": "wait"})
+        r.start(env={"FAZT_ACK_POLICY": "wait"})
+        w = Writer(base, os.path.join(p.dir, "a.db"), "WAL")
+        w.goes_on(50)
+        fazt("promote", "--force", r.dir)
+        w.p.wait(30)
+        n = w.told()
+        wait_for("the former primary to follow", lambda: p.status()["role"] == "replica", 30)
+        got = state(os.path.join(r.dir, "a.db"))
+        need(n <= got[0] <= n + 1, "told %d, the new primary is at %d", n, got[0])
+        need(got == expected(base, w.seed, got[0]), "commit %d is another state", got[0])
+        again = Writer(base, os.path.join(r.dir, "a.db"), "WAL")
+        again.goes_on(20)  # the former primary holds them
+        again.stop()
+        r.umount()
+        p.umount()
+
+
+def handoff(base):
+    p, r = hosts(base)
+    r.own_flags = ["--ack", "replica", "--listen", r.address, "--follower", p.public]
+    r.replica_of(p)
+    with p, r:
+        p.start(env={"FAZT_ACK_POLICY": "wait"})
+        r.start(env={"FAZT_ACK_POLICY": "wait"})
+        ws = [Writer(base, os.path.join(p.dir, n), j, 0.005) for n, j in (("a.db", "WAL"), ("b.db", "DELETE"))]
+        for w in ws:
+            w.goes_on(30)
+        fazt("handoff", p.dir, r.public)
+        need(r.status()["role"] == "primary", "handoff")
+        for w in ws:
+            n = w.stop()
+            got = state(os.path.join(r.dir, os.path.basename(w.path)))
+            need(n <= got[0] <= n + 1, "told %d, the new primary is at %d", n, got[0])
+            again = Writer(base, os.path.join(r.dir, os.path.basename(w.path)), "WAL")
+            again.goes_on(20)
+            again.stop()
+        r.umount()
+        p.umount()
+
+
+def large(base):
+    """Larger than what is kept in memory anywhere."""
+    p, r = hosts(base)
+    with p, r:
+        p.start(env={"FAZT_ACK_POLICY": "wait"})
+        r.start()
+        for name, journal in (("a.db", "WAL"), ("b.db", "DELETE")):
+            con = sqlite3.connect(os.path.join(p.dir, name), isolation_level=None, timeout=30)
+            con.execute("PRAGMA journal_mode=" + journal)
+            con.execute("PRAGMA synchronous=FULL")
+            con.execute("CREATE TABLE t(v)")
+            for n in (5, 30, 5):
+                con.execute("BEGIN")
+                for _ in range(n):
+                    con.execute("INSERT INTO t VALUES (randomblob(700000))")
+                con.execute("COMMIT")
+            con.close()
+        p.kill_all(in_use=True)
+        fazt("promote", "--force", r.dir)
+        for name in ("a.db", "b.db"):
+            con = sqlite3.connect(os.path.join(r.dir, name))
+            need(con.execute("SELECT count(*) FROM t").fetchone()[0] == 40, "%s", name)
+            con.close()
+            need(integrity(os.path.join(r.dir, name)) == "ok", "%s", name)
+        r.umount()
+
+
 def run(base):
     rnd = random.Random(SEED)
-    parts = os.environ.get("ACK_PARTS", "lose degrade wait two").split()
+    parts = os.environ.get("ACK_PARTS", "lose degrade wait wait_without_resend two superseded handoff large").split()
     for i in range(ROUNDS if "lose" in parts else 0):
         sub = os.path.join(base, "round-%d" % i)
         n = lose_the_primary(sub, rnd, ("--no-passthrough",) if i == 1 else ())
         print("round %d: %d commits acknowledged, none lost" % (i, n))
-    for f in (degrade, wait, two):
+    for f in (degrade, wait, wait_without_resend, two, superseded, handoff, large):
         if f.__name__ in parts:
             f(os.path.join(base, f.__name__))
 

@@ -181,6 +181,33 @@ static void who_is_late_is_killed(void **state)
 	}
 }
 
+/* Readers that come when all others have gone find the wal-index as it was. */
+static void readers_come_and_go(void **state)
+{
+	struct fs_deadman *d = pinned();
+
+	assert_int_equal(run(*state, "INSERT INTO t VALUES (1)"), SQLITE_OK);
+	fs_deadman_arm(d, 1, UINT64_MAX);
+	until_fenced(d);
+	for (int i = 0; i < 3; i++) {
+		struct flock f = {.l_type = F_RDLCK, .l_start = 0x40000002, .l_len = 510};
+		int lock = open(path, O_RDONLY | O_CLOEXEC);
+		sqlite3 *db;
+
+		assert_int_equal(fcntl(lock, F_OFD_SETLK, &f),
+		                 0); /* as a fence: the last one to close deletes nothing */
+		sqlite3_close(*state);
+		assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+		*state = db;
+		assert_int_equal(run(db, "SELECT * FROM t"), SQLITE_OK);
+		assert_int_equal(run(db, "INSERT INTO t VALUES (3)"), SQLITE_BUSY);
+		close(lock);
+	}
+	fs_deadman_arm(d, fz_boot_ns() + 60000 * MS, UINT64_MAX);
+	assert_int_equal(run(*state, "INSERT INTO t VALUES (3)"), SQLITE_OK);
+	fs_deadman_close(d);
+}
+
 static void what_is_pinned_late_is_locked_at_once(void **state)
 {
 	struct fs_deadman *d = NULL;
@@ -268,9 +295,9 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	static const struct CMUnitTest tests[] = {
-	        T(commits_end_with_the_time), T(who_is_in_a_transaction_may_end_it_in_time),
-	        T(who_is_late_is_killed),     T(what_is_pinned_late_is_locked_at_once),
-	        T(a_fence_shares_the_lock),   T(the_worker_arms_it),
+	        T(commits_end_with_the_time), T(who_is_in_a_transaction_may_end_it_in_time), T(who_is_late_is_killed),
+	        T(readers_come_and_go),       T(what_is_pinned_late_is_locked_at_once),      T(a_fence_shares_the_lock),
+	        T(the_worker_arms_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

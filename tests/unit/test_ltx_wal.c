@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "ltx/wal.h"
 #include "ltx/walindex.h"
+#include "tests/unit/tmp.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -189,12 +190,50 @@ static void index_header(void **state)
 	}
 }
 
+static void read_index(const char *at, uint8_t b[static LTX_WALINDEX_SIZE])
+{
+	char path[300];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/new.db-shm", at);
+	fd = open(path, O_RDONLY);
+	assert_int_equal(pread(fd, b, LTX_WALINDEX_SIZE, 0), LTX_WALINDEX_SIZE);
+	close(fd);
+}
+
+/* As SQLite makes it for a WAL without a frame: nobody has committed, and a reader could not read the page size. */
+static void index_of_nothing(void **state)
+{
+	uint8_t b[LTX_WALINDEX_SIZE];
+	struct ltx_walindex x;
+	char where[160], path[300];
+	sqlite3 *db;
+
+	assert_non_null(tmp_make(where, sizeof(where), "fz-wal"));
+	snprintf(path, sizeof(path), "%s/new.db", where);
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, "PRAGMA journal_mode = wal; SELECT * FROM sqlite_master", 0, 0, 0),
+	                 SQLITE_OK);
+	read_index(where, b);
+	assert_true(ltx_walindex_blank(b));
+	assert_false(ltx_walindex_get(&x, b));
+	b[50] ^= 1;
+	assert_false(ltx_walindex_blank(b));
+	assert_int_equal(sqlite3_exec(db, "CREATE TABLE t(x)", 0, 0, 0), SQLITE_OK);
+	read_index(where, b);
+	assert_false(ltx_walindex_blank(b));
+	assert_true(ltx_walindex_get(&x, b));
+	sqlite3_close(db);
+	assert_int_equal(fz_remove_tree(AT_FDCWD, where, NULL), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(same_as_sqlite),
 	        cmocka_unit_test(cut),
 	        cmocka_unit_test(index_header),
+	        cmocka_unit_test(index_of_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -390,6 +390,7 @@ static unsigned files_of(pid_t pid)
 static void test_come_and_go(void **state)
 {
 	struct world world, *w = &world;
+	struct replica_applied now;
 	struct replica_applier *a;
 	unsigned files = 0, before;
 	char l[17], dir[320];
@@ -436,7 +437,16 @@ static void test_come_and_go(void **state)
 	world_commits(&lives[1], 3, false);
 	post(a, &lives[1]);
 	assert_int_equal(access(lives[0].db, F_OK), 0);
+	world_path(dir, sizeof(dir), "%s-journal", lives[0].db);
+	assert_int_equal(mkdir(dir, 0755), 0); /* in the way of the removal */
 	pid = agent_start(w, sv[1]);
+	for (unsigned i = 0; i < 20000 && access(lives[0].db, F_OK) == 0; i++)
+		usleep(1000);
+	lineage(&lives[1], l);
+	for (unsigned i = 0; i < 300; i++, usleep(1000)) /* the name is not free */
+		assert_false(replica_applier_get(a, l, &now));
+	assert_int_equal(removals(), before);
+	assert_int_equal(rmdir(dir), 0);
 	reached(a, &lives[1]);
 	assert_int_equal(removals(), before + 1);
 	assert_int_equal(world_visible(&lives[1]), lives[1].txid);
