@@ -408,6 +408,7 @@ void cmd_demote(struct cmd_serving *w, const uint8_t key[static 32], const struc
 		fz_log_err("what was committed last could not be captured", &err);
 		err = (struct fz_err){0};
 	}
+	fs_capture_seal(w->capture);
 	if (!turn_to(l, &next, key, h))
 		return;
 	rc = fs_agent_become_replica(w->agent, &err);

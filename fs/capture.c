@@ -206,6 +206,11 @@ static bool known_on_replica(struct fs_capture *c, const char *name)
 	return c->conf.replica && fs_guard_protects(c->guard, name);
 }
 
+void fs_capture_seal(struct fs_capture *c)
+{
+	atomic_store(&c->sealed, true);
+}
+
 int fs_capture_sync(struct fs_capture *c, const char *name, struct fz_err *err)
 {
 	bool found = !name || known_on_replica(c, name);

@@ -126,6 +126,9 @@ void fs_capture_after(struct fs_capture *c, struct fs_event *ev, int rc);
 /* Nobody waits for replicas any more: what waits ends with -ECANCELED. */
 void fs_capture_interrupt(struct fs_capture *c);
 
+/* Nobody commits any more and all is captured: nothing is looked at again. Without passthrough only the agent can read a wal-index, and it
+ * is about to serve a replica; what lies in the backing file may be older, and would look as if commits had been dropped. */
+void fs_capture_seal(struct fs_capture *c);
 /* Captures everything that is visible now in one database (name) or all (NULL) and syncs the logs. */
 int fs_capture_sync(struct fs_capture *c, const char *name, struct fz_err *err) FZ_MUST_CHECK;
 

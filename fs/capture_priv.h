@@ -41,6 +41,7 @@ struct fs_capture {
 	int inotify_fd, event_fd;
 	atomic_bool stop;
 	atomic_bool interrupted;       /* fs_capture_interrupt() */
+	atomic_bool sealed;            /* fs_capture_seal() */
 	volatile bool cancel;          /* for what takes minutes in the keeper */
 	atomic_bool settled;           /* resume: the session has opened all files again */
 	_Atomic uint64_t last_open_ns; /* of a file */

@@ -284,7 +284,8 @@ int64_t fs_wal_pass(struct fs_db *db, enum fs_wal_how how, struct fz_err *err)
 	uint32_t mx;
 	int rc;
 
-	if (!fs_db_in_wal(db) || db->state == FS_DB_ENDED || db->state == FS_DB_CANDIDATE)
+	if (!fs_db_in_wal(db) || db->state == FS_DB_ENDED || db->state == FS_DB_CANDIDATE ||
+	    atomic_load(&db->c->sealed))
 		return 0;
 	rc = load_header(db, err);
 	if (rc <= 0)
