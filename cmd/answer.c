@@ -118,6 +118,27 @@ static void judge_link(const cJSON *answer, cJSON *problems, cJSON *notes)
 	}
 }
 
+/* Commits that wait for replicas, or should and do not. */
+static void judge_ack(const cJSON *answer, cJSON *problems)
+{
+	const cJSON *a = cJSON_GetObjectItem(answer, "ack"), *d;
+	double limit = number_of(a, "timeout_ms", 0);
+
+	cJSON_ArrayForEach (d, cJSON_GetObjectItem(a, "databases")) {
+		char when[FZ_TIME_SIZE];
+
+		if (cJSON_IsTrue(cJSON_GetObjectItem(d, "degraded")))
+			say(problems,
+			    "%s: since %s commits do not wait for %.0f replicas (%.0f so far): not enough have caught "
+			    "up",
+			    text_of(d, "name"), fz_format_time(when, (int64_t)number_of(d, "since_ms", 0)),
+			    number_of(a, "replicas", 0), number_of(d, "degraded_commits", 0));
+		else if (number_of(d, "waiting_ms", 0) > limit)
+			say(problems, "%s: a commit has waited for %.0f replicas for %.0f ms", text_of(d, "name"),
+			    number_of(a, "replicas", 0), number_of(d, "waiting_ms", 0));
+	}
+}
+
 /* What the mount cost: requests served, fsyncs for applications and of the logs. */
 static void add_totals(cJSON *answer, const cJSON *requests, const cJSON *databases)
 {
@@ -173,6 +194,7 @@ static void answer_status(struct cmd_serving *w, cJSON *answer)
 		say(problems,
 		    "the supervisor is gone: nobody replaces this worker should it die; fazt umount and mount again");
 	judge_link(answer, problems, notes);
+	judge_ack(answer, problems);
 	cmd_lease_status(&w->lease, answer, problems);
 	if (!w->ship && !w->link.role.replica)
 		say(notes, "no target: commits are kept in the local log only");

@@ -9,8 +9,9 @@ struct cJSON;
 /* Finds the mount and asks. request is consumed. *w is filled as far as it came. The caller deletes *answer. */
 int cmd_ask(const char *dir, struct cJSON *request, int64_t timeout_ms, struct cmd_where *w, struct cJSON **answer,
             struct fz_err *err) FZ_MUST_CHECK;
-/* Asks until the worker says that role (cmd/promote.c): after a change of roles another worker answers. */
-int cmd_wait_role(const char *dir, const char *wanted, struct fz_err *err) FZ_MUST_CHECK;
+/* The same (cmd/promote.c), and then waits until the worker says that role: after a change of roles another worker answers. */
+int cmd_change_role(const char *dir, struct cJSON *request, int64_t timeout_ms, const char *role, struct cmd_where *w,
+                    struct cJSON **answer, struct fz_err *err) FZ_MUST_CHECK;
 /* {"cmd": cmd} */
 struct cJSON *cmd_request(const char *cmd);
 /* --timeout: seconds or a duration; NULL gives otherwise_ms. */

@@ -1,6 +1,7 @@
 #include "cmd/config.h"
 
 #include "base/clock.h"
+#include "cmd/ack.h"
 #include "cmd/config_priv.h"
 
 #include <ctype.h>
@@ -43,6 +44,9 @@ const struct cmd_key cmd_keys[] = {
         C("link", listen, T_TEXT),
         C("link", advertise, T_TEXT),
         {"link",  "follower",        T_LINES,    offsetof(struct cmd_conf, followers)         },
+        C("link", ack, T_ACK),
+        {"link",  "ack_timeout",     T_DURATION, offsetof(struct cmd_conf, ack_timeout_ms)    },
+        C("link", ack_policy, T_POLICY),
         C("link", primary, T_TEXT),
         C("link", primary_key, T_TEXT),
         C("link", follow, T_TEXT),
@@ -114,6 +118,8 @@ static void free_fields(void *base, bool target)
 		case T_PATH:
 		case T_LEVEL:
 		case T_ROLE:
+		case T_ACK:
+		case T_POLICY:
 		case T_FAILOVER:
 		case T_ENCRYPT:
 			if (*(char **)field && strstr(cmd_keys[i].name, "secret"))
@@ -235,8 +241,10 @@ static int set_value(void *base, const struct cmd_key *k, const char *v, bool mo
 	static const char *const levels[] = {"error", "warning", "info", "debug", NULL};
 	static const char *const encrypt[] = {"age", "none", NULL};
 	static const char *const roles[] = {"primary", "replica", NULL};
+	static const char *const policies[] = {"degrade", "wait", NULL};
 	void *field = (char *)base + k->at;
 	struct fz_err why = {0};
+	unsigned replicas;
 	int64_t n = 0;
 	char *end;
 
@@ -258,6 +266,14 @@ static int set_value(void *base, const struct cmd_key *k, const char *v, bool mo
 	case T_ROLE:
 		if (!one_of(v, roles))
 			return BAD(FZ_ECONFIG, "%s: '%s' is neither primary nor replica", k->name, v);
+		return set_text(field, v, false, err);
+	case T_ACK:
+		if (!cmd_ack_parse(v, &replicas))
+			return BAD(FZ_ECONFIG, "%s: '%s' is none of local, replica, N replicas", k->name, v);
+		return set_text(field, v, false, err);
+	case T_POLICY:
+		if (!one_of(v, policies))
+			return BAD(FZ_ECONFIG, "%s: '%s' is neither degrade nor wait", k->name, v);
 		return set_text(field, v, false, err);
 	case T_FAILOVER:
 		if (!one_of(v, failovers))

@@ -65,6 +65,9 @@ struct cmd_conf {
 	char *role; /* "primary" or "replica"; NULL = primary */
 	char *listen, *advertise, *host_key;
 	struct cmd_list followers; /* each "age1... [GLOB...]" */
+	char *ack;                 /* "local", "replica", "N replicas"; NULL = local */
+	int64_t ack_timeout_ms;    /* 0 = 2 s */
+	char *ack_policy;          /* "degrade" or "wait"; NULL = degrade */
 	char *primary, *primary_key;
 	char *follow;               /* URL of a store: instead of a primary, or while that is away */
 	int64_t follow_interval_ms; /* 0 = 5 s */

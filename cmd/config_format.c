@@ -43,6 +43,8 @@ static int put_value(const void *base, const struct cmd_key *k, struct fz_buf *o
 	case T_PATH:
 	case T_LEVEL:
 	case T_ROLE:
+	case T_ACK:
+	case T_POLICY:
 	case T_FAILOVER:
 	case T_ENCRYPT:
 		return *(char *const *)field ? put_line(out, k->name, *(char *const *)field, err) : 0;

@@ -19,6 +19,8 @@ enum cmd_type {
 	T_PATH,
 	T_LEVEL,
 	T_ROLE,
+	T_ACK,
+	T_POLICY,
 	T_FAILOVER,
 	T_ENCRYPT
 };

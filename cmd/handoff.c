@@ -30,10 +30,8 @@ int cmd_handoff(int argc, char **argv)
 	if (rc == 0) {
 		request = cmd_request("handoff");
 		cJSON_AddStringToObject(request, "follower", args[1]);
-		rc = cmd_ask(args[0], request, 90000, &w, &answer, &err);
+		rc = cmd_change_role(args[0], request, 90000, "replica", &w, &answer, &err);
 	}
-	if (rc == 0)
-		rc = cmd_wait_role(args[0], "replica", &err);
 	if (rc == 0)
 		printf("%s follows %s\n", w.dir, args[1]);
 	cJSON_Delete(answer);

@@ -162,7 +162,7 @@ static void follow_holder(struct cmd_lease *l)
 	}
 	/* It has heard of the epoch, but from whom it follows, and who may be gone. */
 	if (!next.replica || b->epoch < next.epoch || !next.primary[0] || !strcmp(next.primary_key, b->who.key) ||
-	    is_connected(link))
+	    is_connected(link) || !cmd_link_turn(link))
 		return;
 	fz_warn("%s is the primary of epoch %u: this host follows it from now on", b->who.host, b->epoch);
 	snprintf(next.primary, sizeof(next.primary), "%s", b->who.address);
@@ -170,10 +170,12 @@ static void follow_holder(struct cmd_lease *l)
 	rc = cmd_role_save(&next, link->statefd, &err);
 	if (rc == 0)
 		rc = fs_super_restart(true, &err);
-	if (rc < 0)
+	if (rc < 0) {
 		fz_log_err("following another primary", &err);
-	else
+		cmd_link_turn_not(link);
+	} else {
 		cmd_lease_yield(l, true); /* this worker ends */
+	}
 }
 
 /* ---- the thread that talks to the store ---- */

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "cmd/ack.h"
 #include "fs/agent.h"
 #include "fs/capture.h"
 #include "ltx/log.h"
@@ -105,6 +106,7 @@ static void guard(struct cmd_lease *l)
 {
 	uint64_t until, soft = 1, hard = 1, d = (uint64_t)l->lease.duration_ms * MS_NS;
 	struct fz_err err = {0};
+	bool lapsed;
 	int rc;
 
 	pthread_mutex_lock(&l->mu);
@@ -117,7 +119,9 @@ static void guard(struct cmd_lease *l)
 	rc = tell_agent(l, soft, hard, &err);
 	if (rc == 0) /* the agent first: what it does not know it cannot end */
 		fs_capture_lapse(l->w->capture, soft, hard);
-	if (rc == 0 && fz_boot_ns() >= soft)
+	lapsed = fz_boot_ns() >= soft;
+	cmd_ack_lapse(&l->w->link, lapsed);
+	if (rc == 0 && lapsed)
 		fence_all(l);
 	if (rc == 0 && fz_boot_ns() - l->pinned_ns > d / 10) {
 		rc = pin_all(l, &err);

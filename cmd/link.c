@@ -5,6 +5,8 @@
 #include "cmd/lease.h"
 #include "fs/capture.h"
 #include "ltx/log.h"
+#include "primary/acks.h"
+#include "replica/leaving.h"
 
 #include <cJSON.h>
 #include <errno.h>
@@ -14,8 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define REMOVE_MS 5000
 
 static struct cmd_link *of_applier(struct replica_applier_events *ev)
 {
@@ -144,7 +144,9 @@ int cmd_link_check(const struct cmd_conf *c, struct fz_err *err)
 		return fz_fail(err, FZ_ECONFIG, "listening, but nobody may follow: --follower age1...");
 	if (!c->listen && c->followers.n)
 		return fz_fail(err, FZ_ECONFIG, "followers, but nothing listens: --listen ADDR:PORT");
-	rc = cmd_link_check_store(c, err);
+	rc = cmd_ack_check(c, err);
+	if (rc == 0)
+		rc = cmd_link_check_store(c, err);
 	if (rc == 0)
 		rc = cmd_lease_check(c, err);
 	if (rc < 0 || (!c->listen && !c->primary && !c->host_key))
@@ -203,6 +205,8 @@ void cmd_link_supersede(struct cmd_link *l, const uint8_t key[static 32], const 
 	pthread_mutex_lock(&l->mu);
 	if (h->role == LTX_WIRE_PRIMARY && h->epoch > l->role.epoch && !l->turning && l->on_superseded) {
 		l->turning = true;
+		if (l->ack.acks) /* who waits holds the lock that the fence needs */
+			primary_acks_refuse(l->ack.acks, true);
 		memcpy(l->superior_key, key, sizeof(l->superior_key));
 		l->superior = *h;
 		if (fz_worker_start(&l->demoter, "demote", demote, l, &err) < 0) {
@@ -217,6 +221,18 @@ static void superseded(struct primary_server_events *ev, const uint8_t key[stati
                        const struct ltx_wire_hello *h)
 {
 	cmd_link_supersede(of_server(ev), key, h);
+}
+
+static bool others(struct primary_server_events *ev, struct ltx_wire_others *out)
+{
+	struct cmd_link *l = of_server(ev);
+	bool replica;
+
+	pthread_mutex_lock(&l->mu);
+	replica = l->role.replica;
+	pthread_mutex_unlock(&l->mu);
+	*out = (struct ltx_wire_others){0};
+	return !replica && fs_capture_others(l->capture, &out->files, out->example, sizeof(out->example));
 }
 
 bool cmd_link_turn(struct cmd_link *l)
@@ -235,14 +251,6 @@ void cmd_link_turn_not(struct cmd_link *l)
 	pthread_mutex_lock(&l->mu);
 	l->turning = false;
 	pthread_mutex_unlock(&l->mu);
-}
-
-static bool others(struct primary_server_events *ev, struct ltx_wire_others *out)
-{
-	struct cmd_link *l = of_server(ev);
-
-	*out = (struct ltx_wire_others){0};
-	return !l->role.replica && fs_capture_others(l->capture, &out->files, out->example, sizeof(out->example));
 }
 
 bool cmd_link_superseded(struct cmd_link *l)
@@ -300,6 +308,8 @@ int cmd_link_serve(struct cmd_link *l, struct fz_err *err)
 	if (l->role.epoch != conf.hello.epoch)
 		announce_locked(l);
 	pthread_mutex_unlock(&l->mu);
+	if (l->ack.acks)
+		primary_acks_serve(l->ack.acks, l->server);
 	if (primary_server_address(l->server, where, NULL) == 0)
 		fz_info("replicas may follow at %s", where);
 	return 0;
@@ -326,18 +336,45 @@ static void applied(struct replica_applier_events *ev, const struct replica_appl
 	cmd_positions_kick(&l->positions);
 }
 
+/* A database that ends goes when the agent can; until then nobody may write it. Its name may live again meanwhile: what removed() finds
+ * and what is protected here change under one lock. */
 static void database(struct replica_follow_events *ev, const char *name, const char *lineage, bool ended)
 {
 	struct cmd_link *l = of_follow(ev);
 	struct fz_err err = {0};
-	int rc = 0;
+	int rc;
 
-	if (ended)
-		rc = replica_applier_remove(l->applier, name, lineage, REMOVE_MS, &err);
-	if (rc == 0)
-		rc = fs_capture_protect(l->capture, name, !ended, &err);
+	if (ended) {
+		rc = replica_applier_remove(l->applier, name, lineage, &err);
+	} else {
+		pthread_mutex_lock(&l->mu);
+		rc = fs_capture_protect(l->capture, name, true, &err);
+		pthread_mutex_unlock(&l->mu);
+	}
 	if (rc < 0)
 		fz_log_err(name, &err);
+}
+
+static void removed(struct replica_applier_events *ev, const char *name, const char *lineage)
+{
+	struct cmd_link *l = of_applier(ev);
+	struct fz_err err = {0};
+	struct ltx_log *log;
+
+	pthread_mutex_lock(&l->mu);
+	if (ltx_logset_get(l->logs, name, false, &log, NULL) == 0)
+		ltx_log_put(log);
+	else if (fs_capture_protect(l->capture, name, false, &err) < 0)
+		fz_log_err(name, &err);
+	pthread_mutex_unlock(&l->mu);
+	for (size_t i = 0; (log = ltx_logset_at(l->logs, i)); i++) {
+		struct ltx_log_info info;
+
+		ltx_log_info(log, &info);
+		if (!strcmp(info.lineage, lineage))
+			replica_leaving_done(log);
+		ltx_log_put(log);
+	}
 }
 
 static void promote(void *arg)
@@ -390,7 +427,7 @@ static void peer(struct replica_follow_events *ev, const struct ltx_wire_hello *
 }
 
 /* What the local logs hold may be applied, with or without a primary. */
-static int post_all(struct cmd_link *l, struct fz_err *err)
+int cmd_link_post(struct cmd_link *l, struct fz_err *err)
 {
 	struct ltx_log *log;
 	int rc = 0;
@@ -405,6 +442,10 @@ static int post_all(struct cmd_link *l, struct fz_err *err)
 				rc = ltx_log_sync(log, err);
 			if (rc == 0)
 				rc = replica_applier_post(l->applier, info.name, info.lineage, info.tail_txid, err);
+		} else if (info.ended_ms && replica_leaving_is(log)) {
+			rc = fs_capture_protect(l->capture, info.name, true, err);
+			if (rc == 0)
+				rc = replica_applier_remove(l->applier, info.name, info.lineage, err);
 		}
 		ltx_log_put(log);
 	}
@@ -415,9 +456,10 @@ int cmd_link_apply(struct cmd_link *l, int agent_fd, struct fz_err *err)
 {
 	int rc;
 
-	l->applier_events = (struct replica_applier_events){.applied = applied, .hello = agent_hello};
+	l->applier_events =
+	        (struct replica_applier_events){.applied = applied, .hello = agent_hello, .removed = removed};
 	rc = replica_applier_open(&l->applier, agent_fd, &l->applier_events, err);
-	return rc < 0 ? rc : post_all(l, err);
+	return rc < 0 ? rc : cmd_link_post(l, err);
 }
 
 int cmd_link_follow(struct cmd_link *l, struct fz_err *err)
@@ -433,6 +475,8 @@ int cmd_link_follow(struct cmd_link *l, struct fz_err *err)
 	if (rc < 0 || !l->role.primary[0])
 		return rc;
 	conf.store = l->store;
+	conf.exclude = (const char *const *)l->conf->exclude.v;
+	conf.n_exclude = l->conf->exclude.n;
 	cmd_link_hello(l, &conf.hello);
 	rc = ltx_age_recipient_parse(&key, l->role.primary_key, err);
 	if (rc < 0)
@@ -476,6 +520,8 @@ void cmd_link_stop(struct cmd_link *l)
 	server = l->server;
 	l->server = NULL;
 	pthread_mutex_unlock(&l->mu);
+	if (l->ack.acks)
+		primary_acks_serve(l->ack.acks, NULL);
 	primary_server_stop(server);
 	cmd_link_unfollow(l);
 	replica_applier_close(l->applier);
@@ -574,6 +620,7 @@ void cmd_link_status(struct cmd_link *l, struct cJSON *answer)
 		(void)cmd_link_following(l, cJSON_AddObjectToObject(answer, "following"));
 	if (l->server && primary_server_address(l->server, where, NULL) == 0)
 		cJSON_AddStringToObject(answer, "link_address", where);
+	cmd_ack_status(l, answer);
 	o = cJSON_AddArrayToObject(answer, "replicas");
 	if (l->server)
 		(void)primary_server_status(l->server, o);

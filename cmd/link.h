@@ -3,6 +3,7 @@
 #ifndef FZ_CMD_LINK_H
 #define FZ_CMD_LINK_H
 
+#include "cmd/ack.h"
 #include "cmd/config.h"
 #include "cmd/positions.h"
 #include "cmd/role.h"
@@ -26,7 +27,9 @@ struct cmd_link {
 	struct fs_capture *capture;
 	atomic_bool detaching; /* the agent lets go of the databases: what it says about them is old */
 	struct cmd_role role;  /* under mu while it follows */
+	bool handing;          /* the primary hands over: its promotion is under way */
 	/* owned */
+	struct cmd_ack ack;
 	struct cmd_positions positions;
 	struct replica_applier_events applier_events;
 	struct replica_follow_events follow_events;
@@ -60,6 +63,8 @@ int cmd_link_serve(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 /* A replica: the agent applies (agent_fd is owned), the follower follows. */
 int cmd_link_apply(struct cmd_link *l, int agent_fd, struct fz_err *err) FZ_MUST_CHECK;
 int cmd_link_follow(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
+/* All that the logs hold is made durable, and shall be applied. */
+int cmd_link_post(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 void cmd_link_init(struct cmd_link *l);
 /* The caller is about to change the role; false = another change is under way. Ends with this process. */
 bool cmd_link_turn(struct cmd_link *l);

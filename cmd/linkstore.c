@@ -60,6 +60,8 @@ int cmd_link_follow_store(struct cmd_link *l, struct fz_err *err)
 	                                        .logs = l->logs,
 	                                        .applier = l->applier,
 	                                        .events = &l->follow_events,
+	                                        .exclude = (const char *const *)l->conf->exclude.v,
+	                                        .n_exclude = l->conf->exclude.n,
 	                                        .interval_ms = l->conf->follow_interval_ms,
 	                                        .paused = true};
 	struct replica_followstore *store = NULL;

@@ -214,7 +214,8 @@ int cmd_log(int argc, char **argv)
 	const struct cmd_spec spec = {"log",
 	                              "[options] SOURCE",
 	                              "Lists every commit that can be restored, oldest first: TXID, time, changed "
-	                              "pages, bytes. SOURCE is a store URL\n"
+	                              "pages, bytes; and when a database\n"
+	                              "that is gone was deleted. SOURCE is a store URL\n"
 	                              "with the database's path (dir:/backup/app.db), NAME/DATABASE with a target of "
 	                              "the configuration, or DIR/DATABASE\n"
 	                              "of a mount.",

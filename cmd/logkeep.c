@@ -5,6 +5,7 @@
 #include "cmd/link.h"
 #include "ltx/log.h"
 #include "primary/ship.h"
+#include "replica/leaving.h"
 
 #include <errno.h>
 
@@ -52,6 +53,8 @@ static bool remove_ended(struct cmd_logkeep *k, struct ltx_log *log, const struc
 	if (now_ms - info->ended_ms < (elsewhere(k) ? keep_ms : ALONE_KEEP_MS))
 		return false;
 	if (elsewhere(k) && settled(k, info) < info->tail_txid)
+		return false;
+	if (replica_leaving_is(log)) /* the agent reads the log for that */
 		return false;
 	if (k->ship && !primary_ship_told_end(k->ship, info)) /* nobody else would tell */
 		return false;

@@ -324,7 +324,7 @@ int cmd_mount(int argc, char **argv)
 	struct mounting m = {.lockfd = -1};
 	const char *config = NULL, *state = NULL, *encrypt = NULL, *level = NULL, *log_file = NULL;
 	const char *role = NULL, *listen = NULL, *identity = NULL, *primary = NULL, *primary_key = NULL;
-	const char *follow = NULL, *backup_key = NULL, *failover = NULL, *lease = NULL, *witness = NULL;
+	const char *follow = NULL, *backup_key = NULL, *ack = NULL, *failover = NULL, *lease = NULL, *witness = NULL;
 	bool no_passthrough = false, no_resend = false, take_over = false;
 	struct cmd_words targets = {0}, recipients = {0}, followers = {0};
 	const struct cmd_opt opts[] = {
@@ -346,21 +346,23 @@ int cmd_mount(int argc, char **argv)
 	        {"follower",      0, "age1...",
 	         "a host that may follow: its public key, then patterns of databases (repeatable)", NULL, NULL,
 	         &followers},
-	        {"primary",    0, "HOST:PORT", "a replica: whom to follow", NULL, &primary, NULL},
+	        {"ack",    0, "WHAT", "what a FULL commit waits for: local (default), replica, or 'N replicas'", NULL,
+	         &ack, NULL},
+	        {"primary",          0, "HOST:PORT", "a replica: whom to follow", NULL, &primary, NULL},
 	        {"primary-key",          0, "age1...", "a replica: the public key of its primary", NULL, &primary_key, NULL},
-	        {"follow",          0, "URL", "a replica: the store to follow without a primary, or while it is away", NULL,
+	        {"follow",   0, "URL", "a replica: the store to follow without a primary, or while it is away", NULL,
 	         &follow, NULL},
-	        {"backup-identity",   'i', "KEY", "a replica: the secret key of the backups in that store", NULL,
+	        {"backup-identity",          'i', "KEY", "a replica: the secret key of the backups in that store", NULL,
 	         &backup_key, NULL},
-	        {"failover",          0, "auto|manual",
+	        {"failover", 0, "auto|manual",
 	         "auto: the primary needs a lease in a store, which a replica takes when it has run out", NULL,
 	         &failover, NULL},
-	        {"lease", 0, "TIME", "how long it is valid without being renewed (10s)", NULL, &lease, NULL},
-	        {"witness",          0, "URL", "the store that holds it, the same for all hosts (the first target)", NULL,
+	        {"lease",          0, "TIME", "how long it is valid without being renewed (10s)", NULL, &lease, NULL},
+	        {"witness",        0, "URL", "the store that holds it, the same for all hosts (the first target)", NULL,
 	         &witness, NULL},
 	        {"no-passthrough",        0, NULL, "do not use kernel passthrough, as on kernels before 6.9", &no_passthrough,
 	         NULL, NULL},
-	        {"no-resend",        0, NULL, "do not use FUSE's resend, as on kernels before 6.9", &no_resend, NULL, NULL},
+	        {"no-resend",          0, NULL, "do not use FUSE's resend, as on kernels before 6.9", &no_resend, NULL, NULL},
 	        {0         },
 	};
 	const struct cmd_spec spec = {"mount",
@@ -397,6 +399,8 @@ int cmd_mount(int argc, char **argv)
 		rc = link_flag(&m.conf, "--role", "role", role, &err);
 	if (rc == 0)
 		rc = link_flag(&m.conf, "--listen", "listen", listen, &err);
+	if (rc == 0)
+		rc = link_flag(&m.conf, "--ack", "ack", ack, &err);
 	if (rc == 0)
 		rc = link_flag(&m.conf, "--primary", "primary", primary, &err);
 	if (rc == 0)

@@ -8,25 +8,24 @@
 #include <stdio.h>
 #include <string.h>
 
-int cmd_wait_role(const char *dir, const char *wanted, struct fz_err *err)
+int cmd_change_role(const char *dir, struct cJSON *request, int64_t timeout_ms, const char *role, struct cmd_where *w,
+                    struct cJSON **answer, struct fz_err *err)
 {
-	struct cmd_where w;
-	cJSON *answer = NULL;
+	int rc = cmd_ask(dir, request, timeout_ms, w, answer, err);
+	bool done = false;
 
-	for (;;) {
-		const char *role;
-		bool done;
-		int rc = cmd_ask(dir, cmd_request("status"), 30000, &w, &answer, err);
+	while (rc == 0 && !done) {
+		cJSON *status = NULL;
+		const char *is;
 
-		if (rc < 0)
-			return rc;
-		role = cJSON_GetStringValue(cJSON_GetObjectItem(answer, "role"));
-		done = role && !strcmp(role, wanted);
-		cJSON_Delete(answer);
-		if (done)
-			return 0;
-		(void)!poll(NULL, 0, 2);
+		rc = cmd_ask(dir, cmd_request("status"), 30000, w, &status, err);
+		is = cJSON_GetStringValue(cJSON_GetObjectItem(status, "role"));
+		done = is && !strcmp(is, role);
+		cJSON_Delete(status);
+		if (rc == 0 && !done)
+			(void)!poll(NULL, 0, 2);
 	}
+	return rc;
 }
 
 int cmd_promote(int argc, char **argv)
@@ -60,10 +59,8 @@ int cmd_promote(int argc, char **argv)
 	if (rc == 0) {
 		request = cmd_request("promote");
 		cJSON_AddBoolToObject(request, "force", force);
-		rc = cmd_ask(args[0], request, 60000, &w, &answer, &err);
+		rc = cmd_change_role(args[0], request, 60000, "primary", &w, &answer, &err);
 	}
-	if (rc == 0)
-		rc = cmd_wait_role(args[0], "primary", &err);
 	if (rc == 0 && json)
 		cmd_print_json(answer);
 	else if (rc == 0)

@@ -13,8 +13,9 @@
 static void wanted(char *out, size_t cap, const struct cmd_conf *conf)
 {
 	if (cmd_conf_replica(conf))
-		snprintf(out, cap, "replica %s %s", conf->primary ? conf->primary : "",
-		         conf->primary_key ? conf->primary_key : "");
+		snprintf(out, cap, "replica %s %s%s%s", conf->primary ? conf->primary : "",
+		         conf->primary_key ? conf->primary_key : "", conf->follow ? " " : "",
+		         conf->follow ? conf->follow : "");
 	else
 		snprintf(out, cap, "primary");
 }

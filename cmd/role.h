@@ -1,7 +1,7 @@
 /* role.h - what this host is to the others, kept as "role" in the state directory: it outlives the configuration, since a
  * replica that was promoted stays a primary when it is mounted again with the same flags.
  *
- * The configuration counts once: when it names another role, primary or key than it did at the last mount, it wins. Between two mounts
+ * The configuration counts once: when it names another role, primary, key or store to follow than it did at the last mount, it wins. Between two mounts
  * with the same configuration the file does. */
 #ifndef FZ_CMD_ROLE_H
 #define FZ_CMD_ROLE_H
@@ -19,8 +19,8 @@ struct cmd_role {
 	uint8_t node[16];          /* random, for good */
 	char primary[FZ_NET_ADDR]; /* whom it follows, or followed last; "" = nobody */
 	char primary_key[LTX_AGE_RECIPIENT_SIZE];
-	char configured[2 * FZ_NET_ADDR]; /* what the configuration said when it counted last */
-	struct cmd_role_former {          /* followed before, and not known to have heard of our epoch (cmd/herald.h) */
+	char configured[2 * FZ_NET_ADDR + 2048]; /* what the configuration said when it counted last */
+	struct cmd_role_former { /* followed before, and not known to have heard of our epoch (cmd/herald.h) */
 		char at[FZ_NET_ADDR], key[LTX_AGE_RECIPIENT_SIZE];
 	} formers[CMD_ROLE_FORMERS];
 	size_t n_formers;

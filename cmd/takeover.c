@@ -7,7 +7,7 @@
  *   it says where its epoch began (replica/follow.c).
  * PROMOTION, in this order, so that a death at any point leaves a replica or a primary and never two halves:
  *   (1) the follower stops: nothing comes in any more;
- *   (2) all that is durable in the logs is applied, and the agent lets go of the databases, each marked with what of its WAL
+ *   (2) what the replica holds in doubt becomes the last transaction of its log (ack = replica); all that is durable in the logs is applied, and the agent lets go of the databases, each marked with what of its WAL
  *       the log holds: the capture of the new role goes on from there without reading a page;
  *   (3) each log begins the new epoch at its tail;
  *   (4) the role file says primary: from here on this host is one, whatever happens;
@@ -79,7 +79,7 @@ static int wait_applied(struct cmd_link *l, struct fz_err *err)
 		ltx_log_put(log);
 		if (info.ended_ms || !info.tail_txid)
 			continue;
-		while (!replica_applier_get(l->applier, info.lineage, &a) || a.state.txid < info.tail_txid) {
+		while (!replica_applier_get(l->applier, info.lineage, &a) || a.state.txid != info.tail_txid) {
 			if (fz_mono_ns() > end)
 				return fz_fail(err, FZ_ETIMEOUT, "%s: transaction %llu could not be applied%s%s",
 				               info.name, (unsigned long long)info.tail_txid, a.err.code ? ": " : "",
@@ -280,7 +280,11 @@ int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, 
 		return rc;
 	}
 	cmd_link_unfollow(l);
-	rc = wait_applied(l, err);
+	rc = cmd_ack_settle(l, l->handing, err);
+	if (rc == 0)
+		rc = cmd_link_post(l, err); /* a log that was cut just now may not have been posted again */
+	if (rc == 0)
+		rc = wait_applied(l, err);
 	if (rc == 0)
 		rc = detach(l, err);
 	epoch = next.epoch;

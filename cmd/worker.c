@@ -113,8 +113,10 @@ static void handed_over(struct cmd_link *l)
 	cJSON *answer = cJSON_CreateObject();
 	struct fz_err err = {0};
 
+	l->handing = true;
 	if (cmd_promote_answer(w, true, answer, &err) < 0)
 		fz_log_err("taking over", &err);
+	l->handing = false;
 	cJSON_Delete(answer);
 }
 
@@ -170,6 +172,10 @@ static int start(struct cmd_serving *w, struct fz_err *err)
 	capture.passthrough = w->info.passthrough;
 	capture.resume = w->info.resumed;
 	capture.replica = w->link.role.replica;
+	rc = cmd_ack_open(&w->link, err);
+	if (rc < 0)
+		return rc;
+	capture.acks = w->link.ack.acks ? &w->link.ack.hook : NULL;
 	rc = fs_capture_open(&w->capture, &capture, err);
 	if (rc < 0)
 		return fz_err_prefix(err, "starting capture");
@@ -232,6 +238,7 @@ static int stop(struct cmd_serving *w)
 		fz_log_err("stopping capture", &why);
 		rc = why.code;
 	}
+	cmd_ack_close(&w->link);
 	w->capture = NULL; /* the control threads are stopped first, see cmd_worker() */
 	if (w->ship && rc == 0 && wait && primary_ship_sync(w->ship, grace, &why) < 0)
 		fz_warn("not every target holds everything: %s; the local log does, and the next mount goes on",

@@ -264,6 +264,11 @@ enum fs_pending fs_capture_pending(struct fs_capture *c, char *name, size_t cap)
 	return p;
 }
 
+void fs_capture_interrupt(struct fs_capture *c)
+{
+	atomic_store(&c->interrupted, true);
+}
+
 int fs_capture_close(struct fs_capture *c, struct fz_err *err)
 {
 	struct fs_db *db;

@@ -17,6 +17,7 @@ struct cJSON;
 struct fs_capture;
 struct fs_file;
 struct fs_agent;
+struct fs_acks;
 struct ltx_logset;
 
 struct fs_capture_conf {
@@ -24,6 +25,7 @@ struct fs_capture_conf {
 	int statefd;             /* the state directory, borrowed */
 	struct ltx_logset *logs; /* borrowed */
 	struct fs_agent *agent;  /* borrowed; NULL = none (tests): nothing that needs the mount's locks is done */
+	struct fs_acks *acks;    /* borrowed; NULL = a commit waits for nobody but its own disk (fs/ack.h) */
 	const char *const
 	        *databases; /* fnmatch patterns of paths below the mount that are databases whatever they hold */
 	size_t n_databases;
@@ -109,11 +111,20 @@ struct fs_event {
 	bool dir;   /* CREATE: a directory */
 	int pid;    /* who asks: fuse_ctx.pid */
 	void *priv; /* the capture's own, from before() to after(); start with NULL */
+	struct {    /* the same */
+		bool unready, syncs;
+		uint64_t txid, checksum, tail;
+	} ack;
+	int verdict; /* FSYNC, set by after(): negative = the answer instead of the operation's result. -ECANCELED: the worker ends
+		      * while replicas are waited for, nothing is to be answered: the kernel asks the next one */
 };
 /* Before the operation is carried out on the backing file: 0, or -errno to answer the application with (-EROFS: protected).
- * After 0, after() must follow with the operation's result, on the same event. */
+ * After 0, after() must follow with the operation's result, on the same event. after() may wait too (conf.acks). */
 int fs_capture_before(struct fs_capture *c, struct fs_event *ev);
 void fs_capture_after(struct fs_capture *c, struct fs_event *ev, int rc);
+
+/* Nobody waits for replicas any more: what waits ends with -ECANCELED. */
+void fs_capture_interrupt(struct fs_capture *c);
 
 /* Captures everything that is visible now in one database (name) or all (NULL) and syncs the logs. */
 int fs_capture_sync(struct fs_capture *c, const char *name, struct fz_err *err) FZ_MUST_CHECK;

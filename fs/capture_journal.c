@@ -47,8 +47,10 @@ static int list_all(struct fs_pages *list, const struct fs_db_head *h, struct fz
 	return rc;
 }
 
+enum how { COMMITTED, PREPARED, OFFERED };
+
 /* 1 appended, 0 nothing changed. */
-static int append(struct fs_db *db, bool prepared, struct fz_err *err)
+static int append(struct fs_db *db, enum how how, struct fz_err *err)
 {
 	struct ltx_sums_head *head = ltx_sums_head(db->sums);
 	struct fs_scratch *sc;
@@ -61,11 +63,13 @@ static int append(struct fs_db *db, bool prepared, struct fz_err *err)
 	if (rc < 0)
 		return rc;
 	if (!h.page_size || !h.pages) {
-		db->rb.whole = true; /* emptied; whatever comes next is compared in full */
+		db->rb.whole |= how != OFFERED; /* emptied; whatever comes next is compared in full */
 		return 0;
 	}
-	db->rb.counter = h.counter;
-	head->seen_mtime_ns = h.mtime_ns; /* before the pages are read: what is written later shows */
+	if (how != OFFERED) {
+		db->rb.counter = h.counter;
+		head->seen_mtime_ns = h.mtime_ns; /* before the pages are read: what is written later shows */
+	}
 	all = db->rb.whole || h.page_size != head->page_size || (db->passthrough && !db->rb.listed);
 	if (!all && fs_dirty_empty(db->dirty) && h.pages == head->commit)
 		return 0;
@@ -83,11 +87,11 @@ static int append(struct fs_db *db, bool prepared, struct fz_err *err)
 		                    .commit = h.pages,
 		                    .commits = 1,
 		                    .only_changed = true,
-		                    .prepared = prepared};
-		rc = fs_txn_append(db, sc, &t, err);
+		                    .prepared = how == PREPARED};
+		rc = how == OFFERED ? fs_txn_offer(db, sc, &t, &db->offer, err) : fs_txn_append(db, sc, &t, err);
 	}
 	fs_scratch_put(db->c, sc);
-	if (rc < 0)
+	if (rc < 0 && how != OFFERED)
 		ltx_sums_head(db->sums)->seen_mtime_ns = 0;
 	return rc;
 }
@@ -149,9 +153,16 @@ int fs_rollback_stage(struct fs_db *db, struct fz_err *err)
 	if (rc == 0 && db->passthrough)
 		rc = fs_rollback_list(db, err);
 	if (rc == 0)
-		rc = append(db, true, err);
+		rc = append(db, PREPARED, err);
 	db->rb.touched = false;
 	return rc < 0 ? rc : 0;
+}
+
+int fs_rollback_offer(struct fs_db *db, struct fz_err *err)
+{
+	if (db->state != FS_DB_LIVE || fs_db_in_wal(db) || db->rb.staged)
+		return 0;
+	return append(db, OFFERED, err);
 }
 
 int fs_rollback_end_before(struct fs_db *db, struct fz_err *err)
@@ -196,7 +207,7 @@ int fs_rollback_capture(struct fs_db *db, struct fz_err *err)
 			rc = fs_txn_confirm(db, err);
 	}
 	if (rc == 0)
-		rc = append(db, false, err);
+		rc = append(db, COMMITTED, err);
 	if (rc >= 0)
 		clean(db);
 	return rc < 0 ? rc : 0;

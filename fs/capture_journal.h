@@ -13,6 +13,9 @@ int fs_rollback_list(struct fs_db *db, struct fz_err *err) FZ_MUST_CHECK;
 bool fs_rollback_moved(struct fs_db *db);
 /* FSYNC of the database under a hot journal: append as prepared (the application waits for its own fsync meanwhile). */
 int fs_rollback_stage(struct fs_db *db, struct fz_err *err) FZ_MUST_CHECK;
+/* The same for a database that is passed through, whose transaction is staged only at its journal's end: what there is now is
+ * offered to replicas as db->offer. 1, or 0: nothing has changed. */
+int fs_rollback_offer(struct fs_db *db, struct fz_err *err) FZ_MUST_CHECK;
 /* Before the journal's end (unlink, truncate): what is not staged yet, or was touched since, is. */
 int fs_rollback_end_before(struct fs_db *db, struct fz_err *err) FZ_MUST_CHECK;
 /* After it: committed, if it succeeded. */

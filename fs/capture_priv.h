@@ -40,6 +40,7 @@ struct fs_capture {
 	struct fs_scratch *free_scratch;
 	int inotify_fd, event_fd;
 	atomic_bool stop;
+	atomic_bool interrupted;       /* fs_capture_interrupt() */
 	volatile bool cancel;          /* for what takes minutes in the keeper */
 	atomic_bool settled;           /* resume: the session has opened all files again */
 	_Atomic uint64_t last_open_ns; /* of a file */

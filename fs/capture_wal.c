@@ -305,6 +305,90 @@ int64_t fs_wal_pass(struct fs_db *db, enum fs_wal_how how, struct fz_err *err)
 	return n;
 }
 
+/* Frames up to `to`, as one transaction. */
+static int offer(struct fs_db *db, uint32_t to, struct fz_err *err)
+{
+	struct fs_scratch *sc = fs_scratch_get(db->c, err);
+	uint8_t h[LTX_WAL_FRAME_SIZE];
+	struct ltx_wal_frame f = {0};
+	struct fs_txn t;
+	int rc = sc ? 0 : -ENOMEM;
+
+	for (uint32_t frame = db->wal.frame + 1; rc == 0 && frame <= to; frame++) {
+		rc = fs_wal_read_frame(db, frame, h, err);
+		if (rc < 0)
+			break;
+		ltx_wal_frame_get(&f, h);
+		rc = fs_pages_add(&sc->pages, f.pgno, frame, err);
+	}
+	if (rc == 0) {
+		t = (struct fs_txn){.page_size = db->wal.h.page_size,
+		                    .commit = f.commit,
+		                    .commits = 1,
+		                    .wal_from = db->wal.frame + 1,
+		                    .wal_to = to,
+		                    .last_frame = h};
+		fs_pages_sort(&sc->pages, f.commit, ltx_lock_page(t.page_size));
+		rc = fs_txn_offer(db, sc, &t, &db->offer, err);
+	}
+	fs_scratch_put(db->c, sc);
+	return rc;
+}
+
+/* Without a wal-index all but the last transaction are past; and what FSYNC is asked for is the last. */
+static int visible_to_writer(struct fs_db *db, uint32_t *mx, struct fz_err *err)
+{
+	struct fs_wal_scan s;
+	int rc;
+
+	if (db->open_shm || db->wal.had_shm)
+		return fs_wal_visible(db, true, mx, err);
+	rc = fs_wal_scan(db, &s, err);
+	*mx = rc == 0 && s.before ? s.before : db->wal.frame;
+	return rc;
+}
+
+int fs_wal_offer(struct fs_db *db, struct fz_err *err)
+{
+	uint8_t last[LTX_WAL_FRAME_SIZE];
+	struct fs_wal_scan s;
+	uint32_t mx;
+	int64_t n;
+	int rc;
+
+	if (!fs_db_in_wal(db) || db->state == FS_DB_ENDED || db->state == FS_DB_CANDIDATE)
+		return 0;
+	if (db->state == FS_DB_LOST) {
+		n = fs_wal_pass(db, FS_WAL_BARRIER, err);
+		if (n < 0)
+			return (int)n;
+		if (db->state != FS_DB_LIVE)
+			return fz_fail(err, -EAGAIN, "%s: its first snapshot is being made", db->name);
+	}
+	rc = load_header(db, err);
+	if (rc <= 0)
+		return rc;
+	rc = visible_to_writer(db, &mx, err);
+	if (rc < 0)
+		return rc;
+	check_kept(db, mx);
+	if (db->state != FS_DB_LIVE)
+		return fz_fail(err, -EAGAIN, "%s: it is being compared with its log", db->name);
+	n = mx > db->wal.frame ? append_upto(db, mx, err) : 0;
+	if (n < 0)
+		return (int)n;
+	rc = fs_wal_scan(db, &s, err);
+	if (rc < 0 || !s.commit)
+		return rc;
+	rc = fs_wal_read_frame(db, s.commit, last, err);
+	if (rc < 0)
+		return rc;
+	if (db->offer.wal_to == s.commit && db->offer.txid == ltx_sums_head(db->sums)->txid + 1 &&
+	    !memcmp(last, db->offer.last_frame, sizeof(last)))
+		return 1; /* for an FSYNC before this one */
+	return offer(db, s.commit, err);
+}
+
 bool fs_wal_in_doubt(struct fs_db *db)
 {
 	uint8_t h[LTX_WAL_FRAME_SIZE];

@@ -28,6 +28,15 @@ int fs_wal_view(struct fs_db *db, struct fs_pages *index, uint32_t *frame, uint3
 void fs_wal_checkpointed(struct fs_db *db);
 /* How far the WAL counts, its header having been read: 0, or -EAGAIN when the wal-index says nothing just now. */
 int fs_wal_visible(struct fs_db *db, bool barrier, uint32_t *mx, struct fz_err *err) FZ_MUST_CHECK;
+/* What the frames beyond db->wal.frame hold by their checksums: the last that counts, and the last two that end a transaction (0 =
+ * none). */
+struct fs_wal_scan {
+	uint32_t at, commit, before;
+};
+int fs_wal_scan(struct fs_db *db, struct fs_wal_scan *out, struct fz_err *err) FZ_MUST_CHECK;
+/* An FSYNC of the WAL: captures what is visible, and offers to replicas the transaction that is whole beyond it, as db->offer. 1, or 0:
+ * nothing is in doubt; -EAGAIN: the database is not LIVE, or its wal-index says nothing just now. */
+int fs_wal_offer(struct fs_db *db, struct fz_err *err) FZ_MUST_CHECK;
 /* The header of one frame. */
 int fs_wal_read_frame(struct fs_db *db, uint32_t frame, uint8_t out[static LTX_WAL_FRAME_SIZE],
                       struct fz_err *err) FZ_MUST_CHECK;

@@ -56,6 +56,13 @@ struct fs_rollback {
 	uint32_t page_size, commit;
 	uint64_t checksum, txid;
 };
+/* The last transaction that was offered to replicas while it was in doubt (fs/ack.h). */
+struct fs_offer {
+	uint64_t txid, checksum; /* the database after it; 0 = none */
+	int64_t time_ms;
+	uint32_t wal_to; /* its last frame, 0 = not from the WAL */
+	uint8_t last_frame[LTX_WAL_FRAME_SIZE];
+};
 struct fs_sweep;
 
 struct fs_db {
@@ -83,14 +90,16 @@ struct fs_db {
 	struct fs_dirty *dirty;
 	struct fs_wal wal;
 	struct fs_rollback rb;
-	struct fs_sweep *sweep; /* a background compare is under way */
-	uint64_t retry_ns;      /* LOST: not before */
-	uint64_t grown_bytes;   /* appended to the log since the keeper was told */
-	int64_t tail_ms;        /* time of the log's tail */
-	bool resumed;           /* a former worker died: what it had not captured yet is still to be judged */
-	bool foreign;           /* WAL: the file was emptied by something that is not SQLite */
-	int64_t foreign_ns;     /* mtime up to which that has been compared */
-	bool scrub_wanted;      /* taken for LIVE on evidence: look at every page */
+	struct fs_offer offer;
+	uint64_t acked_txid, acked_checksum; /* this one was waited for */
+	struct fs_sweep *sweep;              /* a background compare is under way */
+	uint64_t retry_ns;                   /* LOST: not before */
+	uint64_t grown_bytes;                /* appended to the log since the keeper was told */
+	int64_t tail_ms;                     /* time of the log's tail */
+	bool resumed;       /* a former worker died: what it had not captured yet is still to be judged */
+	bool foreign;       /* WAL: the file was emptied by something that is not SQLite */
+	int64_t foreign_ns; /* mtime up to which that has been compared */
+	bool scrub_wanted;  /* taken for LIVE on evidence: look at every page */
 	uint64_t merged, resyncs, scrub_found, scrub_next, scrub_done_txid;
 	char lost_why[160], last_error[400];
 	int last_error_code;

@@ -2,6 +2,7 @@
  * that now means another database. */
 #include "base/file.h"
 #include "base/log.h"
+#include "fs/ack.h"
 #include "fs/baseline.h"
 #include "fs/capture_journal.h"
 #include "fs/capture_priv.h"
@@ -225,12 +226,14 @@ static void dispatch_before(struct fs_db *db, enum fs_role role, struct fs_event
 	if ((role == FS_ROLE_WAL || role == FS_ROLE_SHM) && ev->op == FS_EV_WRITE)
 		return; /* of a -shm: the kernel writes mapped pages back, perhaps because the agent, asked under mu, opens it */
 	/* an FSYNC of the WAL costs the application nothing but the fsync: no waiting for a capture under way */
-	if (role == FS_ROLE_WAL && ev->op == FS_EV_FSYNC) {
+	if (role == FS_ROLE_WAL && ev->op == FS_EV_FSYNC)
 		atomic_fetch_add(&db->wal_syncing, 1); /* in doubt until it has succeeded */
+	if (role == FS_ROLE_WAL && ev->op == FS_EV_FSYNC && !db->c->conf.acks)
 		return;
-	}
 	pthread_mutex_lock(&db->mu);
 	fs_recover_settle(db);
+	ev->ack.tail = db->sums ? ltx_sums_head(db->sums)->txid : 0;
+	ev->ack.syncs = db->rb.journal_syncs > 0;
 	if (db->state != FS_DB_ENDED) {
 		if (role == FS_ROLE_DB)
 			before_database(db, ev);
@@ -241,6 +244,8 @@ static void dispatch_before(struct fs_db *db, enum fs_role role, struct fs_event
 		else if (role == FS_ROLE_SHM)
 			before_shm(db, ev);
 	}
+	if (ev->op == FS_EV_FSYNC && db->c->conf.acks)
+		fs_ack_offer(db, role, ev);
 	pthread_mutex_unlock(&db->mu);
 }
 
@@ -303,6 +308,8 @@ static void after_journal(struct fs_db *db, const struct fs_event *ev, int rc)
 		if (rc == 0 && ev->op == FS_EV_UNLINK)
 			keep_unlink(db);
 		db->rb.journal_syncs = 0;
+		if (rc == 0)
+			fs_ack_over(db);
 	} else if (ev->op == FS_EV_FSYNC || ev->op == FS_EV_TRUNCATE || ev->op == FS_EV_WRITE) {
 		if (ev->op == FS_EV_WRITE && ev->off_bytes >= sizeof(uint64_t))
 			return;
@@ -313,6 +320,7 @@ static void after_journal(struct fs_db *db, const struct fs_event *ev, int rc)
 			 * through database an FSYNC before the first header finds nothing dirty.) */
 			db->rb.hot = false;
 			r = fs_rollback_capture(db, &err);
+			fs_ack_over(db);
 		}
 	}
 	if (r < 0)
@@ -527,6 +535,16 @@ static void rename_files(struct fs_capture *c, const char *from, const char *to,
 	pthread_mutex_unlock(&c->mu);
 }
 
+/* What this event has committed without having been in doubt before. At synchronous=OFF nothing is waited for. */
+static int wait_committed(struct fs_db *db, enum fs_role role, const struct fs_event *ev)
+{
+	if (ev->op == FS_EV_FSYNC && (role == FS_ROLE_DB || role == FS_ROLE_JOURNAL))
+		return fs_ack_wait_commit(db, ev, false);
+	if (role == FS_ROLE_JOURNAL && ends_journal(ev) && ev->ack.syncs)
+		(void)fs_ack_wait_commit(db, ev, true);
+	return 0;
+}
+
 int fs_capture_before(struct fs_capture *c, struct fs_event *ev)
 {
 	struct target t;
@@ -551,8 +569,12 @@ void fs_capture_after(struct fs_capture *c, struct fs_event *ev, int rc)
 	if (ev->priv && fs_syncer_wait(&c->syncer, ev->priv, &err) < 0)
 		fz_log_err(t.db ? t.db->name : "log", &err);
 	ev->priv = NULL;
+	if (t.db && c->conf.acks && ev->op == FS_EV_FSYNC && rc == 0)
+		ev->verdict = fs_ack_wait_offer(t.db, t.role, ev);
 	if (t.db)
-		dispatch_after(t.db, t.role, ev, rc);
+		dispatch_after(t.db, t.role, ev, ev->verdict < 0 ? ev->verdict : rc);
+	if (t.db && c->conf.acks && rc == 0 && ev->verdict == 0)
+		ev->verdict = wait_committed(t.db, t.role, ev);
 	if (rc == 0 && c->conf.replica && ev->op == FS_EV_RENAME)
 		rename_files(c, ev->path, ev->path2, ev->exchange);
 	else if (rc == 0 && (ev->op == FS_EV_UNLINK || ev->op == FS_EV_RENAME))

@@ -45,10 +45,11 @@ struct fs_session {
 
 	/* serving threads */
 	atomic_uint idle;     /* in read(2), or about to be */
-	pthread_mutex_t mu;   /* guards the five below */
+	pthread_mutex_t mu;   /* guards the six below */
 	pthread_cond_t ended; /* a thread has ended */
 	unsigned threads;
 	bool slot_used[FS_SLOTS];
+	bool slot_left[FS_SLOTS]; /* holds a request of a former worker that may take long */
 	pthread_t slot_thread[FS_SLOTS];
 	bool slots_exhausted;   /* said so */
 	atomic_bool stop, gone; /* gone: the mount is no more */
@@ -68,6 +69,7 @@ struct fs_thread {
 	int pid;         /* who asks: a thread's number */
 	uint64_t unique; /* without FS_RESENT */
 	bool resent;
+	bool abandoned;     /* nothing is answered: the next worker is asked */
 	int32_t backing_id; /* for the OPEN or CREATE reply; 0 = cached */
 };
 extern __thread struct fs_thread *fs_self;

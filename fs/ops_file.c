@@ -315,6 +315,8 @@ static int do_fsync(struct fs_session *s, uint64_t node, int datasync)
 	if (o && o->live) {
 		ev.file = o->file;
 		EVENT(s, ev, rc, datasync ? fdatasync(o->fd) : fsync(o->fd));
+		fs_self->abandoned = ev.verdict == -ECANCELED;
+		rc = rc == 0 ? ev.verdict : rc;
 		atomic_fetch_add_explicit(&s->n_fsync, 1, memory_order_relaxed);
 	}
 	fs_open_put(s, o);

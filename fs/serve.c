@@ -52,6 +52,7 @@ void fs_process(struct fs_session *s, struct fs_thread *me, size_t n, bool resen
 	me->unique = h->unique & ~FS_RESENT;
 	me->resent = resent || (h->unique & FS_RESENT);
 	me->backing_id = 0;
+	me->abandoned = false;
 	atomic_fetch_add_explicit(&s->n_op[h->opcode % FS_OPS], 1, memory_order_relaxed);
 	if (h->opcode == FUSE_INIT) { /* asked before a former worker's answer was noted */
 		uint64_t unique = h->unique;
@@ -83,6 +84,7 @@ void fs_process(struct fs_session *s, struct fs_thread *me, size_t n, bool resen
 struct start {
 	struct fs_session *s;
 	unsigned slot;
+	bool left; /* the slot holds a request of a former worker */
 };
 
 void fs_session_wake(struct fs_session *s)
@@ -93,14 +95,17 @@ void fs_session_wake(struct fs_session *s)
 		return; /* full: run() is awake already */
 }
 
-static void serve(struct fs_session *s, struct fs_thread *me)
+static void serve(struct fs_session *s, struct fs_thread *me, bool left)
 {
-	for (;;) {
+	for (bool resent = left; true; resent = false) {
 		ssize_t n;
 
 		if (atomic_load(&s->stop))
 			break;
-		n = read(s->fusefd, me->buf, FS_BUF_BYTES);
+		if (resent)
+			n = (ssize_t)((const struct fuse_in_header *)(const void *)me->buf)->len;
+		else
+			n = read(s->fusefd, me->buf, FS_BUF_BYTES);
 		if (n < 0) {
 			if (errno == EINTR || errno == EAGAIN || errno == ENOENT)
 				continue;
@@ -112,8 +117,8 @@ static void serve(struct fs_session *s, struct fs_thread *me)
 		}
 		if (atomic_fetch_sub(&s->idle, 1) == 1)
 			fs_serve_spawn(s); /* nobody reads: requests must not wait for this one */
-		fs_process(s, me, (size_t)n, false);
-		if (!s->resend)
+		fs_process(s, me, (size_t)n, resent);
+		if (!s->resend && !me->abandoned)
 			atomic_store(&me->slot->answered, me->unique);
 		if (atomic_fetch_add(&s->idle, 1) >= IDLE_MAX)
 			break;
@@ -126,6 +131,7 @@ static void *enter(void *arg)
 	struct start *st = arg;
 	struct fs_session *s = st->s;
 	struct fs_thread me = {.s = s, .nslot = st->slot, .slot = &s->sh->slots[st->slot]};
+	bool left = st->left;
 	sigset_t only;
 
 	free(st);
@@ -137,7 +143,7 @@ static void *enter(void *arg)
 	/* Resident: a kill in the middle of the kernel's copy would otherwise end the request with EIO. (Sanitizers make
 	 * mlock() do nothing.) */
 	(void)mlock(me.buf, FS_BUF_BYTES);
-	if (madvise(me.buf, FS_BUF_BYTES, 23 /* MADV_POPULATE_WRITE */) < 0)
+	if (madvise(me.buf, FS_BUF_BYTES, 23 /* MADV_POPULATE_WRITE */) < 0 && !left)
 		memset(me.buf, 0, FS_BUF_BYTES);
 	me.out = me.buf;
 	if (!s->resend) { /* the request must stay as it is until it is answered */
@@ -147,7 +153,7 @@ static void *enter(void *arg)
 			fz_panic("no memory for a reply buffer");
 	}
 	fs_self = &me;
-	serve(s, &me);
+	serve(s, &me, left);
 	fs_self = NULL;
 	munlock(me.buf, FS_BUF_BYTES);
 	if (me.out != me.buf)
@@ -160,12 +166,18 @@ static void *enter(void *arg)
 	return NULL;
 }
 
+/* One that nobody uses; those with a request that a former worker has left first. */
 static int free_slot_locked(struct fs_session *s)
 {
-	for (int i = 0; i < FS_SLOTS; i++)
-		if (!s->slot_used[i])
+	int slot = -1;
+
+	for (int i = 0; i < FS_SLOTS; i++) {
+		if (s->slot_left[i])
 			return i;
-	return -1;
+		if (slot < 0 && !s->slot_used[i])
+			slot = i;
+	}
+	return slot;
 }
 
 bool fs_serve_spawn(struct fs_session *s)
@@ -178,7 +190,8 @@ bool fs_serve_spawn(struct fs_session *s)
 	pthread_mutex_lock(&s->mu);
 	slot = free_slot_locked(s);
 	if (st && slot >= 0 && !atomic_load(&s->stop)) {
-		*st = (struct start){s, (unsigned)slot};
+		*st = (struct start){s, (unsigned)slot, s->slot_left[slot]};
+		s->slot_left[slot] = false;
 		pthread_attr_init(&attr);
 		pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 		pthread_attr_setstacksize(&attr, STACK_BYTES);

@@ -194,6 +194,9 @@ static void replay_slots(struct fs_session *s)
 		if (slot->replying == (h->unique & ~FS_RESENT)) {
 			if (write(s->fusefd, slot->reply, slot->reply_bytes) < 0 && errno != ENOENT)
 				fz_warn("cannot repeat an answer: %s", fz_strerror(-errno));
+		} else if (h->opcode == FUSE_FSYNC) { /* may wait for replicas: by a thread of its own */
+			s->slot_left[i] = true;
+			continue;
 		} else {
 			fs_process(s, &me, h->len, true);
 		}
@@ -231,6 +234,15 @@ static int take_over(struct fs_session *s, struct fz_err *err)
 	return 0;
 }
 
+static int left_requests(const struct fs_session *s)
+{
+	int n = 0;
+
+	for (unsigned i = 0; i < FS_SLOTS; i++)
+		n += s->slot_left[i];
+	return n;
+}
+
 int fs_session_run(struct fs_session *s, struct fs_capture *capture, void (*ready)(void *arg), void *arg,
                    struct fz_err *err)
 {
@@ -238,14 +250,15 @@ int fs_session_run(struct fs_session *s, struct fs_capture *capture, void (*read
 	        {s->stopfd,   POLLIN, 0},
                 {FS_FD_SUPER, 0,      0}
         };
-	int rc;
+	int rc, threads;
 
 	s->capture = capture;
 	fs_serve_init();
 	rc = take_over(s, err);
 	if (rc < 0)
 		goto out;
-	for (int i = 0; i < BASE_THREADS; i++)
+	threads = BASE_THREADS + left_requests(s);
+	for (int i = 0; i < threads; i++)
 		if (!fs_serve_spawn(s) && !atomic_load(&s->stop)) {
 			rc = fz_fail(err, -EAGAIN, "cannot start serving threads");
 			goto out;
@@ -264,6 +277,7 @@ int fs_session_run(struct fs_session *s, struct fs_capture *capture, void (*read
 		}
 	}
 out:
+	fs_capture_interrupt(capture);
 	fs_serve_stop(s);
 	fs_open_abandon(s);
 	s->capture = NULL;

@@ -30,6 +30,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define AGENT_GOOD_NS 1000000000ull /* an agent that lived so long is followed by the next one at once */
+
 /* ---- children ---- */
 
 struct give {
@@ -120,6 +122,7 @@ static void start_agent(struct fs_super *s)
 	s->agent_ns = 0;
 	if (!s->conf->agent_argv || s->conf->no_agent || s->agent > 0 || s->leaving || !s->ready)
 		return;
+	s->agent_since_ns = fz_mono_ns();
 	s->agent = start(s->conf->agent_argv, g, sizeof(g) / sizeof(g[0]), true, s->dir);
 	if (s->agent < 0)
 		fz_warn("cannot start the agent: %s", strerror(errno));
@@ -407,6 +410,8 @@ static void on_agent_end(struct fs_super *s, int status)
 	}
 	fz_warn("agent ended (%s %d)", WIFSIGNALED(status) ? "signal" : "status",
 	        WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+	if (fz_mono_ns() - s->agent_since_ns > AGENT_GOOD_NS) /* what it was killed by is not how it starts */
+		s->agent_fails = 0;
 	s->agent_ns = backoff(s->agent_fails++);
 }
 

@@ -30,6 +30,7 @@ struct fs_super {
 	bool keep_agent;                         /* the agent outlives the worker */
 	bool late_agent, renew_agent;            /* ... in an upgrade until the next worker is ready; that is due */
 	uint64_t restart_ns, agent_ns, retry_ns; /* 0 = not planned */
+	uint64_t agent_since_ns;
 	struct fs_held *held;
 	size_t n_held;
 	struct fz_err why; /* what a worker said it failed on */

@@ -4,6 +4,7 @@
 #include "fs/capture_priv.h"
 #include "fs/capture_wal.h"
 #include "ltx/dec.h"
+#include "ltx/offer.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -144,16 +145,12 @@ static int keep_changed(struct fs_db *db, struct fs_scratch *sc, const struct fs
 }
 
 static int encode(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *t, const struct ltx_header *h,
-                  uint64_t *checksum, struct ltx_trailer *trailer, uint64_t *bytes, struct fz_err *err)
+                  struct fz_sink *sink, struct ltx_trailer *trailer, uint64_t *bytes, struct fz_err *err)
 {
 	struct ltx_sums_head *head = ltx_sums_head(db->sums);
 	uint64_t post = t->full ? 0 : head->checksum;
-	struct fz_sink *sink;
 	int rc;
 
-	rc = ltx_log_begin(db->log, h, &sink, err);
-	if (rc < 0)
-		return rc;
 	rc = ltx_enc_begin(sc->enc, sink, h, err);
 	for (size_t i = 0; i < sc->pages.n && rc == 0; i++) {
 		struct fs_page *p = &sc->pages.e[i];
@@ -168,11 +165,8 @@ static int encode(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *
 	if (!t->full)
 		for (uint32_t pgno = t->commit + 1; pgno <= head->commit; pgno++)
 			post ^= ltx_sums_get(db->sums, pgno);
-	*checksum = LTX_FLAG | post;
 	if (rc == 0)
-		rc = ltx_enc_end(sc->enc, *checksum, trailer, bytes, err);
-	if (rc < 0)
-		ltx_log_abort(db->log);
+		rc = ltx_enc_end(sc->enc, LTX_FLAG | post, trailer, bytes, err);
 	return rc;
 }
 
@@ -209,49 +203,106 @@ int64_t fs_txn_wal_time(const struct fs_db *db)
 	return written > db->wal.looked_ms ? written : db->wal.looked_ms;
 }
 
-int fs_txn_append(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *in, struct fz_err *err)
+/* Completes t and the list of pages, and makes the header. 1, or 0: nothing has changed. */
+static int arrange(struct fs_db *db, struct fs_scratch *sc, struct fs_txn *t, struct ltx_header *h, struct fz_err *err)
 {
 	struct ltx_sums_head *head = ltx_sums_head(db->sums);
-	struct fs_txn t = *in;
-	struct ltx_header h = {.page_size = t.page_size,
-	                       .commit = t.commit,
-	                       .min_txid = head->txid + 1,
-	                       .max_txid = head->txid + t.commits,
-	                       .pre_checksum = head->txid ? head->checksum : 0};
-	struct ltx_trailer trailer;
-	uint64_t checksum, bytes;
 	int rc;
 
-	if (head->page_size && head->page_size != t.page_size)
-		t.full = true;
-	rc = ltx_sums_room(db->sums, t.commit, err);
+	*h = (struct ltx_header){.page_size = t->page_size,
+	                         .commit = t->commit,
+	                         .min_txid = head->txid + 1,
+	                         .max_txid = head->txid + t->commits,
+	                         .pre_checksum = head->txid ? head->checksum : 0};
+	if (head->page_size && head->page_size != t->page_size)
+		t->full = true;
+	rc = ltx_sums_room(db->sums, t->commit, err);
 	if (rc < 0)
 		return rc;
 	head = ltx_sums_head(db->sums); /* may have moved */
-	if (t.full || t.commit > head->commit) {
-		rc = fill_gaps(db, sc, &t, t.full ? 0 : head->commit, err);
+	if (t->full || t->commit > head->commit) {
+		rc = fill_gaps(db, sc, t, t->full ? 0 : head->commit, err);
 		if (rc < 0)
 			return rc;
 	}
-	if (t.only_changed && !t.full) {
-		rc = keep_changed(db, sc, &t, err);
+	if (t->only_changed && !t->full) {
+		rc = keep_changed(db, sc, t, err);
 		if (rc < 0)
 			return rc;
-		if (!sc->pages.n && t.commit == head->commit)
+		if (!sc->pages.n && t->commit == head->commit)
 			return 0;
 	}
-	h.time_ms = t.time_ms ? t.time_ms : t.wal_from ? fs_txn_wal_time(db) : fz_now_ms();
-	if (h.time_ms < db->tail_ms)
-		h.time_ms = db->tail_ms;
-	if (t.wal_to) {
-		h.wal_offset = (int64_t)ltx_wal_frame_off(t.page_size, t.wal_from);
-		h.wal_size = (int64_t)(t.wal_to - t.wal_from + 1) * (LTX_WAL_FRAME_SIZE + (int64_t)t.page_size);
-		h.wal_salt1 = db->wal.h.salt[0];
-		h.wal_salt2 = db->wal.h.salt[1];
+	h->time_ms = t->time_ms ? t->time_ms : t->wal_from ? fs_txn_wal_time(db) : fz_now_ms();
+	if (h->time_ms < db->tail_ms)
+		h->time_ms = db->tail_ms;
+	if (t->wal_to) {
+		h->wal_offset = (int64_t)ltx_wal_frame_off(t->page_size, t->wal_from);
+		h->wal_size = (int64_t)(t->wal_to - t->wal_from + 1) * (LTX_WAL_FRAME_SIZE + (int64_t)t->page_size);
+		h->wal_salt1 = db->wal.h.salt[0];
+		h->wal_salt2 = db->wal.h.salt[1];
 	}
-	rc = encode(db, sc, &t, &h, &checksum, &trailer, &bytes, err);
+	return 1;
+}
+
+/* The one that was offered just before: the same bytes, so replicas that hold them need not get them again. */
+static bool was_offered(const struct fs_db *db, const struct fs_txn *t)
+{
+	return db->offer.txid && db->offer.txid == ltx_sums_head(db->sums)->txid + 1 && t->commits == 1 &&
+	       db->offer.wal_to == t->wal_to &&
+	       (!t->wal_to || (t->last_frame && !memcmp(t->last_frame, db->offer.last_frame, LTX_WAL_FRAME_SIZE)));
+}
+
+int fs_txn_offer(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *in, struct fs_offer *out,
+                 struct fz_err *err)
+{
+	struct ltx_trailer trailer;
+	struct fs_txn t = *in;
+	struct ltx_header h;
+	struct fz_sink *sink;
+	uint64_t bytes;
+	int rc = arrange(db, sc, &t, &h, err);
+
+	if (rc <= 0)
+		return rc;
+	rc = ltx_log_offer_begin(db->log, &h, &sink, err);
 	if (rc < 0)
 		return rc;
+	rc = encode(db, sc, &t, &h, sink, &trailer, &bytes, err);
+	if (rc == 0)
+		rc = ltx_log_offer_end(db->log, bytes, &trailer, err);
+	else
+		ltx_log_offer_abort(db->log);
+	if (rc < 0)
+		return rc;
+	*out = (struct fs_offer){
+	        .txid = h.max_txid, .checksum = trailer.post_checksum, .time_ms = h.time_ms, .wal_to = t.wal_to};
+	if (t.last_frame)
+		memcpy(out->last_frame, t.last_frame, sizeof(out->last_frame));
+	return 1;
+}
+
+int fs_txn_append(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *in, struct fz_err *err)
+{
+	struct ltx_trailer trailer;
+	struct fs_txn t = *in;
+	struct ltx_header h;
+	struct fz_sink *sink;
+	uint64_t bytes;
+	int rc;
+
+	if (was_offered(db, &t))
+		t.time_ms = db->offer.time_ms;
+	rc = arrange(db, sc, &t, &h, err);
+	if (rc <= 0)
+		return rc;
+	rc = ltx_log_begin(db->log, &h, &sink, err);
+	if (rc < 0)
+		return rc;
+	rc = encode(db, sc, &t, &h, sink, &trailer, &bytes, err);
+	if (rc < 0) {
+		ltx_log_abort(db->log);
+		return rc;
+	}
 	rc = ltx_log_commit(db->log, bytes, ltx_enc_pages(sc->enc), &trailer, t.prepared, err);
 	if (rc < 0)
 		return rc;
@@ -268,13 +319,13 @@ int fs_txn_append(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *
 		fs_pages_reset(&sc->pages);
 		db->rb.page_size = t.page_size;
 		db->rb.commit = t.commit;
-		db->rb.checksum = checksum;
+		db->rb.checksum = trailer.post_checksum;
 		db->rb.txid = h.max_txid;
 		db->rb.staged = true;
 		db->rb.touched = false;
 		db->rb.full = t.full;
 	} else {
-		apply_sums(db, &sc->pages, t.page_size, t.commit, t.full, checksum, h.max_txid);
+		apply_sums(db, &sc->pages, t.page_size, t.commit, t.full, trailer.post_checksum, h.max_txid);
 		db->merged += t.commits - 1;
 	}
 	db->grown_bytes += bytes;

@@ -37,6 +37,10 @@ int64_t fs_txn_wal_time(const struct fs_db *db);
 /* Appends pages (sc->pages, sorted) as the next transaction. Adds what the database grew by and the list lacks.
  * Requires db->mu. Returns 1 appended, 0 nothing had changed, or a negative code (the log has not moved). */
 int fs_txn_append(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *t, struct fz_err *err) FZ_MUST_CHECK;
+/* The same transaction, but it is only offered to replicas (ltx/offer.h): the log and the table stay as they are. *out says what was
+ * offered. Returns 1, or 0: nothing would change. */
+int fs_txn_offer(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *t, struct fs_offer *out,
+                 struct fz_err *err) FZ_MUST_CHECK;
 /* The prepared transaction becomes committed, or is taken back. Requires db->mu. */
 int fs_txn_confirm(struct fs_db *db, struct fz_err *err) FZ_MUST_CHECK;
 int fs_txn_drop(struct fs_db *db, struct fz_err *err) FZ_MUST_CHECK;

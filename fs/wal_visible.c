@@ -11,6 +11,7 @@
 #include <time.h>
 
 #define SETTLE_NS    2000000u /* a commit frame that nothing follows counts after this long */
+#define SCAN_BYTES   32768u   /* read at first: mostly it is one small transaction */
 #define HEADER_TRIES 200      /* at a barrier, 50 us apart: the header is being written */
 
 /* The wal-index header: 1, or 0 while there is no valid one. */
@@ -33,6 +34,10 @@ static int read_index(struct fs_db *db, bool barrier, struct ltx_walindex *x, st
 		}
 		if (ltx_walindex_get(x, b))
 			return 1;
+		if (ltx_walindex_blank(b)) { /* of no generation: nothing counts */
+			*x = (struct ltx_walindex){0};
+			return 1;
+		}
 		if (!b[12] && (!b[48 + 12] || !memcmp(b, none, sizeof(none))))
 			return 0; /* not initialised, or voided by who holds all locks (sqlite3demo_superlock) */
 		if (barrier)
@@ -62,22 +67,18 @@ static bool is_blank(const uint8_t *frame)
 
 /* Without -shm: the last frame that counts by checksums. Blank frames count when an application has the database open and
  * what follows them goes on from their (zero) checksum. */
-static int scan_frames(struct fs_db *db, bool barrier, uint32_t *mx, struct fz_err *err)
+int fs_wal_scan(struct fs_db *db, struct fs_wal_scan *out, struct fz_err *err)
 {
 	struct fs_scratch *sc;
 	uint32_t at = db->wal.frame, sum[2] = {db->wal.sum[0], db->wal.sum[1]}, commit = 0, before = 0;
-	uint64_t start = fz_mono_ns();
-	uint32_t per = (uint32_t)(FS_FRAME_BUFFER / fs_wal_frame_bytes(db)), sure[3] = {0};
+	uint32_t per = (uint32_t)(SCAN_BYTES / fs_wal_frame_bytes(db)), sure[3] = {0};
 	bool more = true, blank = false;
 
-	*mx = db->wal.frame;
-	if (!barrier && start < db->wal.next_scan_ns)
-		return 0;
 	sc = fs_scratch_get(db->c, err);
 	if (!sc)
 		return -ENOMEM;
-	per = per ? per : 1;
-	while (more) {
+	for (; more; per = (uint32_t)(FS_FRAME_BUFFER / fs_wal_frame_bytes(db))) {
+		per = per ? per : 1;
 		ssize_t n = fz_pread(db->wal.fd, sc->buf, per * fs_wal_frame_bytes(db),
 		                     (off_t)ltx_wal_frame_off(db->wal.h.page_size, at + 1));
 		uint32_t got = n > 0 ? (uint32_t)((size_t)n / fs_wal_frame_bytes(db)) : 0;
@@ -112,6 +113,26 @@ static int scan_frames(struct fs_db *db, bool barrier, uint32_t *mx, struct fz_e
 		commit = sure[1];
 		before = sure[2];
 	}
+	*out = (struct fs_wal_scan){at, commit, before};
+	return 0;
+}
+
+static int scan_frames(struct fs_db *db, bool barrier, uint32_t *mx, struct fz_err *err)
+{
+	uint64_t start = fz_mono_ns();
+	struct fs_wal_scan s;
+	uint32_t at, commit, before;
+	int rc;
+
+	*mx = db->wal.frame;
+	if (!barrier && start < db->wal.next_scan_ns)
+		return 0;
+	rc = fs_wal_scan(db, &s, err);
+	if (rc < 0)
+		return rc;
+	at = s.at;
+	commit = s.commit;
+	before = s.before;
 	db->wal.next_scan_ns = fz_mono_ns() + 4 * (fz_mono_ns() - start);
 	if (!commit)
 		return 0;

@@ -323,11 +323,14 @@ int ltx_log_commit(struct ltx_log *log, uint64_t file_bytes, uint32_t pages, con
 		log->prep_header = log->cur;
 		log->prep_trailer = *t;
 		log->prep_entry = e;
+		log->prep_offered = false;
 	} else {
 		publish_locked(log, &e, &log->cur, t);
 		ltx_log_changed_locked(log);
 	}
 	pthread_mutex_unlock(&log->mu);
+	if (!prepared)
+		ltx_log_offer_expire(log);
 	return 0;
 }
 

@@ -146,6 +146,8 @@ int ltx_logset_get(struct ltx_logset *set, const char *name, bool create, struct
  * db/.damaged-<lineage>-<ms> and made anew: the primary has what it held. Its files are for a person to look at. */
 int ltx_logset_adopt(struct ltx_logset *set, const char *name, const char *lineage, uint32_t epoch,
                      struct ltx_log **out, struct fz_err *err) FZ_MUST_CHECK;
+/* The log of that lineage, living or ended, for reading, in a process that holds no set: its last put closes it. -FZ_ENOTFOUND. */
+int ltx_log_open_lineage(struct ltx_log **out, int state_dirfd, const char *lineage, struct fz_err *err) FZ_MUST_CHECK;
 void ltx_log_put(struct ltx_log *log); /* NULL is fine */
 /* All logs, living and ended, in the order (name, created_ms): i-th or NULL; counted. */
 struct ltx_log *ltx_logset_at(struct ltx_logset *set, size_t i);

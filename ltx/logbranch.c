@@ -155,7 +155,7 @@ int ltx_log_branch(struct ltx_log *log, uint64_t from_txid, char *id, size_t cap
 	pthread_mutex_unlock(&log->maint);
 	if (rc == 0)
 		fz_warn("%s: transactions %" PRIu64 " to %" PRIu64
-		        " are no part of the primary's history; they are kept as the branch %s",
+		        " are not known to be part of the primary's history; they are kept as the branch %s",
 		        log->meta.name, from_txid + 1, log->tail, id);
 	fz_close(&statefd);
 	return rc;

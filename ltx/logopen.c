@@ -531,6 +531,7 @@ void ltx_log_close(struct ltx_log *log)
 	if (!log)
 		return;
 	ltx_log_abort(log);
+	ltx_log_offer_fini(log);
 	drop_lists(log);
 	free(log->segs);
 	ltx_segfile_put(log->w.f);

@@ -1,4 +1,4 @@
-/* logpriv.h - what log.c, logopen.c, logread.c, logfold.c and logset.c share: struct ltx_log. Nobody else includes it.
+/* logpriv.h - what log.c, logopen.c, logread.c, logoffer.c, logfold.c and logset.c share: struct ltx_log. Nobody else includes it.
  *
  * LOCKS    outermost first: set->mu, log->maint, log->mu, set->wait_mu.
  *          maint   one of fold, squash, install_base, truncate at a time
@@ -55,7 +55,8 @@ struct ltx_log {
 	struct ltx_log_sink sink;
 	struct ltx_header cur;
 	bool in_begin;
-	bool broken; /* a failed append could not be taken back: nothing more is written */
+	struct ltx_offer_sink *offering; /* an offer is being made */
+	bool broken;                     /* a failed append could not be taken back: nothing more is written */
 
 	pthread_mutex_t maint;
 	pthread_mutex_t mu;
@@ -76,7 +77,9 @@ struct ltx_log {
 	struct ltx_header prep_header;
 	struct ltx_trailer prep_trailer;
 	struct ltx_pack_entry prep_entry;
-	uint64_t seq, synced_seq; /* changes made, changes that survive a power cut */
+	bool prep_offered;         /* offer.h */
+	struct ltx_offered *offer; /* in doubt and not in the log; NULL = nothing */
+	uint64_t seq, synced_seq;  /* changes made, changes that survive a power cut */
 	uint64_t synced, n_syncs;
 	bool syncing, dir_dirty, head_dirty;
 	int sync_error; /* sticky: after a failed fsync the kernel forgets what was lost */
@@ -109,6 +112,13 @@ int ltx_log_add_seg_locked(struct ltx_log *log, const struct ltx_seg *s, struct 
 void ltx_log_drop_seg_locked(struct ltx_log *log, size_t i);
 void ltx_log_unlink_seg(struct ltx_log *log, uint64_t min);
 void ltx_log_changed_locked(struct ltx_log *log); /* wakes whoever waits */
+
+/* logread.c: a source over bytes of a segment; f is taken over, also on failure. */
+int ltx_log_segfile_src(struct ltx_segfile *f, uint64_t off_bytes, uint64_t size_bytes, struct fz_src **out,
+                        struct fz_err *err) FZ_MUST_CHECK;
+/* logoffer.c */
+void ltx_log_offer_fini(struct ltx_log *log);
+void ltx_log_offer_expire(struct ltx_log *log); /* the writer, once the tail has moved */
 
 /* logset.c */
 void ltx_logset_changed(struct ltx_logset *set); /* NULL is fine */

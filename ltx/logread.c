@@ -210,6 +210,23 @@ static void seg_src_close(struct fz_src *src)
 	free(s);
 }
 
+int ltx_log_segfile_src(struct ltx_segfile *f, uint64_t off_bytes, uint64_t size_bytes, struct fz_src **out,
+                        struct fz_err *err)
+{
+	struct seg_src *s = calloc(1, sizeof(*s));
+
+	if (!s) {
+		ltx_segfile_put(f);
+		return fz_fail_errno(err, ENOMEM, "opening a source");
+	}
+	*s = (struct seg_src){
+	        {seg_src_read, seg_src_close, size_bytes},
+                f, off_bytes
+        };
+	*out = &s->src;
+	return 0;
+}
+
 static int gone(const struct ltx_log_entry *e, struct fz_err *err)
 {
 	return fz_fail(err, FZ_EGAP, "TXID %" PRIu64 " was pruned or merged in the log meanwhile", e->e.min_txid);
@@ -236,7 +253,6 @@ int ltx_log_src_range(struct ltx_log *log, const struct ltx_log_entry *first, co
 	uint64_t size = last->e.off_bytes + last->e.size_bytes - first->e.off_bytes, n = 0, i;
 	struct ltx_segfile *f = NULL;
 	struct ltx_pack_entry e;
-	struct seg_src *s;
 	struct ltx_seg *seg;
 	int rc = 0;
 
@@ -263,17 +279,7 @@ int ltx_log_src_range(struct ltx_log *log, const struct ltx_log_entry *first, co
 		ltx_segfile_put(f);
 		return gone(first, err);
 	}
-	s = calloc(1, sizeof(*s));
-	if (!s) {
-		ltx_segfile_put(f);
-		return fz_fail_errno(err, ENOMEM, "opening a source");
-	}
-	*s = (struct seg_src){
-	        {seg_src_read, seg_src_close, size},
-                f, first->e.off_bytes
-        };
-	*out = &s->src;
-	return 0;
+	return ltx_log_segfile_src(f, first->e.off_bytes, size, out, err);
 }
 
 int ltx_log_src(struct ltx_log *log, const struct ltx_log_entry *e, struct fz_src **out, struct fz_err *err)

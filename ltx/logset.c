@@ -299,9 +299,9 @@ struct ltx_log *ltx_logset_at(struct ltx_logset *set, size_t i)
 }
 
 /* The directory's name is not kept: it is the one that ends in the lineage. */
-static int find_dir(struct ltx_logset *set, const char *lineage, char *out, size_t cap, struct fz_err *err)
+static int find_dir(int dirfd, const char *lineage, char *out, size_t cap, struct fz_err *err)
 {
-	int fd = openat(set->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
 	int rc = -ENOENT;
@@ -321,6 +321,24 @@ static int find_dir(struct ltx_logset *set, const char *lineage, char *out, size
 	return rc < 0 ? fz_fail(err, FZ_ENOTFOUND, "log %s is gone", lineage) : 0;
 }
 
+int ltx_log_open_lineage(struct ltx_log **out, int state_dirfd, const char *lineage, struct fz_err *err)
+{
+	const struct ltx_logset_conf ro = {.readonly = true};
+	int dirfd = openat(state_dirfd, "db", O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd = -1, rc;
+	char dir[256];
+
+	if (dirfd < 0)
+		return fz_fail_errno(err, errno, "cannot open the logs' directory");
+	rc = find_dir(dirfd, lineage, dir, sizeof(dir), err);
+	if (rc == 0) {
+		fd = openat(dirfd, dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+		rc = fd < 0 ? fz_fail_errno(err, errno, "cannot open log %s", dir)
+		            : ltx_log_open(out, fd, &ro, NULL, err);
+	}
+	fz_close(&dirfd);
+	return rc;
+}
+
 static struct ltx_log *of_lineage_locked(struct ltx_logset *set, const char *lineage)
 {
 	for (size_t i = 0; i < set->n; i++)
@@ -334,7 +352,7 @@ static int reopen_or_put_aside_locked(struct ltx_logset *set, const char *lineag
 {
 	char dir[256], aside[80];
 	struct fz_err why;
-	int rc = find_dir(set, lineage, dir, sizeof(dir), err);
+	int rc = find_dir(set->dirfd, lineage, dir, sizeof(dir), err);
 
 	if (rc == -FZ_ENOTFOUND)
 		return 0;
@@ -403,7 +421,7 @@ int ltx_logset_remove(struct ltx_logset *set, struct ltx_log *log, struct fz_err
 		rc = fz_fail(err, FZ_EBUSY, "log of %s is still in use", log->meta.name);
 		goto out;
 	}
-	rc = find_dir(set, log->meta.lineage, dir, sizeof(dir), err);
+	rc = find_dir(set->dirfd, log->meta.lineage, dir, sizeof(dir), err);
 	if (rc < 0)
 		goto out;
 	snprintf(tmp, sizeof(tmp), NEW_PREFIX "%s", log->meta.lineage); /* litter from now on, whatever happens */

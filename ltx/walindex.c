@@ -16,10 +16,10 @@ static uint32_t native32(const uint8_t *p)
 	return v;
 }
 
-bool ltx_walindex_get(struct ltx_walindex *x, const uint8_t in[static LTX_WALINDEX_SIZE])
+/* Both copies equal, initialised, checksum right. */
+static bool whole(const uint8_t in[static LTX_WALINDEX_SIZE])
 {
 	uint32_t a = 0, b = 0;
-	uint16_t size16;
 
 	if (memcmp(in, in + COPY_SIZE, COPY_SIZE) || native32(in) != INDEX_VERSION || !in[12])
 		return false;
@@ -27,7 +27,21 @@ bool ltx_walindex_get(struct ltx_walindex *x, const uint8_t in[static LTX_WALIND
 		a += native32(in + i) + b;
 		b += native32(in + i + 4) + a;
 	}
-	if (a != native32(in + 40) || b != native32(in + 44))
+	return a == native32(in + 40) && b == native32(in + 44);
+}
+
+bool ltx_walindex_blank(const uint8_t in[static LTX_WALINDEX_SIZE])
+{
+	static const uint8_t none[10]; /* page size, mxFrame, pages */
+
+	return whole(in) && memcmp(in + 14, none, sizeof(none)) == 0;
+}
+
+bool ltx_walindex_get(struct ltx_walindex *x, const uint8_t in[static LTX_WALINDEX_SIZE])
+{
+	uint16_t size16;
+
+	if (!whole(in))
 		return false;
 	memcpy(&size16, in + 14, 2);
 	x->page_size = size16 == 1 ? 65536 : size16;

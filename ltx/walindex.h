@@ -21,5 +21,7 @@ struct ltx_walindex {
 /* True when a reader would accept it: both copies equal, initialised, checksum right. A header caught while it is being
  * written is simply not accepted: look again. */
 bool ltx_walindex_get(struct ltx_walindex *x, const uint8_t in[static LTX_WALINDEX_SIZE]);
+/* True for the index of a WAL that had no frame yet when it was recovered, and had no commit since. */
+bool ltx_walindex_blank(const uint8_t in[static LTX_WALINDEX_SIZE]);
 
 #endif

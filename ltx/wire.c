@@ -55,6 +55,7 @@ static const struct layout {
         [LTX_WIRE_ABORT] = {"ABORT",    {MARK_FIELDS}                                    },
         [LTX_WIRE_HANDOFF] = {"HANDOFF",  {F(U64, mark.value)}                             },
         [LTX_WIRE_OTHERS] = {"OTHERS",   {F(U64, others.files), F(STRING, others.example)}},
+        [LTX_WIRE_HELD] = {"HELD",     {MARK_FIELDS, F(U64, mark.value)}                },
 };
 _Static_assert(sizeof(layouts) / sizeof(layouts[0]) == LTX_WIRE_LAST + 1, "each type has its row");
 

@@ -39,7 +39,8 @@ enum ltx_wire_type {
 	LTX_WIRE_ABORT,    /* primary: it is not */
 	LTX_WIRE_HANDOFF,  /* primary: commits have ended here, you hold all of them: take over */
 	LTX_WIRE_OTHERS,   /* primary: it has files that are no database, which do not come along */
-	LTX_WIRE_LAST = LTX_WIRE_OTHERS
+	LTX_WIRE_HELD,     /* replica: it takes PREPARED, and which one it holds */
+	LTX_WIRE_LAST = LTX_WIRE_HELD
 };
 enum ltx_wire_role { LTX_WIRE_PRIMARY = 1, LTX_WIRE_REPLICA = 2 };
 
@@ -80,10 +81,11 @@ struct ltx_wire_data { /* DATA */
 };
 struct ltx_wire_ack { /* ACK */
 	uint32_t id;
-	uint64_t received, durable, applied; /* TXIDs; durable includes a prepared one */
+	uint64_t received, durable, applied; /* TXIDs of what is committed */
 	int64_t applied_ms;                  /* the replica's clock, for people */
 };
-struct ltx_wire_mark { /* DIVERGED, COMMIT, ABORT: id and txid; PING, PONG: value; HANDOFF: value is the epoch that ends */
+struct ltx_wire_mark { /* DIVERGED, COMMIT, ABORT: id and txid; HELD: id, txid and, as value, the database's checksum after it; PING, PONG: value; HANDOFF:
+			* value is the epoch that ends */
 	uint32_t id;
 	uint64_t txid, value;
 };

@@ -3,7 +3,8 @@
 #include "base/clock.h"
 #include "base/cursor.h"
 #include "base/log.h"
-#include "primary/recut.h"
+#include "ltx/offer.h"
+#include "ltx/recut.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -32,6 +33,7 @@ static void drop_file(struct primary_feed *f)
 {
 	fz_src_close(f->src);
 	f->src = NULL;
+	f->preparing = false;
 }
 
 void primary_feed_free(struct primary_feed *f)
@@ -122,7 +124,7 @@ static int announce(struct primary_feed *f, const struct ltx_log_info *info, str
 
 /* ---- WANT ---- */
 
-static int post_checksum(struct fz_src *src, uint64_t *out, struct fz_err *err)
+static int read_trailer(struct fz_src *src, struct ltx_trailer *out, struct fz_err *err)
 {
 	uint8_t raw[LTX_TRAILER_SIZE];
 	int rc = src->size_bytes < sizeof(raw)
@@ -130,7 +132,17 @@ static int post_checksum(struct fz_src *src, uint64_t *out, struct fz_err *err)
 	                 : fz_src_read(src, src->size_bytes - sizeof(raw), raw, sizeof(raw), err);
 
 	if (rc == 0)
-		*out = fz_be64(raw);
+		*out = (struct ltx_trailer){fz_be64(raw), fz_be64(raw + 8)};
+	return rc;
+}
+
+static int post_checksum(struct fz_src *src, uint64_t *out, struct fz_err *err)
+{
+	struct ltx_trailer t = {0};
+	int rc = read_trailer(src, &t, err);
+
+	if (rc == 0)
+		*out = t.post_checksum;
 	return rc;
 }
 
@@ -219,6 +231,7 @@ static int take_want(struct primary_feed *f, struct ltx_log *log, const struct l
 	if (!is)
 		return 0;
 	drop_file(f);
+	f->prep.txid = 0;
 	f->sent_txid = w.txid;
 	f->sent_checksum = w.checksum;
 	f->doubt = false;
@@ -276,8 +289,23 @@ bool primary_feed_want(struct primary_feed *f, const struct ltx_wire_want *w)
 	pthread_mutex_lock(&f->mu);
 	f->want = *w;
 	f->wanted = true;
+	f->holds = false; /* it says so again */
+	f->held_txid = 0;
 	pthread_mutex_unlock(&f->mu);
 	return true;
+}
+
+bool primary_feed_held(struct primary_feed *f, const struct ltx_wire_mark *m)
+{
+	bool wake;
+
+	pthread_mutex_lock(&f->mu);
+	wake = !f->holds;
+	f->holds = true;
+	f->held_txid = m->txid;
+	f->held_checksum = m->value;
+	pthread_mutex_unlock(&f->mu);
+	return wake;
 }
 
 /* ---- window ---- */
@@ -336,12 +364,35 @@ uint64_t primary_feed_durable(struct primary_feed *f)
 	return txid;
 }
 
+bool primary_feed_has(struct primary_feed *f, uint64_t txid, uint64_t checksum)
+{
+	bool has;
+
+	pthread_mutex_lock(&f->mu);
+	has = f->state == PRIMARY_FEED_STREAM &&
+	      (f->durable >= txid || (f->held_txid == txid && f->held_checksum == checksum));
+	pthread_mutex_unlock(&f->mu);
+	return has;
+}
+
+bool primary_feed_under_way(struct primary_feed *f)
+{
+	bool is;
+
+	if (f->state != PRIMARY_FEED_STREAM)
+		return false;
+	pthread_mutex_lock(&f->mu);
+	is = f->src || f->durable < f->sent_txid || (f->prep.txid && f->held_txid != f->prep.txid);
+	pthread_mutex_unlock(&f->mu);
+	return is;
+}
+
 /* ---- FILE, DATA ---- */
 
 static int put_file(const struct primary_feed *f, const struct ltx_pack_entry *e, uint64_t off_bytes,
                     struct fz_buf *out, struct fz_err *err)
 {
-	struct ltx_wire_msg m = {.type = LTX_WIRE_FILE};
+	struct ltx_wire_msg m = {.type = f->preparing ? LTX_WIRE_PREPARED : LTX_WIRE_FILE};
 
 	m.file.id = f->id;
 	m.file.min_txid = e->min_txid;
@@ -374,12 +425,23 @@ static int send_piece(struct primary_feed *f, uint64_t window_bytes, uint8_t *ch
 
 	if (rc == 0 && n == left)
 		rc = post_checksum(f->src, &checksum, &why);
+	if (rc < 0 && f->preparing) { /* dropped meanwhile */
+		drop_file(f);
+		return 0;
+	}
 	if (rc < 0)
 		return fail(f, &why);
 	rc = n ? put_data(f, chunk, n, out, err) : 0;
 	if (rc < 0)
 		return rc;
 	f->off_bytes += n;
+	if (f->preparing) {
+		if (n == left) {
+			f->prep.txid = f->file.max_txid;
+			drop_file(f);
+		}
+		return 1;
+	}
 	f->sent_bytes += n;
 	if (n == left) {
 		f->sent_txid = f->file.max_txid;
@@ -397,9 +459,15 @@ static int begin_file(struct primary_feed *f, struct ltx_log *log, const struct 
 {
 	uint64_t from = 0;
 	bool rest = e->seg && e->e.min_txid <= f->sent_txid;
-	int rc = rest ? primary_recut(log, e, f->sent_txid, f->sent_checksum, &f->src, why)
-	              : ltx_log_src(log, e, &f->src, why);
+	struct fz_src *src = NULL;
+	int rc = ltx_log_src(log, e, &src, why);
 
+	if (rc == 0 && rest)
+		rc = ltx_recut(src, ltx_log_dirfd(log), f->sent_txid, f->sent_checksum, &f->src, why);
+	else
+		f->src = src;
+	if (rest)
+		fz_src_close(src);
 	if (rc < 0)
 		return rc;
 	f->file = e->e;
@@ -481,6 +549,105 @@ static int send_next(struct primary_feed *f, struct ltx_log *log, const struct l
 	return fail(f, &why);
 }
 
+/* ---- PREPARED, COMMIT, ABORT ---- */
+
+static int put_mark(const struct primary_feed *f, enum ltx_wire_type type, struct fz_buf *out, struct fz_err *err)
+{
+	struct ltx_wire_msg m = {.type = type};
+
+	m.mark.id = f->id;
+	m.mark.txid = f->prep.txid;
+	return ltx_wire_put(out, &m, err);
+}
+
+/* The log holds, under that TXID, the very file that the replica has got. */
+static bool is_committed(struct primary_feed *f, struct ltx_log *log)
+{
+	struct ltx_log_entry e;
+	struct ltx_trailer t = {0};
+	struct fz_src *src = NULL;
+	int rc = f->sent_txid + 1 == f->prep.txid ? ltx_log_find(log, f->prep.txid, &e, NULL) : -1;
+
+	if (rc == 0 && (!e.seg || e.e.min_txid != f->prep.txid || e.e.max_txid != f->prep.txid))
+		rc = -1;
+	if (rc == 0)
+		rc = ltx_log_src(log, &e, &src, NULL);
+	if (rc == 0)
+		rc = read_trailer(src, &t, NULL);
+	fz_src_close(src);
+	return rc == 0 && t.file_checksum == f->prep.trailer.file_checksum &&
+	       t.post_checksum == f->prep.trailer.post_checksum;
+}
+
+/* What became of the transaction that the replica holds in doubt. */
+static int decide(struct primary_feed *f, struct ltx_log *log, const struct ltx_log_info *info, struct fz_buf *out,
+                  struct fz_err *err)
+{
+	struct ltx_offer o;
+	int rc = 0;
+
+	if (!f->prep.txid || f->src)
+		return 0;
+	if (info->tail_txid >= f->prep.txid) {
+		if (is_committed(f, log)) {
+			rc = put_mark(f, LTX_WIRE_COMMIT, out, err);
+			f->sent_txid = f->prep.txid;
+			f->sent_checksum = f->prep.trailer.post_checksum;
+		}
+		f->prep.txid = 0; /* else a FILE takes its place */
+	} else if (!ltx_log_offered(log, &o, NULL)) {
+		rc = put_mark(f, LTX_WIRE_ABORT, out, err);
+		f->prep.txid = 0;
+	} else if (o.trailer.post_checksum != f->prep.trailer.post_checksum) {
+		f->prep.txid = 0; /* the next PREPARED takes its place */
+	}
+	return rc;
+}
+
+/* To a replica that has everything: what is in doubt. */
+static int prepare(struct primary_feed *f, struct ltx_log *log, uint8_t *chunk, struct fz_buf *out, struct fz_err *err)
+{
+	struct ltx_offer o, again;
+	struct fz_src *src = NULL;
+	bool takes, has;
+	int rc = 0;
+
+	pthread_mutex_lock(&f->mu);
+	takes = f->holds;
+	pthread_mutex_unlock(&f->mu);
+	if (!takes || f->prep.txid || f->src || !ltx_log_offered(log, &o, &src))
+		return 0;
+	if (o.header.min_txid != f->sent_txid + 1 || (f->sent_txid && o.header.pre_checksum != f->sent_checksum)) {
+		fz_src_close(src); /* the log has moved on: sent first */
+		return 0;
+	}
+	pthread_mutex_lock(&f->mu);
+	has = f->held_txid == o.header.max_txid && f->held_checksum == o.trailer.post_checksum;
+	pthread_mutex_unlock(&f->mu);
+	f->src = src;
+	f->preparing = true;
+	f->off_bytes = 0;
+	f->file = (struct ltx_pack_entry){
+	        .min_txid = o.header.min_txid, .max_txid = o.header.max_txid, .size_bytes = o.size_bytes};
+	f->prep.trailer = o.trailer;
+	if (has) { /* since before it connected; perhaps with another time in it, so a FILE follows and no COMMIT */
+		f->prep.txid = o.header.max_txid;
+		f->prep.trailer.file_checksum = 0;
+		drop_file(f);
+		return 0;
+	}
+	if (o.size_bytes <= LTX_WIRE_CHUNK) { /* read before it is announced: it may be dropped meanwhile */
+		rc = fz_src_read(src, 0, chunk, (size_t)o.size_bytes, NULL);
+		if (rc < 0 || !ltx_log_offered(log, &again, NULL) ||
+		    again.trailer.file_checksum != o.trailer.file_checksum) {
+			drop_file(f);
+			return 0;
+		}
+	}
+	rc = put_file(f, &f->file, 0, out, err);
+	return rc < 0 ? rc : send_piece(f, 0, chunk, out, err);
+}
+
 int primary_feed_turn(struct primary_feed *f, struct ltx_log *log, const struct ltx_log_info *info,
                       uint64_t window_bytes, uint8_t *chunk, struct fz_buf *out, struct fz_err *err)
 {
@@ -504,5 +671,10 @@ int primary_feed_turn(struct primary_feed *f, struct ltx_log *log, const struct 
 		return rc;
 	if (f->state != PRIMARY_FEED_STREAM)
 		return 0;
-	return send_next(f, log, info, window_bytes, chunk, out, err);
+	rc = decide(f, log, info, out, err);
+	if (rc == 0)
+		rc = send_next(f, log, info, window_bytes, chunk, out, err);
+	if (rc == 0 && f->sent_txid == info->tail_txid)
+		rc = prepare(f, log, chunk, out, err);
+	return rc;
 }

@@ -6,6 +6,8 @@
  *          FAILED   the log could not be read: tried again from retry_ns on
  * A WANT brings any state to STREAM or DIVERGED.
  *
+ * IN DOUBT A replica that has everything is also sent what the log offers (ltx/offer.h): PREPARED. When that very file is committed,
+ *          COMMIT stands for it; else ABORT, or another PREPARED or FILE, which take its place.
  * WINDOW   A file is begun only while less than window_bytes of what was sent is not yet durable at the replica. One that is begun
  *          is sent to its end: TCP holds it back, and the replica spools what is large. What is durable is known as a
  *          TXID, so marks (TXID, bytes sent until then) translate it, at a granularity of an eighth of the window.
@@ -42,6 +44,11 @@ struct primary_feed {
 	} marks[PRIMARY_FEED_MARKS]; /* ascending; the first n_marks */
 	unsigned n_marks, failures, gaps;
 	uint64_t retry_ns;
+	bool preparing; /* src is a transaction in doubt: PREPARED was said instead of FILE */
+	struct {
+		uint64_t txid; /* 0 = the replica has been sent none that is still in doubt */
+		struct ltx_trailer trailer;
+	} prep;
 
 	pthread_mutex_t mu;
 	/* mu */
@@ -50,7 +57,9 @@ struct primary_feed {
 	struct ltx_wire_want want;
 	bool shut; /* the sender waits for the window */
 	uint64_t received, durable, applied;
-	struct fz_err err; /* of DIVERGED and FAILED */
+	bool holds;                        /* the replica takes transactions in doubt */
+	uint64_t held_txid, held_checksum; /* it has this one, durably */
+	struct fz_err err;                 /* of DIVERGED and FAILED */
 };
 
 struct primary_feed *primary_feed_new(uint32_t id, const struct ltx_log_info *info); /* NULL: no memory */
@@ -66,11 +75,17 @@ int primary_feed_turn(struct primary_feed *f, struct ltx_log *log, const struct 
 /* ms until a failed one is tried again; -1 = it has not failed. */
 int64_t primary_feed_retry_ms(const struct primary_feed *f, uint64_t now_ns);
 
-/* ---- receiver; both return whether the sender must be woken ---- */
+/* The replica has something to make durable. */
+bool primary_feed_under_way(struct primary_feed *f);
+
+/* ---- receiver; all return whether the sender must be woken ---- */
 bool primary_feed_want(struct primary_feed *f, const struct ltx_wire_want *w);
 bool primary_feed_ack(struct primary_feed *f, const struct ltx_wire_ack *a);
+bool primary_feed_held(struct primary_feed *f, const struct ltx_wire_mark *m);
 
 /* Any thread: the TXID that is durable at the replica on this history. */
 uint64_t primary_feed_durable(struct primary_feed *f);
+/* Any thread: the replica has that transaction durably, in its log or in doubt (checksum: of the database after it). */
+bool primary_feed_has(struct primary_feed *f, uint64_t txid, uint64_t checksum);
 
 #endif

@@ -200,6 +200,10 @@ static int take_message(struct primary_peer *p, const struct ltx_wire_msg *m, st
 		f = find_feed(p, m->ack.id);
 		wake = f && primary_feed_ack(f, &m->ack);
 		break;
+	case LTX_WIRE_HELD:
+		f = find_feed(p, m->mark.id);
+		wake = f && primary_feed_held(f, &m->mark);
+		break;
 	case LTX_WIRE_PING:
 		pthread_mutex_lock(&p->mu); /* goes out with what is said next, a second from now at the latest */
 		p->pong_due = true;
@@ -230,7 +234,7 @@ static int take_message(struct primary_peer *p, const struct ltx_wire_msg *m, st
 	}
 	if (!f)
 		return fz_fail(err, FZ_ECORRUPT, "it speaks of a database that was not announced");
-	if (m->type == LTX_WIRE_ACK)
+	if (m->type == LTX_WIRE_ACK || m->type == LTX_WIRE_HELD)
 		primary_server_acked(p->server);
 	if (wake)
 		ltx_logset_wake(p->logs);

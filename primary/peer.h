@@ -75,6 +75,10 @@ bool primary_peer_is(struct primary_peer *p, const char *who);
 void primary_peer_tell_role(struct primary_peer *p);
 /* The TXID up to which this replica holds the lineage durably; 0 = nothing is known. */
 uint64_t primary_peer_durable(struct primary_peer *p, const char *lineage);
+/* It has that transaction durably, in its log or in doubt, and is connected. */
+bool primary_peer_has(struct primary_peer *p, const char *lineage, uint64_t txid, uint64_t checksum);
+/* It is connected and takes transactions in doubt; *txid: it holds the log durably up to there. */
+bool primary_peer_keeps(struct primary_peer *p, const char *lineage, uint64_t *txid);
 /* The same for one that is connected, or was at since_ms; UINT64_MAX = it does not read that lineage. */
 uint64_t primary_peer_reads_from(struct primary_peer *p, const char *lineage, int64_t since_ms);
 

@@ -86,8 +86,7 @@ int primary_peer_round(struct primary_peer *p, int64_t *wait_ms, struct fz_err *
 			retry_ms = primary_feed_retry_ms(f, now);
 			if (retry_ms >= 0 && retry_ms < *wait_ms)
 				*wait_ms = retry_ms;
-			under_way |=
-			        f->state == PRIMARY_FEED_STREAM && (f->src || primary_feed_durable(f) < f->sent_txid);
+			under_way |= primary_feed_under_way(f);
 		}
 		ltx_log_put(log);
 		more |= rc > 0;
@@ -121,6 +120,35 @@ uint64_t primary_peer_durable(struct primary_peer *p, const char *lineage)
 		txid = primary_feed_durable(f);
 	pthread_mutex_unlock(&p->mu);
 	return txid;
+}
+
+bool primary_peer_has(struct primary_peer *p, const char *lineage, uint64_t txid, uint64_t checksum)
+{
+	struct primary_feed *f;
+	bool has;
+
+	pthread_mutex_lock(&p->mu);
+	f = p->ended_ms ? NULL : find_locked(p, lineage);
+	has = f && primary_feed_has(f, txid, checksum);
+	pthread_mutex_unlock(&p->mu);
+	return has;
+}
+
+bool primary_peer_keeps(struct primary_peer *p, const char *lineage, uint64_t *txid)
+{
+	struct primary_feed *f;
+	bool keeps = false;
+
+	pthread_mutex_lock(&p->mu);
+	f = p->ended_ms ? NULL : find_locked(p, lineage);
+	if (f) {
+		pthread_mutex_lock(&f->mu);
+		keeps = f->state == PRIMARY_FEED_STREAM && f->holds;
+		*txid = f->durable;
+		pthread_mutex_unlock(&f->mu);
+	}
+	pthread_mutex_unlock(&p->mu);
+	return keeps;
 }
 
 uint64_t primary_peer_reads_from(struct primary_peer *p, const char *lineage, int64_t since_ms)

@@ -195,6 +195,49 @@ int primary_server_wait(struct primary_server *s, const char *lineage, uint64_t 
 	return rc;
 }
 
+unsigned primary_server_holders(struct primary_server *s, const char *lineage, uint64_t txid, uint64_t checksum,
+                                unsigned n, uint64_t until_ns)
+{
+	struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000), .tv_nsec = (long)(until_ns % 1000000000)};
+	unsigned have;
+
+	pthread_mutex_lock(&s->mu);
+	s->waiters++;
+	for (;;) {
+		have = 0;
+		for (size_t i = 0; i < s->n; i++)
+			have += s->v[i].peer && primary_peer_has(s->v[i].peer, lineage, txid, checksum);
+		if (have >= n || s->stopping || pthread_cond_timedwait(&s->cond, &s->mu, &until) == ETIMEDOUT)
+			break;
+	}
+	s->waiters--;
+	pthread_mutex_unlock(&s->mu);
+	return have;
+}
+
+bool primary_server_durable(struct primary_server *s, const char *lineage, unsigned n, uint64_t *txid)
+{
+	bool have = false;
+
+	*txid = 0;
+	pthread_mutex_lock(&s->mu);
+	for (size_t i = 0; i < s->n; i++) { /* the highest that n of them reach */
+		uint64_t mine, other;
+		unsigned count = 0;
+
+		if (!s->v[i].peer || !primary_peer_keeps(s->v[i].peer, lineage, &mine) || (have && mine <= *txid))
+			continue;
+		for (size_t k = 0; k < s->n; k++)
+			count += s->v[k].peer && primary_peer_keeps(s->v[k].peer, lineage, &other) && other >= mine;
+		if (count >= n) {
+			*txid = mine;
+			have = true;
+		}
+	}
+	pthread_mutex_unlock(&s->mu);
+	return have;
+}
+
 /* Everything in the logs is durable there. */
 static bool holds_all(struct primary_server *s, struct primary_peer *p)
 {

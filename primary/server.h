@@ -49,6 +49,12 @@ void primary_server_announce(struct primary_server *s, const struct ltx_wire_hel
 /* Returns 0 once n replicas hold the lineage durably up to txid; -FZ_ETIMEOUT. */
 int primary_server_wait(struct primary_server *s, const char *lineage, uint64_t txid, unsigned n, int64_t timeout_ms,
                         struct fz_err *err) FZ_MUST_CHECK;
+/* How many replicas have that transaction durably, in their logs or in doubt (checksum: of the database after it). Waits until there are n,
+ * but no longer than until_ns (fz_mono_ns()); ends early when the server stops. */
+unsigned primary_server_holders(struct primary_server *s, const char *lineage, uint64_t txid, uint64_t checksum,
+                                unsigned n, uint64_t until_ns);
+/* True when n replicas are connected that take transactions in doubt; *txid: all of these n hold the log durably up to there. */
+bool primary_server_durable(struct primary_server *s, const char *lineage, unsigned n, uint64_t *txid);
 /* Hands this host's place to a follower (its name, key or host), which must be connected: waits until it holds durably all that is in the
  * logs now; tell: and then says so. -FZ_ENOTFOUND: no such follower is connected; -FZ_ETIMEOUT. */
 int primary_server_handoff(struct primary_server *s, const char *who, bool tell, int64_t timeout_ms,

@@ -18,6 +18,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define RETRY_MS 1000
+
 struct known {
 	uint64_t wanted, sent; /* wanted 0: nothing to say */
 	bool told;             /* applied is what the agent said */
@@ -29,6 +31,13 @@ struct request { /* on the stack of who waits */
 	bool sent, done;
 	struct fz_err err;
 };
+struct removal {
+	struct removal *next;
+	struct replica_applier_msg m;
+	bool sent;
+	uint64_t retry_ns; /* the agent could not: asked again then; 0 = it has not said so */
+	int told;          /* code of the error that was logged last */
+};
 struct replica_applier {
 	int fd, wake;
 	struct replica_applier_events *events;
@@ -39,6 +48,7 @@ struct replica_applier {
 	struct known *known;
 	size_t n, cap;
 	struct request *requests;
+	struct removal *removals;
 	uint64_t number;
 	int pid;
 	bool greeted; /* the agent is there, and events->hello() has returned */
@@ -79,19 +89,33 @@ static bool send_locked(struct replica_applier *a, const struct replica_applier_
 	return true;
 }
 
+static bool leaves_locked(const struct replica_applier *a, const char *name)
+{
+	const struct removal *r = a->removals;
+
+	while (r && strcmp(r->m.text, name) != 0)
+		r = r->next;
+	return r != NULL;
+}
+
 static void flush_locked(struct replica_applier *a)
 {
+	uint64_t now = a->removals ? fz_mono_ns() : 0;
+
 	if (!a->greeted)
 		return;
 	a->blocked = false;
 	for (struct request *r = a->requests; r && !a->blocked; r = r->next)
 		if (!r->sent && !r->done)
 			r->sent = send_locked(a, &r->m);
+	for (struct removal *r = a->removals; r && !a->blocked; r = r->next)
+		if (!r->sent && now >= r->retry_ns)
+			r->sent = send_locked(a, &r->m);
 	for (size_t i = 0; i < a->n && !a->blocked; i++) {
 		struct known *k = &a->known[i];
 		struct replica_applier_msg m = {.version = REPLICA_APPLIER_VERSION, .type = REPLICA_APPLIER_POST};
 
-		if (!k->wanted || k->wanted == k->sent)
+		if (!k->wanted || k->wanted == k->sent || leaves_locked(a, k->applied.name))
 			continue;
 		m.txid = k->wanted;
 		memcpy(m.lineage, k->applied.lineage, sizeof(m.lineage));
@@ -116,6 +140,8 @@ static void on_hello(struct replica_applier *a, int pid)
 		a->known[i].sent = 0;
 	for (struct request *r = a->requests; r; r = r->next)
 		r->sent = false;
+	for (struct removal *r = a->removals; r; r = r->next)
+		r->sent = false;
 	flush_locked(a);
 	pthread_mutex_unlock(&a->mu);
 }
@@ -128,7 +154,7 @@ static void on_state(struct replica_applier *a, const struct replica_applier_msg
 	pthread_mutex_lock(&a->mu);
 	k = find_locked(a, m->lineage);
 	if (k) {
-		k->told = true;
+		k->told = !m->number;
 		k->applied.state = m->state;
 		memset(&k->applied.err, 0, sizeof(k->applied.err));
 		if (m->code)
@@ -140,8 +166,33 @@ static void on_state(struct replica_applier *a, const struct replica_applier_msg
 		a->events->applied(a->events, &now);
 }
 
+/* An answer to a removal: whose it was, taken off the list when it is done. */
+static struct removal *answered_locked(struct replica_applier *a, const struct replica_applier_msg *m)
+{
+	struct removal **at = &a->removals, *r;
+
+	while ((r = *at) && r->m.number != m->number)
+		at = &r->next;
+	if (!r)
+		return NULL;
+	if (!m->code) {
+		*at = r->next;
+		pthread_cond_broadcast(&a->cond);
+		flush_locked(a); /* what waited for its name */
+		return r;
+	}
+	if (r->told != m->code)
+		fz_warn("%s: the deleted database cannot be removed yet: %s", r->m.text, m->text);
+	r->told = m->code;
+	r->sent = false;
+	r->retry_ns = fz_mono_ns() + RETRY_MS * UINT64_C(1000000);
+	return NULL;
+}
+
 static void on_done(struct replica_applier *a, const struct replica_applier_msg *m)
 {
+	struct removal *gone;
+
 	pthread_mutex_lock(&a->mu);
 	for (struct request *r = a->requests; r; r = r->next)
 		if (r->m.number == m->number && !r->done) {
@@ -150,7 +201,11 @@ static void on_done(struct replica_applier *a, const struct replica_applier_msg 
 				(void)fz_fail(&r->err, -m->code, "%s", m->text);
 			pthread_cond_broadcast(&a->cond);
 		}
+	gone = answered_locked(a, m);
 	pthread_mutex_unlock(&a->mu);
+	if (gone && a->events && a->events->removed)
+		a->events->removed(a->events, gone->m.text, gone->m.lineage);
+	free(gone);
 }
 
 /* One message: 1; none now: 0; -1 when the other end is closed. */
@@ -202,16 +257,19 @@ static void run(void *arg)
 		        {a->wake, POLLIN, 0},
                         {a->fd,   POLLIN, 0}
                 };
+		int rc = 1, wait_ms = -1;
 		uint64_t drop;
-		int rc = 1;
 
 		pthread_mutex_lock(&a->mu);
 		if (a->blocked)
 			p[1].events |= POLLOUT;
 		if (a->gone)
 			p[1].fd = -1;
+		for (const struct removal *r = a->removals; r; r = r->next)
+			if (!r->sent && r->retry_ns)
+				wait_ms = RETRY_MS;
 		pthread_mutex_unlock(&a->mu);
-		if (poll(p, 2, -1) < 0)
+		if (poll(p, 2, wait_ms) < 0)
 			continue;
 		if (p[0].revents && read(a->wake, &drop, sizeof(drop)) < 0)
 			fz_debug("nobody woke the applier's thread");
@@ -222,7 +280,7 @@ static void run(void *arg)
 			a->gone = true;
 			a->pid = 0;
 			pthread_cond_broadcast(&a->cond);
-		} else if (p[1].revents & POLLOUT) {
+		} else if (p[1].revents & POLLOUT || wait_ms >= 0) {
 			flush_locked(a);
 		}
 		pthread_mutex_unlock(&a->mu);
@@ -274,10 +332,16 @@ out:
 	return rc;
 }
 
-static int ask_locked(struct replica_applier *a, struct request *r, int wait_ms, struct fz_err *err)
+static struct timespec in_ms(int wait_ms)
 {
 	uint64_t end = fz_mono_ns() + (uint64_t)wait_ms * 1000000u;
-	struct timespec until = {(time_t)(end / 1000000000u), (long)(end % 1000000000u)};
+
+	return (struct timespec){(time_t)(end / 1000000000u), (long)(end % 1000000000u)};
+}
+
+static int ask_locked(struct replica_applier *a, struct request *r, int wait_ms, struct fz_err *err)
+{
+	struct timespec until = in_ms(wait_ms);
 	struct request **at;
 	int rc = 0;
 
@@ -299,22 +363,33 @@ static int ask_locked(struct replica_applier *a, struct request *r, int wait_ms,
 	return r->err.code;
 }
 
-int replica_applier_remove(struct replica_applier *a, const char *name, const char *lineage, int wait_ms,
-                           struct fz_err *err)
+int replica_applier_remove(struct replica_applier *a, const char *name, const char *lineage, struct fz_err *err)
 {
-	struct request r = {.m.type = REPLICA_APPLIER_REMOVE};
+	struct removal *r = calloc(1, sizeof(*r)), **at = &a->removals;
 	struct known *k;
-	int rc = name_it(&r.m, name, lineage, err);
+	int rc = r ? name_it(&r->m, name, lineage, err) : fz_fail_errno(err, ENOMEM, "removing %s", name);
 
-	if (rc < 0)
+	if (rc < 0) {
+		free(r);
 		return rc;
+	}
+	r->m.version = REPLICA_APPLIER_VERSION;
+	r->m.type = REPLICA_APPLIER_REMOVE;
 	pthread_mutex_lock(&a->mu);
 	k = find_locked(a, lineage);
 	if (k)
 		*k = a->known[--a->n];
-	rc = ask_locked(a, &r, wait_ms, err);
+	while (*at && strcmp((*at)->m.lineage, lineage) != 0)
+		at = &(*at)->next;
+	if (*at) { /* asked for already */
+		free(r);
+	} else {
+		r->m.number = ++a->number;
+		*at = r;
+	}
+	flush_locked(a);
 	pthread_mutex_unlock(&a->mu);
-	return rc;
+	return 0;
 }
 
 int replica_applier_hold(struct replica_applier *a, const char *name, const char *lineage, int wait_ms,
@@ -333,6 +408,9 @@ int replica_applier_hold(struct replica_applier *a, const char *name, const char
 		k->told = false;
 	}
 	rc = ask_locked(a, &r, wait_ms, err);
+	k = find_locked(a, lineage);
+	if (k) /* what came meanwhile was said before */
+		k->told = false;
 	pthread_mutex_unlock(&a->mu);
 	return rc;
 }
@@ -340,14 +418,18 @@ int replica_applier_hold(struct replica_applier *a, const char *name, const char
 int replica_applier_detach(struct replica_applier *a, int wait_ms, struct fz_err *err)
 {
 	struct request r = {.m.type = REPLICA_APPLIER_DETACH};
+	struct timespec until = in_ms(wait_ms);
 	int rc;
 
 	pthread_mutex_lock(&a->mu);
 	flush_locked(a);
+	while (a->removals && !a->gone && pthread_cond_timedwait(&a->cond, &a->mu, &until) != ETIMEDOUT)
+		;
 	for (size_t i = 0; i < a->n; i++) /* an agent that comes now shall not attach again */
 		if (a->known[i].wanted == a->known[i].sent)
 			a->known[i].wanted = a->known[i].sent = 0;
-	rc = ask_locked(a, &r, wait_ms, err);
+	rc = a->removals ? fz_fail(err, FZ_ETIMEOUT, "%s, which was deleted, cannot be removed", a->removals->m.text)
+	                 : ask_locked(a, &r, wait_ms, err);
 	for (size_t i = 0; i < a->n; i++)
 		a->known[i].wanted = a->known[i].sent = 0;
 	pthread_mutex_unlock(&a->mu);
@@ -429,6 +511,8 @@ void replica_applier_close(struct replica_applier *a)
 	fz_close(&a->wake);
 	pthread_cond_destroy(&a->cond);
 	pthread_mutex_destroy(&a->mu);
+	for (struct removal *r; (r = a->removals); free(r))
+		a->removals = r->next;
 	free(a->known);
 	free(a);
 }

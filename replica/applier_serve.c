@@ -57,7 +57,6 @@ struct agent {
 	int sock, mountfd, statefd;
 	struct replica_fence *fences; /* each is its database's thread's */
 	volatile bool stop;           /* written atomically */
-	struct ltx_logset *logs;
 	pthread_mutex_t mu;
 	/* mu */
 	struct db *dbs;
@@ -120,6 +119,7 @@ static void report(struct db *d)
 	if (!d->untold && !memcmp(&s, &d->told, sizeof(s)) && d->err.code == d->told_err.code)
 		return;
 	memcpy(m.lineage, d->lineage, sizeof(m.lineage));
+	m.number = d->rewind;
 	m.state = s;
 	m.code = d->err.code;
 	if (d->err.code)
@@ -129,32 +129,10 @@ static void report(struct db *d)
 	d->told_err = d->err;
 }
 
-static int find_log(struct db *d, struct fz_err *err)
-{
-	struct agent *g = d->agent;
-	struct ltx_logset_conf ro = {.readonly = true};
-	struct ltx_log *none = NULL;
-	int rc = 0;
-
-	pthread_mutex_lock(&g->mu); /* the set may not be there before the worker has made its first log */
-	if (!g->logs)
-		rc = ltx_logset_open(&g->logs, g->statefd, &ro, err);
-	pthread_mutex_unlock(&g->mu);
-	if (rc == 0)
-		rc = ltx_logset_adopt(g->logs, d->name, d->lineage, 1, &d->log, err);
-	if (rc < 0 &&
-	    g->logs) { /* asking for a name that nobody has makes a readonly set look at the directory again */
-		if (ltx_logset_get(g->logs, "", false, &none, NULL) == 0)
-			ltx_log_put(none);
-		rc = ltx_logset_adopt(g->logs, d->name, d->lineage, 1, &d->log, err);
-	}
-	return rc;
-}
-
 static int attach(struct db *d, bool to_remove, struct fz_err *err)
 {
 	struct replica_apply_conf conf = {.mountfd = d->agent->mountfd, .name = d->name, .to_remove = to_remove};
-	int rc = d->log ? 0 : find_log(d, err);
+	int rc = d->log ? 0 : ltx_log_open_lineage(&d->log, d->agent->statefd, d->lineage, err);
 
 	conf.log = d->log;
 	for (conf.fence = d->agent->fences; conf.fence && strcmp(conf.fence->name, d->name);)
@@ -184,8 +162,10 @@ static void apply(struct db *d, uint64_t wanted)
 
 	if (rc == 0 && d->rewind)
 		rc = replica_apply_rewind(d->apply, &d->agent->stop, &d->err);
-	if (rc == 0)
+	if (rc == 0) {
+		d->untold |= d->rewind;
 		d->rewind = false;
+	}
 	if (rc == 0)
 		rc = replica_apply_run(d->apply, wanted, &d->agent->stop, &d->err);
 	if (rc < 0) {
@@ -295,10 +275,14 @@ static void run(void *arg)
 		}
 		if (hold) {
 			d->rewind = d->apply != NULL; /* attaching looks at every page anyway */
+			if (!d->apply)
+				d->told = (struct replica_apply_state){0};
 			d->retry_ms = 0;
 			done(g, hold, NULL);
 		}
-		if (wanted && (!d->apply || d->rewind || d->retry_ms || d->told.txid != wanted))
+		/* before it is let go the database is what the log says, or a capture would go on from what was cut off */
+		if ((wanted || (detach && d->rewind)) &&
+		    (!d->apply || d->rewind || d->retry_ms || d->told.txid != wanted))
 			apply(d, wanted);
 		if (detach) {
 			release(d, true);
@@ -435,7 +419,6 @@ int replica_applier_serve(int sock, int mountfd, int statefd, struct replica_fen
 	}
 	__atomic_store_n(&g.stop, true, __ATOMIC_RELAXED);
 	reap(&g, true);
-	ltx_logset_close(g.logs);
 	pthread_mutex_destroy(&g.mu);
 	return rc;
 }

@@ -16,8 +16,8 @@ enum replica_applier_type {
 	REPLICA_APPLIER_HOLD, /* lineage, NAME, number: applies nothing more, and with the next POST begins with a rewind */
 	/* agent to worker */
 	REPLICA_APPLIER_HELLO, /* with SCM_CREDENTIALS */
-	REPLICA_APPLIER_STATE, /* lineage, state, code, text */
-	REPLICA_APPLIER_DONE,  /* number, code, text */
+	REPLICA_APPLIER_STATE, /* lineage, state, code, text; number: 1 = of before a HOLD, the rewind has still to come */
+	REPLICA_APPLIER_DONE, /* number, code, text */
 };
 struct replica_applier_msg {
 	uint32_t version, type;

@@ -96,7 +96,9 @@ static int sync_directory(struct replica_apply *a, struct fz_err *err)
 	               : 0;
 }
 
-/* A file that is not this database's is never written: somebody may still want it. Its WAL belongs to it. */
+/* A file that is not this database's is never written: somebody may still want it. Its WAL and journal belong to it: they have the
+ * new name before it has, and lose the old one after it. So a death in between parts nothing, and no reader finds the
+ * database without them (it could not make them on a replica: SQLITE_CANTOPEN). */
 static int move_aside(struct replica_apply *a, struct fz_err *err)
 {
 	char to[NAME_BYTES], from[NAME_BYTES], local[64];
@@ -106,12 +108,15 @@ static int move_aside(struct replica_apply *a, struct fz_err *err)
 	for (unsigned i = 0; rc == 0 && i < 3; i++) {
 		const char *suffix = i < 2 ? beside[i] : "";
 
+		with(from, a->file, suffix);
 		snprintf(to, sizeof(to), "%s%s%s", a->file, local, suffix);
-		if (renameat(a->dirfd, with(from, a->file, suffix), a->dirfd, to) < 0 && errno != ENOENT)
+		if (i < 2 && linkat(a->dirfd, from, a->dirfd, to, 0) == 0)
+			continue;
+		if ((i == 2 || errno != ENOENT) && renameat(a->dirfd, from, a->dirfd, to) < 0) /* no links there */
 			rc = fz_fail_errno(err, errno, "renaming %s%s", a->name, suffix);
 	}
-	if (rc == 0)
-		rc = gone(a, "-shm", err);
+	for (unsigned i = 0; rc == 0 && i < 3; i++)
+		rc = gone(a, beside[i], err);
 	if (rc == 0)
 		rc = sync_directory(a, err);
 	if (rc == 0)

@@ -91,6 +91,25 @@ static int say_want(struct replica_follow *f, struct replica_followdb *db, struc
 	return say(f, &m, err);
 }
 
+/* What is held in doubt; also that nothing is, after each WANT: so the primary knows that this host takes it. */
+static int say_held(struct replica_follow *f, struct fz_err *err)
+{
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && i < f->n_ids; i++) {
+		struct replica_followdb *db = f->ids[i];
+		struct ltx_wire_msg m = {.type = LTX_WIRE_HELD};
+
+		if (!db->held_due)
+			continue;
+		db->held_due = false;
+		m.mark.id = db->db.id;
+		m.mark.txid = replica_held_txid(&db->held, &m.mark.value);
+		rc = say(f, &m, err);
+	}
+	return rc;
+}
+
 static int say_acks(struct replica_follow *f, struct fz_err *err)
 {
 	struct ltx_wire_msg m = {.type = LTX_WIRE_ACK};
@@ -188,7 +207,7 @@ static int take_db(struct replica_follow *f, const struct ltx_wire_db *d, struct
 	if (strcmp(db->lineage, d->lineage) != 0)
 		return fz_fail(err, FZ_ECORRUPT, "%s: its lineage has changed on the way", d->name);
 	db->db = *d;
-	return attend(f, db, err);
+	return replica_followset_excluded(&f->set, db->name) ? 0 : attend(f, db, err);
 }
 
 /* What this host has beyond the primary's epoch is kept as a branch; from there on it follows. */
@@ -219,12 +238,15 @@ static int take_message(struct replica_follow *f, const struct ltx_wire_msg *m, 
 
 	switch (m->type) {
 	case LTX_WIRE_FILE:
+	case LTX_WIRE_PREPARED:
 		id = m->file.id;
 		break;
 	case LTX_WIRE_DATA:
 		id = m->data.id;
 		break;
 	case LTX_WIRE_DIVERGED:
+	case LTX_WIRE_COMMIT:
+	case LTX_WIRE_ABORT:
 		id = m->mark.id;
 		break;
 	case LTX_WIRE_DB:
@@ -249,6 +271,7 @@ static int take_message(struct replica_follow *f, const struct ltx_wire_msg *m, 
 		return say(f, &(struct ltx_wire_msg){.type = LTX_WIRE_PONG, .mark.value = m->mark.value}, err);
 	case LTX_WIRE_WANT:
 	case LTX_WIRE_ACK:
+	case LTX_WIRE_HELD:
 		return fz_fail(err, FZ_ECORRUPT, "%s said what a primary does not say (message %d)", f->primary,
 		               (int)m->type);
 	default: /* of a newer version */
@@ -262,6 +285,14 @@ static int take_message(struct replica_follow *f, const struct ltx_wire_msg *m, 
 		return 0; /* not wanted any more */
 	if (m->type == LTX_WIRE_FILE)
 		return replica_followdb_file(db, &m->file, err);
+	if (m->type == LTX_WIRE_PREPARED)
+		return replica_followdb_prepared(db, &m->file, err);
+	if (m->type == LTX_WIRE_COMMIT)
+		replica_followdb_commit(db, m->mark.txid);
+	else if (m->type == LTX_WIRE_ABORT)
+		replica_followdb_abort(db, m->mark.txid);
+	if (m->type == LTX_WIRE_COMMIT || m->type == LTX_WIRE_ABORT)
+		return 0;
 	if (m->type == LTX_WIRE_DATA)
 		return replica_followdb_data(db, m->data.bytes, m->data.n, err);
 	return part_ways(f, db, m->mark.txid, err);
@@ -326,6 +357,16 @@ static int hear(struct replica_follow *f, struct fz_err *err)
 	return rc;
 }
 
+/* The primary's commits wait for what is held: it is told before anything else is synced. */
+static int hear_and_hold(struct replica_follow *f, struct fz_err *err)
+{
+	int rc = hear(f, err);
+
+	if (rc == 0)
+		rc = say_held(f, err);
+	return rc == 0 && f->out.plain.size && flushed(f) ? flush(f, err) : rc;
+}
+
 /* ---- a connection ---- */
 
 /* Makes durable what this round brought, hands it on, and looks after what failed. Returns whether a part wants more time. */
@@ -372,6 +413,8 @@ static int talk(struct replica_follow *f, struct fz_err *err)
 		uint64_t next_ns = f->said_ns + PING_MS * MS_NS, now;
 
 		rc = settle(f, &busy, &next_ns, err);
+		if (rc == 0)
+			rc = say_held(f, err);
 		if (rc == 0 && flushed(f))
 			rc = say_acks(f, err);
 		if (rc == 0 && f->out.plain.size == 0 && flushed(f) && fz_mono_ns() - f->said_ns >= PING_MS * MS_NS)
@@ -391,7 +434,7 @@ static int talk(struct replica_follow *f, struct fz_err *err)
 		if (fds[1].revents && read(f->wake_fd, &count, sizeof(count)) > 0)
 			f->ask_applied = true;
 		if (fds[2].revents & (POLLIN | POLLERR | POLLHUP))
-			rc = hear(f, err);
+			rc = hear_and_hold(f, err);
 		else if (flushed(f) && fz_mono_ns() - f->heard_ns >= DEAD_MS * MS_NS)
 			rc = fz_fail(err, FZ_ETIMEOUT,
 			             "nothing was heard of %s for %d s: the host or the network is down", f->primary,
@@ -544,6 +587,8 @@ int replica_follow_start(struct replica_follow **out, const struct replica_follo
 	f->set.logs = conf->logs;
 	f->set.applier = conf->applier;
 	f->set.events = conf->events;
+	f->set.exclude = conf->exclude;
+	f->set.n_exclude = conf->n_exclude;
 	f->store = conf->store;
 	f->version = conf->version ? conf->version : LTX_WIRE_VERSION;
 	f->since_ms = fz_now_ms();

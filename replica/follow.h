@@ -33,9 +33,10 @@ struct replica_follow_conf {
 	struct ltx_logset *logs;              /* borrowed */
 	struct replica_applier *applier;      /* borrowed; NULL in tests: durable counts as applied */
 	struct replica_follow_events *events; /* borrowed, may be NULL */
-	struct replica_followstore
-	        *store;  /* borrowed, may be NULL: takes over while the primary is away, and brings what
-	                                         the primary's log no longer has */
+	/* Borrowed, may be NULL: takes over while the primary is away, and brings what the primary's log no longer has. */
+	struct replica_followstore *store;
+	const char *const *exclude; /* borrowed: fnmatch patterns of databases that are not followed */
+	size_t n_exclude;
 	uint8_t version; /* tests: speak this version first; 0 = LTX_WIRE_VERSION */
 };
 int replica_follow_start(struct replica_follow **out, const struct replica_follow_conf *conf,
@@ -45,7 +46,7 @@ void replica_follow_stop(struct replica_follow *f);
 void replica_follow_applied(struct replica_follow *f);
 /* Adds to the object: primary, connected, since_ms, last_error, reconnects, bytes_in, other_files and
  * other_file (of the primary: they do not come along), and databases: [{name, lineage, epoch, received_txid,
- * durable_txid, applied_txid, primary_txid, lag_ms, lag_txns, lag_bytes, last_error}]. */
+ * durable_txid, applied_txid, primary_txid, held_txid, lag_ms, lag_txns, lag_bytes, last_error}]. */
 int replica_follow_status(struct replica_follow *f, struct cJSON *object);
 
 #endif

@@ -1,4 +1,5 @@
-/* followdb.h - one database on a replica: what its log holds, what is on its way, and how that gets into the log.
+/* followdb.h - one database on a replica: what its log holds (followdb.c), what is on its way, and how that gets into the log
+ * (followfile.c).
  *
  * STATES   IDLE     not on this connection, or nothing is wanted of it
  *          WANTED   WANT was said; what still comes of an earlier stream is skipped until the file that answers
@@ -15,6 +16,7 @@
 
 #include "ltx/log.h"
 #include "ltx/wire.h"
+#include "replica/held.h"
 
 #include <pthread.h>
 
@@ -42,7 +44,13 @@ struct replica_followdb {
 	struct ltx_log *log;               /* counted; NULL while it is not needed */
 	struct ltx_wire_db db;             /* as the primary said last; id 0 = not on this connection */
 	uint64_t tail_txid, tail_checksum; /* of the log; nobody else appends to it */
-	enum { REPLICA_RECEIVE_NOTHING, REPLICA_RECEIVE_SKIP, REPLICA_RECEIVE_MEMORY, REPLICA_RECEIVE_PART } receive;
+	enum {
+		REPLICA_RECEIVE_NOTHING,
+		REPLICA_RECEIVE_SKIP,
+		REPLICA_RECEIVE_MEMORY,
+		REPLICA_RECEIVE_PART,
+		REPLICA_RECEIVE_HELD
+	} receive;
 	struct ltx_wire_file file;
 	uint64_t got_bytes;
 	struct fz_buf memory;
@@ -52,7 +60,9 @@ struct replica_followdb {
 	uint64_t copied_bytes;
 	bool dirty; /* has transactions that are not synced */
 	bool ack_due, seen;
-	bool lent;      /* the store was asked on this connection */
+	bool lent; /* the store was asked on this connection */
+	struct replica_held held;
+	bool held_due;  /* to be said */
 	unsigned steps; /* back in the log, since the primary's epochs begin where it has nothing */
 	unsigned failures;
 	uint64_t retry_ns;
@@ -63,7 +73,8 @@ struct replica_followdb {
 	bool ended;
 	uint32_t epoch;
 	uint64_t received, durable, applied, primary_txid;
-	int64_t behind_ms; /* since when something of the primary is missing here; 0 = nothing is */
+	uint64_t held_txid; /* in doubt, and durable here; 0 = none */
+	int64_t behind_ms;  /* since when something of the primary is missing here; 0 = nothing is */
 	struct fz_err err;
 };
 
@@ -95,6 +106,11 @@ int replica_followdb_file(struct replica_followdb *db, const struct ltx_wire_fil
                           struct fz_err *err) FZ_MUST_CHECK;
 int replica_followdb_data(struct replica_followdb *db, const uint8_t *bytes, size_t n,
                           struct fz_err *err) FZ_MUST_CHECK;
+/* PREPARED (its DATA come as those of a file), COMMIT, ABORT: the same. */
+int replica_followdb_prepared(struct replica_followdb *db, const struct ltx_wire_file *file,
+                              struct fz_err *err) FZ_MUST_CHECK;
+void replica_followdb_commit(struct replica_followdb *db, uint64_t txid);
+void replica_followdb_abort(struct replica_followdb *db, uint64_t txid);
 /* Some of what a part needs, for budget_ns at most. Returns whether there is more to do at once. */
 bool replica_followdb_work(struct replica_followdb *db, uint64_t budget_ns);
 /* Makes durable what was taken. Returns whether the durable position has moved. */

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define STILL_NS UINT64_C(20000000000)
+#define MS_NS UINT64_C(1000000)
 
 int replica_followstore_fill(struct replica_followstore *f, const struct ltx_wire_db *d, int wake_fd,
                              struct fz_err *err)
@@ -49,7 +49,7 @@ bool replica_followstore_filling(struct replica_followstore *f, const char *line
 		f->hands_seen = f->hands;
 		f->seen_ns = now;
 	}
-	if (f->n_fills && now - f->seen_ns > STILL_NS) {
+	if (f->n_fills && now - f->seen_ns > (uint64_t)f->still_ms * MS_NS) {
 		fz_warn("%s does not answer: the primary sends what is missing", replica_followstore_url(f));
 		f->turns++;
 		replica_followstore_close_locked(f);

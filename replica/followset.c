@@ -5,7 +5,9 @@
 #include "ltx/dec.h"
 #include "replica/applier.h"
 #include "replica/follow.h"
+#include "replica/leaving.h"
 
+#include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +28,14 @@ void replica_followset_fini(struct replica_followset *s)
 	ltx_dec_close(s->env.dec);
 	s->env.dec = NULL;
 	pthread_mutex_destroy(&s->env.mu);
+}
+
+bool replica_followset_excluded(const struct replica_followset *s, const char *name)
+{
+	for (size_t i = 0; i < s->n_exclude; i++)
+		if (fnmatch(s->exclude[i], name, 0) == 0)
+			return true;
+	return false;
 }
 
 struct replica_followdb *replica_followset_get(struct replica_followset *s, const struct ltx_wire_db *d)
@@ -89,7 +99,9 @@ static int end_log(struct replica_followset *s, struct ltx_log *log, int64_t end
 	ltx_log_info(log, &info);
 	if (info.ended_ms)
 		return 0;
-	rc = ltx_log_set_ended(log, ended_ms, err);
+	rc = replica_leaving_note(log, err);
+	if (rc == 0)
+		rc = ltx_log_set_ended(log, ended_ms, err);
 	if (rc < 0)
 		return rc;
 	fz_info("%s: the primary has deleted it; its log stays (lineage %s)", info.name, info.lineage);

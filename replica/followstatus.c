@@ -16,7 +16,7 @@ struct view {
 	enum replica_followdb_state state;
 	bool ended;
 	uint32_t epoch;
-	uint64_t received, durable, applied, primary;
+	uint64_t received, durable, applied, primary, held;
 	int64_t behind_ms;
 	struct fz_err err;
 	/* from the log */
@@ -36,6 +36,7 @@ static void copy_db(struct view *v, const struct replica_followdb *db, bool appl
 	v->applied = applier ? db->applied : db->durable;
 	v->primary = db->primary_txid > db->received ? db->primary_txid : db->received;
 	v->behind_ms = db->behind_ms;
+	v->held = db->held_txid;
 	v->err = db->err;
 }
 
@@ -71,7 +72,7 @@ static void look_at_logs(struct replica_followset *s, struct view *v, size_t n, 
 	}
 }
 
-static void add_error(cJSON *o, const struct fz_err *err)
+void replica_followset_add_error(struct cJSON *o, const struct fz_err *err)
 {
 	if (err->code)
 		cJSON_AddStringToObject(o, "last_error", err->text);
@@ -90,13 +91,14 @@ static cJSON *show(const struct view *v)
 	cJSON_AddNumberToObject(o, "durable_txid", (double)v->durable);
 	cJSON_AddNumberToObject(o, "applied_txid", (double)v->applied);
 	cJSON_AddNumberToObject(o, "primary_txid", (double)v->primary);
+	cJSON_AddNumberToObject(o, "held_txid", (double)v->held);
 	cJSON_AddNumberToObject(o, "lag_ms", (double)v->lag_ms);
 	cJSON_AddNumberToObject(o, "lag_txns", (double)(v->primary > v->applied ? v->primary - v->applied : 0));
 	cJSON_AddNumberToObject(o, "lag_bytes", (double)v->lag_bytes);
 	cJSON_AddBoolToObject(o, "diverged", v->state == REPLICA_FOLLOWDB_DIVERGED);
 	if (v->state == REPLICA_FOLLOWDB_LENT)
 		cJSON_AddStringToObject(o, "source", "store"); /* a gap, for now */
-	add_error(o, &v->err);
+	replica_followset_add_error(o, &v->err);
 	return o;
 }
 
@@ -110,7 +112,7 @@ int replica_followset_status(struct replica_followset *s, struct cJSON *object, 
 	pthread_mutex_lock(&s->env.mu);
 	v = calloc(s->n_dbs + 1, sizeof(*v));
 	for (size_t i = 0; v && i < s->n_dbs; i++)
-		if (!s->dbs[i]->ended)
+		if (!s->dbs[i]->ended && !replica_followset_excluded(s, s->dbs[i]->name))
 			copy_db(&v[n++], s->dbs[i], s->applier != NULL);
 	pthread_mutex_unlock(&s->env.mu);
 	if (!v)
@@ -141,7 +143,7 @@ int replica_follow_status(struct replica_follow *f, struct cJSON *object)
 	cJSON_AddStringToObject(object, "primary", f->primary);
 	cJSON_AddBoolToObject(object, "connected", f->connected);
 	cJSON_AddNumberToObject(object, "since_ms", (double)f->since_ms);
-	add_error(object, &f->err);
+	replica_followset_add_error(object, &f->err);
 	cJSON_AddNumberToObject(object, "reconnects", (double)f->reconnects);
 	cJSON_AddNumberToObject(object, "bytes_in", (double)f->bytes_in);
 	if (f->others.files)

@@ -25,6 +25,7 @@
 
 #define MS_NS        UINT64_C(1000000)
 #define INTERVAL_MS  5000
+#define STILL_MS     20000
 #define PLACES_EVERY 12              /* visits until a database's own directory is looked through again */
 #define STALE_MS     INT64_C(600000) /* packs of a store that was not seen for so long may be repacked */
 
@@ -141,7 +142,7 @@ static int visit(struct replica_followstore *f, size_t at, struct fz_err *err)
 		if (rc < 0 || n)
 			return rc;
 	}
-	if (!p->database)
+	if (!p->database || replica_followset_excluded(&f->set, p->path))
 		return 0;
 	if (p->ended && !p->full && n % PLACES_EVERY == 1)
 		rc = replica_followvisit_claims(f, p, err);
@@ -289,6 +290,7 @@ int replica_followstore_start(struct replica_followstore **out, const struct rep
 	f->store = conf->store;
 	f->ids = conf->ids;
 	f->interval_ms = conf->interval_ms ? conf->interval_ms : INTERVAL_MS;
+	f->still_ms = conf->still_ms ? conf->still_ms : STILL_MS;
 	f->paused = conf->paused;
 	f->since_ms = fz_now_ms();
 	pthread_mutex_init(&f->hand, NULL);
@@ -296,6 +298,8 @@ int replica_followstore_start(struct replica_followstore **out, const struct rep
 	f->set.logs = conf->logs;
 	f->set.applier = conf->applier;
 	f->set.events = conf->events;
+	f->set.exclude = conf->exclude;
+	f->set.n_exclude = conf->n_exclude;
 	rc = replica_followstore_place(f, "", 0, err);
 	if (rc == 0)
 		rc = fz_worker_start(&f->worker, "follow-store", run, f, err);
@@ -351,10 +355,7 @@ int replica_followstore_status(struct replica_followstore *f, struct cJSON *obje
 	cJSON_AddStringToObject(object, "store", fz_store_url(f->store));
 	cJSON_AddBoolToObject(object, "connected", f->connected);
 	cJSON_AddNumberToObject(object, "since_ms", (double)f->since_ms);
-	if (f->err.code)
-		cJSON_AddStringToObject(object, "last_error", f->err.text);
-	else
-		cJSON_AddNullToObject(object, "last_error");
+	replica_followset_add_error(object, &f->err);
 	cJSON_AddNumberToObject(object, "looks", (double)f->looks);
 	cJSON_AddNumberToObject(object, "bytes_in", (double)atomic_load(&f->meter.fetched_bytes));
 	pthread_mutex_unlock(&f->set.env.mu);

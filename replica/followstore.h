@@ -30,8 +30,11 @@ struct replica_followstore_conf {
 	struct ltx_logset *logs;              /* borrowed */
 	struct replica_applier *applier;      /* borrowed; NULL in tests: durable counts as applied */
 	struct replica_follow_events *events; /* borrowed, may be NULL: database, and peer with the highest epoch */
-	int64_t interval_ms;                  /* 0 = 5 s */
-	bool paused;                          /* begins so: until _resume() */
+	const char *const *exclude;           /* borrowed: fnmatch patterns of databases that are not followed */
+	size_t n_exclude;
+	int64_t interval_ms; /* 0 = 5 s */
+	int64_t still_ms;    /* a gap that nothing comes for is given back; 0 = 20 s */
+	bool paused;         /* begins so: until _resume() */
 };
 int replica_followstore_start(struct replica_followstore **out, const struct replica_followstore_conf *conf,
                               struct fz_err *err) FZ_MUST_CHECK;
@@ -45,7 +48,7 @@ void replica_followstore_resume(struct replica_followstore *f, int64_t delay_ms)
  * next resume(). -ENOMEM. */
 int replica_followstore_fill(struct replica_followstore *f, const struct ltx_wire_db *d, int wake_fd,
                              struct fz_err *err) FZ_MUST_CHECK;
-/* To be asked now and then: it ends what has stood still for 20 s. */
+/* To be asked now and then: it ends what has stood still for still_ms. */
 bool replica_followstore_filling(struct replica_followstore *f, const char *lineage);
 /* The store, without anything secret. Borrowed. */
 const char *replica_followstore_url(const struct replica_followstore *f);

@@ -30,7 +30,7 @@ struct replica_fill {
 struct replica_followstore {
 	struct fz_store *store;
 	const struct ltx_age_identities *ids;
-	int64_t interval_ms;
+	int64_t interval_ms, still_ms;
 	struct fz_worker worker;
 
 	pthread_mutex_t hand;

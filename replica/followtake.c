@@ -1,11 +1,14 @@
 /* followtake.c - one object of the store into the log: fetched without the hand, handed over with it. */
 #include "base/cursor.h"
+#include "base/file.h"
 #include "ltx/log.h"
+#include "ltx/recut.h"
 #include "replica/followstorepriv.h"
 #include "replica/pages.h"
 #include "store/store.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -154,6 +157,33 @@ static int open_object(struct replica_followstore *f, const struct replica_place
 	return rc < 0 ? rc : fz_src_mem(out, whole->data, whole->size, err);
 }
 
+/* Of a merged file whose range the log's end lies in: the rest. *src is replaced. */
+static int take_rest(struct replica_followstore *f, struct replica_followdb *db, struct fz_src **src,
+                     struct ltx_wire_file *file, struct fz_err *err)
+{
+	struct replica_standing s;
+	struct fz_src *rest = NULL;
+	int dirfd, rc = replica_followstore_standing(f, db, &s, err);
+
+	if (rc < 0 || file->min_txid > s.tail_txid)
+		return rc;
+	rc = replica_followstore_hand(f, err);
+	if (rc < 0)
+		return rc;
+	dirfd = openat(ltx_log_dirfd(db->log), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	replica_followstore_let_go(f);
+	if (dirfd < 0)
+		return fz_fail_errno(err, errno, "opening the log of %s", db->name);
+	rc = ltx_recut(*src, dirfd, s.tail_txid, s.tail_checksum, &rest, err);
+	fz_close(&dirfd);
+	if (rc < 0)
+		return rc;
+	fz_src_close(*src);
+	*src = rest;
+	file->min_txid = s.tail_txid + 1;
+	return 0;
+}
+
 int replica_followtake_object(struct replica_followstore *f, const struct replica_place *p, struct replica_followdb *db,
                               const struct replica_object *o, struct fz_err *err)
 {
@@ -166,7 +196,10 @@ int replica_followtake_object(struct replica_followstore *f, const struct replic
 	if (rc == 0 && ltx_level_is_pack(o->name.level)) {
 		rc = take_pack(f, db, src, o, err);
 	} else if (rc == 0) {
-		rc = replica_followstore_hand(f, err);
+		if (file.min_txid > 1)
+			rc = take_rest(f, db, &src, &file, err);
+		if (rc == 0)
+			rc = replica_followstore_hand(f, err);
 		if (rc == 0) {
 			replica_followdb_want(db, &want);
 			replica_followstore_let_go(f);

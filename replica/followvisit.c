@@ -62,7 +62,7 @@ static int take_all(struct replica_followstore *f, const struct replica_place *p
 		bool gap;
 
 		before = s.tail_txid;
-		o = replica_plan_follow(c, l, before, &gap);
+		o = replica_plan_follow(c, l, before, s.epoch, &gap);
 		if (gap)
 			(void)fz_fail(err, FZ_EGAP,
 			              "TXID %" PRIu64 " is in no object of the store that continues the log",

@@ -228,9 +228,9 @@ struct replica_object *replica_plan_next(const struct replica_catalog *c, const 
 }
 
 struct replica_object *replica_plan_follow(const struct replica_catalog *c, const struct replica_lineage *l,
-                                           uint64_t cur, bool *gap)
+                                           uint64_t cur, uint32_t epoch, bool *gap)
 {
-	struct replica_object *pack = NULL, *merged = NULL, *snap = NULL;
+	struct replica_object *pack = NULL, *merged = NULL, *around = NULL, *snap = NULL;
 	bool newer = false;
 
 	for (size_t i = l->first; i < l->first + l->n; i++) {
@@ -248,13 +248,15 @@ struct replica_object *replica_plan_follow(const struct replica_catalog *c, cons
 				snap = o;
 		} else if (o->name.min_txid == cur + 1 && (!merged || r < merged->usable_max)) {
 			merged = o;
+		} else if (o->name.min_txid <= cur && o->name.epoch == epoch && (!around || r < around->usable_max)) {
+			around = o;
 		}
 	}
 	*gap = false;
 	if (!cur && snap)
 		return snap;
-	if (pack || merged)
-		return pack ? pack : merged;
+	if (pack || merged || around)
+		return pack ? pack : merged ? merged : around;
 	*gap = newer && !snap;
 	return snap;
 }

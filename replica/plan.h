@@ -40,9 +40,9 @@ const struct replica_object *replica_plan_oldest(const struct replica_catalog *c
 struct replica_object *replica_plan_next(const struct replica_catalog *c, const struct replica_lineage *l, uint64_t cur,
                                          bool *gap);
 /* What a log that ends at cur (0 = empty) takes next as it lies there: a pack that has cur + 1, else a merged file that
- * begins right there, else a snapshot that takes the place of the log. An empty log begins with the newest snapshot. NULL: nothing is newer, or, with
+ * begins right there, else, of the log's own epoch, one whose range the log's end lies in (ltx/recut.h), else a snapshot that takes the place of the log. An empty log begins with the newest snapshot. NULL: nothing is newer, or, with
  * *gap, none of these is there. */
 struct replica_object *replica_plan_follow(const struct replica_catalog *c, const struct replica_lineage *l,
-                                           uint64_t cur, bool *gap);
+                                           uint64_t cur, uint32_t epoch, bool *gap);
 
 #endif

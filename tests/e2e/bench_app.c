@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <pthread.h>
-#include <sqlite3.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -21,36 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static sqlite3 *db;
-
-static void check(int rc, const char *what)
-{
-	if (rc != SQLITE_OK && rc != SQLITE_DONE && rc != SQLITE_ROW) {
-		fprintf(stderr, "bench_app: %s: %s\n", what, sqlite3_errmsg(db));
-		exit(1);
-	}
-}
-
-static void run(const char *sql)
-{
-	check(sqlite3_exec(db, sql, NULL, NULL, NULL), sql);
-}
-
-static sqlite3_stmt *prepare(const char *sql)
-{
-	sqlite3_stmt *s;
-
-	check(sqlite3_prepare_v2(db, sql, -1, &s, NULL), sql);
-	return s;
-}
+#include "tests/e2e/bench_sql.h"
 
 static uint64_t seed = 88172645463325252u;
 

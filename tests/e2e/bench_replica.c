@@ -1,10 +1,12 @@
 /* bench_replica.c - ordinary SQLite applications on both ends of a link, for scripts/bench_replica.py. They know nothing of fazt; writer
  * and watcher share a file with the moment at which each commit was acknowledged.
  *   bench_replica write DB RATE SECONDS TIMES    one-row WAL/NORMAL transactions (RATE a second, 0 = as fast as it goes): txn/s
+ *   bench_replica commit DB SECONDS              WAL/FULL transactions, one after the other, ms: n p50 p99 max
  *   bench_replica watch DB SECONDS TIMES         on the replica: from acknowledged to visible there, ms: n p50 p99 max
- *   bench_replica read DB SECONDS                autocommit point reads: reads/s, longest in ms */
+ *   bench_replica read DB SECONDS                autocommit point reads: reads/s, longest in ms
+ * A busy database is an error: fazt's never is. With BENCH_PATIENT=1 they ask again every 0.1 ms: LiteFS locks readers out, and so may
+ * a native writer and reader each other. */
 #include <fcntl.h>
-#include <sqlite3.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,37 +16,15 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/e2e/bench_sql.h"
+
 #define MAX_TXNS 4000000
 
-static sqlite3 *db;
-
-static double now(void)
+static int ask_again(void *unused, int times)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static void check(int rc, const char *what)
-{
-	if (rc != SQLITE_OK && rc != SQLITE_DONE && rc != SQLITE_ROW) {
-		fprintf(stderr, "bench_replica: %s: %s\n", what, sqlite3_errmsg(db));
-		exit(1);
-	}
-}
-
-static void run(const char *sql)
-{
-	check(sqlite3_exec(db, sql, NULL, NULL, NULL), sql);
-}
-
-static sqlite3_stmt *prepare(const char *sql)
-{
-	sqlite3_stmt *s;
-
-	check(sqlite3_prepare_v2(db, sql, -1, &s, NULL), sql);
-	return s;
+	(void)unused;
+	nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+	return times < 100000;
 }
 
 static volatile double *map_times(const char *path)
@@ -95,6 +75,37 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+static int print_ms(double *v, long n)
+{
+	qsort(v, (size_t)n, sizeof(*v), by_value);
+	printf("%ld %.3f %.3f %.3f\n", n, v[n / 2] * 1e3, v[n * 99 / 100] * 1e3, v[n - 1] * 1e3);
+	return 0;
+}
+
+static int do_commit(double seconds)
+{
+	double *ms = malloc(MAX_TXNS * sizeof(*ms)), end, t;
+	sqlite3_stmt *insert;
+	long n = 0;
+
+	if (!ms)
+		return 1;
+	run("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE IF NOT EXISTS lag(id INTEGER PRIMARY KEY, "
+	    "v BLOB); "
+	    "DELETE FROM lag");
+	insert = prepare("INSERT INTO lag VALUES (?, zeroblob(100))");
+	for (t = now(), end = t + seconds; t < end && n < MAX_TXNS;) {
+		double before = t;
+
+		sqlite3_bind_int64(insert, 1, n);
+		check(sqlite3_step(insert), "insert");
+		sqlite3_reset(insert);
+		t = now();
+		ms[n++] = t - before;
+	}
+	return print_ms(ms, n);
+}
+
 static int do_watch(double seconds, volatile double *times)
 {
 	sqlite3_stmt *last = prepare("SELECT max(id) FROM lag");
@@ -127,9 +138,7 @@ static int do_watch(double seconds, volatile double *times)
 		fprintf(stderr, "bench_replica: nothing arrived\n");
 		return 1;
 	}
-	qsort(lag, (size_t)n, sizeof(*lag), by_value);
-	printf("%ld %.3f %.3f %.3f\n", n, lag[n / 2] * 1e3, lag[n * 99 / 100] * 1e3, lag[n - 1] * 1e3);
-	return 0;
+	return print_ms(lag, n);
 }
 
 static int do_read(double seconds)
@@ -167,12 +176,17 @@ int main(int argc, char **argv)
 	prctl(PR_SET_TIMERSLACK, 1);
 	if (argc > 2)
 		check(sqlite3_open_v2(argv[2], &db,
-		                      strcmp(what, "write") ? SQLITE_OPEN_READWRITE
-		                                            : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
+		                      strcmp(what, "write") && strcmp(what, "commit")
+		                              ? SQLITE_OPEN_READWRITE
+		                              : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
 		                      NULL),
 		      argv[2]);
+	if (getenv("BENCH_PATIENT"))
+		sqlite3_busy_handler(db, ask_again, NULL);
 	if (!strcmp(what, "write") && argc == 6)
 		return do_write(atof(argv[3]), atof(argv[4]), map_times(argv[5]));
+	if (!strcmp(what, "commit") && argc == 4)
+		return do_commit(atof(argv[3]));
 	if (!strcmp(what, "watch") && argc == 5)
 		return do_watch(atof(argv[3]), map_times(argv[4]));
 	if (!strcmp(what, "read") && argc == 4)

@@ -23,13 +23,13 @@ TAKES_S = 40  # several times what a lease, its margin and a promotion take: the
 # with the moments before COMMIT and after it.
 WRITER = """
 import sqlite3, sys, time
-path, who = sys.argv[1], sys.argv[2]
+path, who, sync = sys.argv[1:4]
 con, n = None, 0
 while True:
     try:
         if con is None:
             con = sqlite3.connect("file:%s?mode=rw" % path, uri=True, isolation_level=None, timeout=0.02)
-            con.execute("PRAGMA synchronous=NORMAL")
+            con.execute("PRAGMA synchronous=" + sync)
         con.execute("BEGIN IMMEDIATE")
         con.execute("INSERT INTO who VALUES (?, ?)", (who, n))
         t0 = time.monotonic_ns()
@@ -49,12 +49,12 @@ while True:
 
 
 class Writer:
-    def __init__(self, base, host, name):
+    def __init__(self, base, host, name, sync="NORMAL"):
         self.host, self.name = host, name
         self.who = "%s-%d" % (host.name, time.monotonic_ns())
         self.out = os.path.join(base, "writer-%s-%s" % (self.who, name))
         self.f = open(self.out, "wb")
-        self.p = subprocess.Popen([sys.executable, "-c", WRITER, os.path.join(host.dir, name), self.who], stdout=self.f,
+        self.p = subprocess.Popen([sys.executable, "-c", WRITER, os.path.join(host.dir, name), self.who, sync], stdout=self.f,
                                   stderr=self.f)
 
     def commits(self):
@@ -307,4 +307,5 @@ def scenes(base, net, gw, a, b):
         h.umount()
 
 
-main("failover", run)
+if __name__ == "__main__":
+    main("failover", run)

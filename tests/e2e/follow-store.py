@@ -31,9 +31,9 @@ class Store:
         self.p.flags += ["--state", os.path.join(self.p.home, "state")]
         self.p.own_flags = list(self.p.flags)
 
-    def replica(self, name, key=True, link=False, interval="200ms"):
+    def replica(self, name, key=True, link=False, interval="200ms", conf=""):
         r = Host(self.base, name, "--config",
-                 conf_file(self.base, name + ".conf", "[link]\nfollow_interval = %s\n" % interval))
+                 conf_file(self.base, name + ".conf", conf + "[link]\nfollow_interval = %s\n" % interval))
         r.own_flags += ["--state", os.path.join(r.home, "state"), "--follow", self.url]
         if key:
             r.own_flags += ["-i", self.p.key if key is True else key]
@@ -354,6 +354,32 @@ def deleted(base):
     g.kill()
 
 
+def excluded(base):
+    """What the replica's configuration leaves out is not followed, by link or store; all else is."""
+    s = Store(base, "dir:" + os.path.join(base, "store"))
+    left_out = "[mount]\nexclude = cache/*.db\nexclude = b.db\n"
+    p, r, x = s.p, s.replica("two", conf=left_out), s.replica("three", link=True, conf=left_out)
+    p.primary(x)
+    with p, r, x:
+        p.start()
+        os.mkdir(os.path.join(p.dir, "cache"))
+        for n in ("b.db", "cache/x.db", "a.db"):
+            c = Counted(os.path.join(p.dir, n))
+            c.commit()
+            c.close()
+        p.sync()
+        for h in (r, x):
+            h.start()
+            arrived(p, h, "a.db")
+            wait_for("%s to have looked at all" % h.name, lambda: following(h).get("looks", 99) > 20)
+            need([d["name"] for d in following(h)["databases"]] == ["a.db"], "%s follows %s", h.name, following(h))
+            need(not os.path.exists(os.path.join(h.dir, "b.db")) and not os.path.exists(os.path.join(h.dir, "cache")),
+                 "%s shows what is left out", h.name)
+            need(fazt("status", h.dir, check=False).returncode == 0, "%s", h.status()["problems"])
+            h.umount()
+        p.umount()
+
+
 def another(base):
     """Another host takes over at the store: its epoch is followed, and what is here beyond it becomes a branch; then a new life."""
     s = Store(base, "dir:" + os.path.join(base, "store"))
@@ -392,6 +418,14 @@ def another(base):
             c.close()
             three.umount()
         r.umount()
+        r.start()
+        need(r.status()["role"] == "primary", "the same flags made it a replica again")
+        r.umount()
+        os.mkdir(os.path.join(base, "elsewhere"))
+        r.flags[r.flags.index("--follow") + 1] = "dir:" + os.path.join(base, "elsewhere")
+        r.start()
+        need(r.status()["role"] == "replica", "another store to follow was not noticed")
+        r.umount()
 
 
 def run(base):
@@ -403,7 +437,7 @@ def run(base):
     part(lambda x: plain(x, "dir:" + os.path.join(x, "store")))
     with Gateway(base) as g:
         part(lambda x: plain(x, g.url(), ENV))
-    for what in (away, keys, retention, turns, first, deleted, another):
+    for what in (away, keys, retention, turns, first, deleted, excluded, another):
         part(what)
 
 

@@ -150,6 +150,42 @@ def shapes(p, r, old):
     equal(p, r, "new.db")
 
 
+def late_deletion(p, r, wal):
+    """The agent sleeps while a database is deleted: nothing else waits for that, and a worker that dies meanwhile leaves no database behind."""
+    late = Counted(os.path.join(p.dir, "late.db"))
+    late.commit()
+    equal(p, r, "late.db")
+    late.close()
+    agent = r.agent_pid()
+    os.kill(agent, signal.SIGSTOP)
+    os.unlink(late.path)
+
+    def received():
+        return {d["name"]: d["received_txid"] for d in r.status()["following"]["databases"]}
+    wait_for("the replica to hear of it", lambda: "late.db" not in received())
+    wal.commit()
+    fazt("sync", p.dir)
+    want = p.database("wal.db")["txid"]
+    wait_for("another database's commit", lambda: received()["wal.db"] >= want, 3)
+    need(os.path.exists(os.path.join(r.dir, "late.db")), "the agent does not sleep")
+    refused(os.path.join(r.dir, "late.db"), "INSERT INTO t(k) VALUES (1)")
+    r.kill_worker()
+    r.status()
+    refused(os.path.join(r.dir, "late.db"), "INSERT INTO t(k) VALUES (1)")
+    os.kill(agent, signal.SIGCONT)
+    wait_for("it to go", lambda: not os.path.exists(os.path.join(r.dir, "late.db")))
+    equal(p, r, "wal.db")
+
+    def free():
+        try:
+            open(os.path.join(r.dir, "late.db"), "w").close()
+        except OSError:
+            return False
+        os.unlink(os.path.join(r.dir, "late.db"))
+        return True
+    wait_for("its name to be free", free)
+
+
 def strangers(base, p, r):
     """A host that is not listed gets nothing."""
     s = Host(base, "three").replica_of(p)
@@ -174,6 +210,7 @@ def run(base):
              "the primary's status: %s", st)
         wal, old = deaths(p, r, wal, old, readers)
         shapes(p, r, old)
+        late_deletion(p, r, wal)
         strangers(base, p, r)
         for x in readers:
             x.end()

@@ -156,7 +156,7 @@ class Mount:
         need(self.proc.returncode == 0, "fazt mount ended with %d:\n%s", self.proc.returncode, self.tail())
         need(not is_mounted(self.dir), "%s is still mounted", self.dir)
 
-    def kill_all(self):
+    def kill_all(self, in_use=False):
         """SIGKILL to supervisor, worker and agent: the machine's end, as far as fazt is concerned."""
         def stopped():
             with open("/proc/%d/stat" % self.proc.pid) as f:
@@ -172,7 +172,7 @@ class Mount:
         wait_for("the death of worker and agent", lambda: not any(alive(p) for p in pids))
         def gone():
             subprocess.run(["umount", self.dir], stderr=subprocess.DEVNULL)
-            return not is_mounted(self.dir)
+            return in_use or not is_mounted(self.dir)
         wait_for("the mount of the dead to go", gone)
 
     def cleanup(self):
@@ -181,7 +181,7 @@ class Mount:
             try:
                 self.proc.wait(20)
             except subprocess.TimeoutExpired:
-                self.kill_all()
+                self.kill_all(in_use=True)
         if is_mounted(self.dir):
             subprocess.run(["umount", "-l", self.dir])
 

@@ -58,7 +58,9 @@ def main():
                 digest = image_hash(con.serialize())
                 if con.execute("SELECT n, nonce FROM meta").fetchone() != (n, nonce):
                     sys.exit("a snapshot has moved")
-                note("s", n, nonce, digest)
+                now = inode(path)
+                if now and now[0] == mine[0]:  # else it was deleted, and what a writer had not committed may show without its journal
+                    note("s", n, nonce, digest)
             con.execute("COMMIT")
         except sqlite3.Error as e:
             later = inode(path)

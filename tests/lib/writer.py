@@ -5,7 +5,7 @@ vacuum, hashes, savepoints, first, history}. Each transaction moves meta.n on by
 name holds every (n, nonce) that the database has seen. Lines of the file `acks`:
   T n nonce        about to commit it          C n nonce hash     SQLite said it is committed; hash of the whole database
   S n nonce hash   what a new process found    V n nonce hash     the same n after VACUUM, a new page size or journal mode
-  U n nonce        its pages may change now, without a commit (VACUUM, ROLLBACK); a V follows
+  U n nonce        its pages may change now, without a commit (VACUUM, ROLLBACK, PRAGMA); a V follows
 With a counter file (of recfs) each line ends with its value when SQLite answered."""
 import json
 import os
@@ -46,6 +46,7 @@ def main():
             n, nonce = con.execute("SELECT n, nonce FROM meta").fetchone()
             con.close()
             note("S", n, nonce, serialize_hash(path, skip_free, shown(n, nonce)) if conf["hashes"] else "-")
+            note("U", n, nonce)  # PRAGMA auto_vacuum and journal_mode write page 1
         con.close()
     con = sqlite3.connect(path, isolation_level=None, timeout=30)
     con.execute("PRAGMA page_size=%d" % conf["page_size"])

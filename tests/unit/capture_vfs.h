@@ -238,6 +238,10 @@ static int vfs_sync(int fd, long call)
 	vfs_before(&ev);
 	rc = (int)syscall(call, fd);
 	vfs_after(&ev, rc < 0 ? -errno : 0);
+	if (rc == 0 && ev.verdict < 0) { /* as fs/ops_file.c answers */
+		errno = -ev.verdict;
+		rc = -1;
+	}
 	return rc;
 }
 

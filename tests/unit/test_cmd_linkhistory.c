@@ -359,6 +359,151 @@ static void test_diverged(void **state)
 	}
 }
 
+/* The other host's history of the same database: like s up to TXID `same`, and its own from there. */
+static struct source *other_history(struct host *h, struct source *s, uint64_t same)
+{
+	struct source *t;
+	struct ltx_log *log;
+
+	OK(ltx_logset_adopt(h->set, s->name, s->lineage, 0, &log, e));
+	ltx_log_put(log);
+	t = source_make(h, s->name, s->db.page_size, s->db.cap); /* the same seed: the same transactions */
+	while (t->last < same)
+		source_commit(t, 0);
+	assert_int_equal(t->txns[same].post, s->txns[same].post);
+	t->db.rnd = 99;
+	return t;
+}
+
+/* Those of the common part came from the first host, at another time. */
+static void judge_joined(struct host *h, struct source *s, struct source *t, uint64_t same)
+{
+	for (uint64_t k = 1; k <= same; k++) {
+		struct txn mine = t->txns[k];
+
+		t->txns[k] = s->txns[k];
+		s->txns[k] = mine;
+	}
+	judge(h, t);
+	for (uint64_t k = 1; k <= same; k++) {
+		struct txn mine = t->txns[k];
+
+		t->txns[k] = s->txns[k];
+		s->txns[k] = mine;
+	}
+}
+
+static void turn_to(struct link *l, struct link *m)
+{
+	follow_not(l);
+	serve_not(l);
+	memcpy(m->follower.key, l->r.key.public_key, 32);
+	serve(m);
+	memcpy(l->address, m->address, sizeof(l->address));
+	l->p.key = m->p.key;
+	follow(l);
+}
+
+/* Several others have taken over since: the epoch that counts begins behind all that this host has, or at another
+ * transaction than it has there. It goes back until the histories agree. */
+static void test_several_epochs(void **state)
+{
+	static const struct {
+		const char *name;
+		uint64_t same, second, third, last, fold;
+	} cases[] = {
+	        {"the last one begins behind ours", 14, 30, 50, 60, 0 },
+	        {"the last one begins within ours", 14, 20, 35, 60, 0 },
+	        {"nothing in common",               0,  20, 50, 60, 0 },
+	        {"all but one",                     39, 45, 50, 60, 0 },
+	        {"where they agree is folded",      14, 30, 50, 60, 55},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct link *l = i ? link_new() : *state, *m = link_new();
+		struct source *s = source_make(&l->p, "app.db", 512, 64), *t;
+
+		print_message("           %s\n", cases[i].name);
+		serve(l);
+		follow(l);
+		for (int k = 0; k < 40; k++)
+			source_commit(s, 0);
+		UNTIL(host_tail(&l->r, s->lineage) == 40);
+		t = other_history(&m->p, s, cases[i].same);
+		OK(ltx_log_set_epoch(t->log, 1, e));
+		for (uint64_t k = cases[i].same + 1; k <= cases[i].last; k++) {
+			source_commit(t, 0);
+			if (k == cases[i].second)
+				OK(ltx_log_set_epoch(t->log, 2, e));
+			if (k == cases[i].third)
+				OK(ltx_log_set_epoch(t->log, 3, e));
+		}
+		if (cases[i].fold) {
+			OK(ltx_log_sync(t->log, e));
+			OK(ltx_log_fold(t->log, cases[i].fold, NULL, e));
+		}
+		turn_to(l, m);
+		UNTIL(host_tail(&l->r, s->lineage) == cases[i].last && host_epoch(&l->r, s->lineage) == 3);
+		judge_branch(&l->r, s, "epoch0-40", 40);
+		judge_joined(&l->r, s, t, cases[i].same);
+		follow_not(l);
+		serve_not(m);
+		source_free(s);
+		source_free(t);
+		link_free(m);
+		if (i)
+			link_free(l);
+	}
+}
+
+/* It is asked while it has cut its log and does not know of the new epoch yet, as a host that hands on may be: the replica
+ * asks again when it does. */
+static void test_asked_too_early(void **state)
+{
+	struct link *l = *state, *m = link_new();
+	struct source *s = source_make(&l->p, "app.db", 512, 64), *t;
+
+	serve(l);
+	follow(l);
+	for (int k = 0; k < 20; k++)
+		source_commit(s, 0);
+	UNTIL(host_tail(&l->r, s->lineage) == 20);
+	t = other_history(&m->p, s, 14);
+	turn_to(l, m);
+	UNTIL(replica_db_diverged(l, s->lineage));
+	assert_int_equal(host_tail(&l->r, s->lineage), 20);
+	OK(ltx_log_set_epoch(t->log, 2, e));
+	UNTIL(host_tail(&l->r, s->lineage) == 14 && host_epoch(&l->r, s->lineage) == 2);
+	source_commit(t, 0);
+	UNTIL(host_tail(&l->r, s->lineage) == 15);
+	judge_branch(&l->r, s, "epoch0-20", 20);
+	judge_joined(&l->r, s, t, 14);
+	follow_not(l);
+	serve_not(m);
+	source_free(s);
+	source_free(t);
+	link_free(m);
+}
+
+/* What a replica holds is cut off where it came from, and nothing new comes: it must not show it any more. */
+static void test_cut_while_idle(void **state)
+{
+	struct link *l = *state;
+	struct source *s = source_make(&l->p, "app.db", 512, 64);
+
+	serve(l);
+	follow(l);
+	for (int k = 0; k < 20; k++)
+		source_commit(s, 0);
+	OK(primary_server_wait(l->server, s->lineage, 20, 1, LIMIT_S * 1000, e));
+	OK(ltx_log_truncate(s->log, 14, e));
+	OK(ltx_log_set_epoch(s->log, 2, e));
+	UNTIL(host_tail(&l->r, s->lineage) == 14 && host_epoch(&l->r, s->lineage) == 2);
+	judge_branch(&l->r, s, "epoch0-20", 20);
+	judge(&l->r, s);
+	source_free(s);
+}
+
 /* A byte of the primary's log is wrong: that database waits, is tried again, and no other one notices. */
 static void test_damaged_log(void **state)
 {
@@ -398,6 +543,9 @@ int main(int argc, char **argv)
 	        cmocka_unit_test_setup_teardown(test_herald, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_only_what_it_may_follow, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_diverged, link_setup, link_teardown),
+	        cmocka_unit_test_setup_teardown(test_several_epochs, link_setup, link_teardown),
+	        cmocka_unit_test_setup_teardown(test_asked_too_early, link_setup, link_teardown),
+	        cmocka_unit_test_setup_teardown(test_cut_while_idle, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_damaged_log, link_setup, link_teardown),
 	};
 

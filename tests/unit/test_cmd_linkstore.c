@@ -5,7 +5,9 @@
 #include "store/store.h"
 #include "tests/unit/link_make.h"
 
+#include <netinet/in.h>
 #include <sodium.h>
+#include <sys/socket.h>
 
 struct both {
 	struct link *l;
@@ -15,6 +17,7 @@ struct both {
 	struct primary_ship *ship;
 	struct primary_target_conf target; /* where the primary ships to */
 	struct replica_followstore *store;
+	char silent[200]; /* a store that is called and never answers; empty: the real one */
 };
 
 static int setup(void **state)
@@ -79,10 +82,23 @@ static void ship(struct both *b)
 	b->ship = NULL;
 }
 
+static struct fz_store *open_silent(struct both *b)
+{
+	struct fz_store_conf conf = {.access_key = "k", .secret_key = "s", .region = "r"};
+	struct fz_store *store;
+
+	OK(fz_store_open(&store, b->silent, &conf, e));
+	return store;
+}
+
 static void follow_both(struct both *b, const struct ltx_age_identities *ids)
 {
-	struct replica_followstore_conf conf = {
-	        .store = open_store(b), .ids = ids, .logs = b->l->r.set, .interval_ms = 5, .paused = true};
+	struct replica_followstore_conf conf = {.store = b->silent[0] ? open_silent(b) : open_store(b),
+	                                        .ids = ids,
+	                                        .logs = b->l->r.set,
+	                                        .interval_ms = 5,
+	                                        .still_ms = 300,
+	                                        .paused = true};
 
 	OK(replica_followstore_start(&b->store, &conf, e));
 	b->l->fconf.store = b->store;
@@ -205,6 +221,37 @@ static void test_store_cannot(void **state)
 	}
 }
 
+/* It takes the call and says nothing: the primary is asked after a while, and stopping waits for nobody. */
+static void test_store_hangs(void **state)
+{
+	struct both *b = *state;
+	struct source *s = source_make(&b->l->p, "app.db", 512, 64), *t = source_make(&b->l->p, "t.db", 512, 64);
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	socklen_t size = sizeof(at);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(listen(fd, 16), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&at, &size), 0);
+	snprintf(b->silent, sizeof(b->silent), "s3://bucket/x?endpoint=http://127.0.0.1:%u&path-style=yes",
+	         ntohs(at.sin_port));
+	for (int i = 0; i < 30; i++) {
+		source_commit(s, 0);
+		source_commit(t, 0);
+	}
+	fold(s);
+	fold(t);
+	source_commit(s, 0);
+	serve(b->l);
+	follow_both(b, &b->ids);
+	arrives(b, s);
+	arrives(b, t);
+	judge(&b->l->r, s);
+	judge(&b->l->r, t);
+	follow_both_not(b);
+	close(fd);
+}
+
 /* The link is cut and made anew while the store fills: whoever has the log, nothing is lost or torn. */
 static void test_cut_meanwhile(void **state)
 {
@@ -245,6 +292,7 @@ int main(void)
 	        cmocka_unit_test_setup_teardown(test_gap, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_first_copy, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_store_cannot, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_store_hangs, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_cut_meanwhile, setup, teardown),
 	};
 

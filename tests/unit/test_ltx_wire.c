@@ -95,6 +95,8 @@ static const struct golden {
         {"0e 000008  0000000000000003",                                                                              {.type = LTX_WIRE_HANDOFF, .mark = {.value = 3}}              },
         {"0f 00000f  0000000000000102 0005 612f622e63",
          {.type = LTX_WIRE_OTHERS, .others = {.files = 0x102, .example = "a/b.c"}}                                                                                                 },
+        {"10 000014  00000007 0000000000000006 8000000000000011",
+         {.type = LTX_WIRE_HELD, .mark = {.id = 7, .txid = 6, .value = LTX_FLAG | 0x11}}                                                                                           },
 };
 
 static size_t unhex(uint8_t *out, size_t cap, const char *hex)

@@ -1,13 +1,15 @@
 /* replica/applier.h: worker and agent as two processes over a socket pair, several databases at once. */
 #include "replica/applier.h"
 
+#include "replica/applierpriv.h"
 #include "tests/unit/apply_world.h"
 
+#include <dirent.h>
 #include <sys/socket.h>
 
 static struct { /* what the reading thread was told */
 	pthread_mutex_t mu;
-	unsigned hellos, states;
+	unsigned hellos, states, removals;
 	int pid;
 } heard = {.mu = PTHREAD_MUTEX_INITIALIZER};
 
@@ -29,7 +31,38 @@ static void on_hello(struct replica_applier_events *ev, int pid)
 	pthread_mutex_unlock(&heard.mu);
 }
 
-static struct replica_applier_events events = {.applied = on_applied, .hello = on_hello};
+static void on_removed(struct replica_applier_events *ev, const char *name, const char *lineage)
+{
+	(void)ev;
+	(void)name;
+	(void)lineage;
+	pthread_mutex_lock(&heard.mu);
+	heard.removals++;
+	pthread_mutex_unlock(&heard.mu);
+}
+
+static struct replica_applier_events events = {.applied = on_applied, .hello = on_hello, .removed = on_removed};
+
+static unsigned removals(void)
+{
+	unsigned n;
+
+	pthread_mutex_lock(&heard.mu);
+	n = heard.removals;
+	pthread_mutex_unlock(&heard.mu);
+	return n;
+}
+
+/* Until the agent has done it. */
+static void remove_it(struct replica_applier *a, struct world *w, const char *name, const char *lineage)
+{
+	unsigned before = removals();
+
+	WOK(replica_applier_remove(a, name, lineage, &w->err));
+	for (unsigned i = 0; i < 20000 && removals() == before; i++)
+		usleep(1000);
+	assert_int_equal(removals(), before + 1);
+}
 
 /* As the supervisor does it: another program image, with nothing of ours but three descriptors. */
 static pid_t agent_start(struct world *w, int sock)
@@ -151,10 +184,10 @@ static void test_databases(void **state)
 
 	/* one is deleted */
 	lineage(&worlds[2], l);
-	WOK(replica_applier_remove(a, names[2], l, 5000, &w->err));
+	remove_it(a, w, names[2], l);
 	assert_int_equal(access(worlds[2].db, F_OK), -1);
 	/* and asking again does no harm */
-	WOK(replica_applier_remove(a, names[2], l, 5000, &w->err));
+	remove_it(a, w, names[2], l);
 
 	/* the host becomes a primary: files are complete, applications can write */
 	WOK(replica_applier_detach(a, 5000, &w->err));
@@ -263,14 +296,168 @@ static void test_trouble(void **state)
 	world_fini(w);
 }
 
+/* The end of the log is cut off. From the moment that is announced nobody says of anything that it is applied until the database is
+ * what the log is now; and it is never let go before it is that. */
+static void cut(bool posted)
+{
+	const struct replica_applier_msg hi = {.version = REPLICA_APPLIER_VERSION, .type = REPLICA_APPLIER_HI};
+	struct world world, *w = &world;
+	struct replica_applied now;
+	struct replica_applier *a;
+	unsigned before, states = 0;
+	char l[17];
+	int sv[2];
+	pid_t pid;
+
+	world_init_in(w, 4096, "WAL", 12);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), 0);
+	pid = agent_start(w, sv[1]);
+	WOK(replica_applier_open(&a, dup(sv[0]), &events, &w->err));
+	lineage(w, l);
+	world_commits(w, 20, false);
+	post(a, w);
+	reached(a, w);
+	pthread_mutex_lock(&heard.mu);
+	before = heard.states;
+	pthread_mutex_unlock(&heard.mu);
+	WOK(replica_applier_hold(a, w->name, l, 5000, &w->err));
+	assert_false(replica_applier_get(a, l, &now));
+	/* a new worker asks for every state; others come by themselves, as when the WAL was copied */
+	assert_int_equal(send(sv[0], &hi, sizeof(hi), MSG_NOSIGNAL), sizeof(hi));
+	for (unsigned i = 0; i < 20000 && states <= before; i++) {
+		usleep(1000);
+		pthread_mutex_lock(&heard.mu);
+		states = heard.states;
+		pthread_mutex_unlock(&heard.mu);
+	}
+	assert_true(states > before);
+	assert_false(replica_applier_get(a, l, &now));
+	WOK(ltx_log_truncate(w->log, w->txid - 7, &w->err));
+	w->txid -= 7;
+	if (posted) {
+		post(a, w);
+		reached(a, w);
+	} else {
+		WOK(replica_applier_detach(a, 5000, &w->err));
+	}
+	assert_int_equal(world_visible(w), w->txid);
+	replica_applier_close(a);
+	close(sv[0]);
+	close(sv[1]);
+	agent_end(pid, 0);
+	world_fini(w);
+}
+
+static void test_cut(void **state)
+{
+	(void)state;
+	cut(true);
+	cut(false);
+}
+
+static struct world lives[2]; /* two lives of one name */
+
+static unsigned count_named(const char *dir, const char *prefix)
+{
+	DIR *d = opendir(dir);
+	struct dirent *e;
+	unsigned n = 0;
+
+	assert_non_null(d);
+	while ((e = readdir(d)))
+		n += !strncmp(e->d_name, prefix, strlen(prefix));
+	closedir(d);
+	return n;
+}
+
+static unsigned files_of(pid_t pid)
+{
+	char path[64];
+	unsigned n = 0;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	d = opendir(path);
+	assert_non_null(d);
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+/* Databases come and go: the agent keeps nothing of those that went, whatever lies in the state directory. One that cannot go now goes
+ * later; nothing waits for it but what is made under its name. */
+static void test_come_and_go(void **state)
+{
+	struct world world, *w = &world;
+	struct replica_applier *a;
+	unsigned files = 0, before;
+	char l[17], dir[320];
+	uint64_t start_ns;
+	int sv[2];
+	pid_t pid;
+
+	(void)state;
+	world_init_in(w, 4096, "WAL", 11);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), 0);
+	pid = agent_start(w, sv[1]);
+	WOK(replica_applier_open(&a, sv[0], &events, &w->err));
+	post(a, w);
+	reached(a, w);
+	for (unsigned i = 0; i < 40; i++) {
+		struct world gone;
+
+		world_init_more(&gone, w, "gone.db", 1024, "WAL", 100 + i);
+		post(a, &gone);
+		reached(a, &gone);
+		assert_int_equal(access(gone.db, F_OK), 0);
+		lineage(&gone, l);
+		WOK(ltx_log_set_ended(gone.log, 1, &gone.err));
+		remove_it(a, &gone, gone.name, l);
+		assert_int_equal(access(gone.db, F_OK), -1);
+		world_fini(&gone);
+		if (i == 4)
+			files = files_of(pid);
+	}
+	assert_int_equal(files_of(pid), files);
+
+	/* nobody is there to remove it */
+	world_init_more(&lives[0], w, "gone.db", 1024, "WAL", 200);
+	post(a, &lives[0]);
+	reached(a, &lives[0]);
+	agent_end(pid, SIGKILL);
+	lineage(&lives[0], l);
+	WOK(ltx_log_set_ended(lives[0].log, 1, &w->err));
+	before = removals();
+	start_ns = fz_mono_ns();
+	WOK(replica_applier_remove(a, "gone.db", l, &w->err));
+	assert_true(fz_mono_ns() - start_ns < UINT64_C(1000000000));
+	world_init_more(&lives[1], w, "gone.db", 1024, "WAL", 201); /* it lives again */
+	world_commits(&lives[1], 3, false);
+	post(a, &lives[1]);
+	assert_int_equal(access(lives[0].db, F_OK), 0);
+	pid = agent_start(w, sv[1]);
+	reached(a, &lives[1]);
+	assert_int_equal(removals(), before + 1);
+	assert_int_equal(world_visible(&lives[1]), lives[1].txid);
+	world_path(dir, sizeof(dir), "%s", w->mount);
+	assert_int_equal(count_named(dir, "gone.db.local-"), 0); /* the old one was not taken for a stranger's */
+	WOK(replica_applier_detach(a, 5000, &w->err));
+	replica_applier_close(a);
+	agent_end(pid, 0);
+	close(sv[1]);
+	world_fini(&lives[1]);
+	world_fini(&lives[0]);
+	world_fini(w);
+}
+
 int main(int argc, char **argv)
 {
 	struct fz_err err;
 
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_databases),
-	        cmocka_unit_test(test_deaths),
-	        cmocka_unit_test(test_trouble),
+	        cmocka_unit_test(test_databases), cmocka_unit_test(test_deaths),      cmocka_unit_test(test_trouble),
+	        cmocka_unit_test(test_cut),       cmocka_unit_test(test_come_and_go),
 	};
 
 	if (argc > 1 && !strcmp(argv[1], "agent"))

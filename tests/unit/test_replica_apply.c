@@ -5,6 +5,7 @@
 #include "replica/position.h"
 
 #include <stdatomic.h>
+#include <sys/inotify.h>
 #include <sys/syscall.h>
 
 /* ---- in a child: the n-th call that changes a file is the last one of that process ---- */
@@ -1026,6 +1027,66 @@ static void test_other_history(void **state)
 	world_fini(w);
 }
 
+/* As an application that was killed leaves it: what it committed last is in the WAL alone. */
+static void killed_writer(const char *path)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0) {
+		sqlite3 *db;
+
+		_exit(sqlite3_open(path, &db) != SQLITE_OK ||
+		      sqlite3_exec(db, "PRAGMA journal_mode=WAL; CREATE TABLE mine(x); INSERT INTO mine VALUES(7)",
+		                   NULL, NULL, NULL) != SQLITE_OK);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
+/* It goes before its WAL does, so that nobody opens it without; and both are together afterwards. */
+static void test_moved_aside(void **state)
+{
+	struct world world, *w = &world;
+	struct replica_apply *a;
+	char res[256], path[300], aside[300] = "", events[8192];
+	const char *first = NULL;
+	ssize_t n;
+	FILE *f;
+	int fd;
+
+	(void)state;
+	world_init_in(w, 4096, "WAL", 17);
+	world_commits(w, 5, false);
+	killed_writer(w->db);
+	fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	assert_true(inotify_add_watch(fd, w->mount, IN_MOVED_FROM | IN_DELETE) >= 0);
+	a = open_apply(w, NULL);
+	run(w, a, 0);
+	assert_int_equal(world_visible(w), w->txid);
+	n = read(fd, events, sizeof(events));
+	for (ssize_t at = 0; at < n && !first;) {
+		const struct inotify_event *ev = (const void *)(events + at);
+
+		if (!strcmp(ev->name, "app.db") || !strcmp(ev->name, "app.db-wal"))
+			first = ev->name;
+		at += (ssize_t)(sizeof(*ev) + ev->len);
+	}
+	close(fd);
+	assert_non_null(first);
+	assert_string_equal(first, "app.db");
+	world_path(path, sizeof(path), "ls %s/app.db.local-*[0-9]", w->mount);
+	f = popen(path, "r");
+	assert_non_null(fgets(aside, sizeof(aside), f));
+	pclose(f);
+	aside[strcspn(aside, "\n")] = 0;
+	world_ask(w, aside, SQLITE_OPEN_READWRITE, "SELECT x FROM mine", res, sizeof(res));
+	assert_string_equal(res, "7");
+	replica_apply_close(a, true);
+	world_same(w);
+	world_fini(w);
+}
+
 /* A file of that name that is not ours is kept; one that this host served as primary is taken over. */
 static void test_what_lies_there(void **state)
 {
@@ -1413,6 +1474,7 @@ int main(int argc, char **argv)
 	        cmocka_unit_test(test_damaged_log),
 	        cmocka_unit_test(test_damaged_sums),
 	        cmocka_unit_test(test_other_history),
+	        cmocka_unit_test(test_moved_aside),
 	        cmocka_unit_test(test_what_lies_there),
 	        cmocka_unit_test(test_large_and_empty),
 	        cmocka_unit_test(test_names),

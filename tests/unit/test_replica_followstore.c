@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "ltx/log.h"
+#include "ltx/merge.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -155,6 +156,24 @@ static void verbatim(struct world *w, uint64_t from, uint64_t to)
 	ltx_log_put(log);
 }
 
+/* What the log holds up to txid is the database: its merge, whose checksum is that of all pages. */
+static void played(struct world *w, uint64_t txid)
+{
+	struct fz_buf buf = {0};
+	struct fz_buf_sink sink;
+	struct ltx_merge_result r;
+	struct fz_err err = {0};
+	struct ltx_log *log;
+
+	assert_int_equal(ltx_logset_get(w->logs, "app.db", false, &log, &err), 0);
+	fz_buf_sink_init(&sink, &buf);
+	if (ltx_log_snapshot(log, txid, &sink.sink, &r, NULL, &err) < 0)
+		fail_msg("%s", err.text);
+	assert_true(r.trailer.post_checksum == w->h.c[txid].post);
+	fz_buf_fini(&buf);
+	ltx_log_put(log);
+}
+
 static void test_packs(void **state)
 {
 	struct world w;
@@ -230,9 +249,18 @@ static void test_gone(void **state)
 	assert_int_equal(info.base_txid, 0);
 	verbatim(&w, 21, 30);
 	unfollow(&w);
-	hist_merged(&w.h, LTX_L_HOUR, 25, 60, NULL); /* begins too early */
+	hist_merged(&w.h, LTX_L_HOUR, 25, 40, NULL); /* begins earlier: the rest of it comes in one piece */
+	hist_merged(&w.h, LTX_L_DAY, 11, 50, NULL);
 	follow(&w, &w.h.ids);
-	refuses(&w, "TXID 31 is in no object", 30);
+	arrives(&w, 50);
+	assert_true(look(&w, &info));
+	assert_int_equal(info.base_txid, 0);
+	verbatim(&w, 21, 30);
+	played(&w, 50);
+	unfollow(&w);
+	hist_merged(&w.h, LTX_L_HOUR, 52, 60, NULL); /* begins too late */
+	follow(&w, &w.h.ids);
+	refuses(&w, "TXID 51 is in no object", 50);
 	hist_merged(&w.h, LTX_L_SNAPSHOT, 1, 60, NULL);
 	hist_pack(&w.h, LTX_L_PACK, 61, 70, NULL);
 	arrives(&w, 70);

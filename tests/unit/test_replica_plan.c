@@ -115,18 +115,21 @@ static void test_rows(void **state)
 static const struct {
 	const char *name, *objects;
 	uint64_t cur;
+	uint32_t epoch; /* of the log */
 	const char *want;
 } follows[] = {
-        {"empty log, newest snapshot",  "S1 1-5; S1 1-9; P1 1-20; ",           0, "S1-9" },
-        {"empty log, no snapshot",      "P1 1-4; P1 5-9; ",                    0, "P1-4" },
-        {"nothing newer",               "S1 1-5; P1 6-9; ",                    9, ""     },
-        {"pack before merged",          "P1 6-7; M1 6-9; H1 6-20; S1 1-30; ",  5, "P6-7" },
-        {"the pack that reaches most",  "P1 6-7; Q1 4-9; P1 8-12; ",           5, "Q4-9" },
-        {"merged that begins there",    "M1 6-9; H1 6-20; S1 1-30; ",          5, "M6-9" },
-        {"merged that begins too soon", "M1 4-9; S1 1-5; S1 1-8; ",            5, "S1-8" },
-        {"a gap",                       "P1 7-9; M1 4-9; ",                    5, "!"    },
-        {"fenced",                      "C 1 1 0; C 2 2 7; P1 6-9; P2 8-12; ", 7, "P8-12"},
-        {"fenced, nothing newer",       "C 1 1 0; C 2 2 7; P1 6-9; ",          7, ""     },
+        {"empty log, newest snapshot",  "S1 1-5; S1 1-9; P1 1-20; ",           0, 1, "S1-9" },
+        {"empty log, no snapshot",      "P1 1-4; P1 5-9; ",                    0, 1, "P1-4" },
+        {"nothing newer",               "S1 1-5; P1 6-9; ",                    9, 1, ""     },
+        {"pack before merged",          "P1 6-7; M1 6-9; H1 6-20; S1 1-30; ",  5, 1, "P6-7" },
+        {"the pack that reaches most",  "P1 6-7; Q1 4-9; P1 8-12; ",           5, 1, "Q4-9" },
+        {"merged that begins there",    "M1 6-9; H1 6-20; S1 1-30; ",          5, 1, "M6-9" },
+        {"merged that begins too soon", "H1 4-20; M1 4-9; S1 1-5; S1 1-8; ",   5, 1, "M4-9" },
+        {"too soon, of another epoch",  "M1 4-9; S1 1-5; S1 1-8; ",            5, 2, "S1-8" },
+        {"too soon, but an exact one",  "M1 4-9; H1 6-20; ",                   5, 1, "H6-20"},
+        {"a gap",                       "P1 7-9; M1 2-5; ",                    5, 1, "!"    },
+        {"fenced",                      "C 1 1 0; C 2 2 7; P1 6-9; P2 8-12; ", 7, 1, "P8-12"},
+        {"fenced, nothing newer",       "C 1 1 0; C 2 2 7; P1 6-9; ",          7, 1, ""     },
 };
 
 static void test_follow(void **state)
@@ -139,7 +142,7 @@ static void test_follow(void **state)
 		bool gap;
 
 		load(&c, follows[i].objects);
-		o = replica_plan_follow(&c, &c.lineages[0], follows[i].cur, &gap);
+		o = replica_plan_follow(&c, &c.lineages[0], follows[i].cur, follows[i].epoch, &gap);
 		if (o)
 			snprintf(got, sizeof(got), "%c%llu-%llu", "PQPMHD???S"[o->name.level],
 			         (unsigned long long)o -> name.min_txid, (unsigned long long)o->name.max_txid);

@@ -1,4 +1,4 @@
-#include "primary/recut.h"
+#include "ltx/recut.h"
 
 #include "base/file.h"
 #include "ltx/dec.h"
@@ -40,22 +40,18 @@ static int temporary(int dirfd, struct fz_err *err)
 	return fd < 0 ? fz_fail_errno(err, errno, "a temporary file for a replica") : fd;
 }
 
-int primary_recut(struct ltx_log *log, const struct ltx_log_entry *e, uint64_t txid, uint64_t checksum,
-                  struct fz_src **out, struct fz_err *err)
+int ltx_recut(struct fz_src *src, int dirfd, uint64_t txid, uint64_t checksum, struct fz_src **out, struct fz_err *err)
 {
 	struct fz_fd_sink sink = {.fd = -1};
-	struct fz_src *src = NULL;
 	struct ltx_dec *d = NULL;
 	struct ltx_enc *enc = NULL;
 	uint64_t size = 0;
-	int fd = temporary(ltx_log_dirfd(log), err), rc = fd;
+	int fd = temporary(dirfd, err), rc = fd;
 
 	if (fd < 0)
 		return rc;
 	fz_fd_sink_init(&sink, fd, 0);
-	rc = ltx_log_src(log, e, &src, err);
-	if (rc == 0)
-		rc = ltx_dec_open(&d, src, 0, err);
+	rc = ltx_dec_open(&d, src, 0, err);
 	if (rc == 0)
 		rc = ltx_enc_open(&enc, err);
 	if (rc == 0)
@@ -69,7 +65,6 @@ int primary_recut(struct ltx_log *log, const struct ltx_log_entry *e, uint64_t t
 	fz_fd_sink_fini(&sink);
 	ltx_enc_close(enc);
 	ltx_dec_close(d);
-	fz_src_close(src);
 	fz_close(&fd);
 	return rc;
 }
