@@ -26,7 +26,8 @@ struct pin {
 	int fd;
 	uint64_t ino;
 	bool locked, shared, told, kept;
-	int victim; /* was killed */
+	int killed; /* the process that was killed last, at killed_ns: dying takes a moment */
+	uint64_t killed_ns;
 	char path[];
 };
 struct fs_deadman {
@@ -73,7 +74,7 @@ static void kill_holder(struct fs_deadman *d, struct pin *p)
 	int pid = holder(p->fd), fd;
 	char name[64];
 
-	if (pid == 0 || pid == p->victim) /* dying takes a moment */
+	if (pid == 0 || (pid == p->killed && fz_boot_ns() - p->killed_ns < DYING_NS))
 		return;
 	if (pid < 0 || pid == getpid()) {
 		if (!p->told)
@@ -89,8 +90,9 @@ static void kill_holder(struct fs_deadman *d, struct pin *p)
 		if (syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0) {
 			fz_error("%s: killed process %d (%s): its transaction would have outlived this host's lease",
 			         p->path, pid, name);
-			d->state.killed++;
-			p->victim = pid;
+			d->state.killed += pid != p->killed;
+			p->killed = pid;
+			p->killed_ns = fz_boot_ns();
 		} else if (!p->told) {
 			fz_error("%s: the lease has run out, and process %d (%s) in a transaction cannot be killed: %s",
 			         p->path, pid, name, fz_strerror(-errno));
