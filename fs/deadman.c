@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #define RETRY_MS 2
+#define DYING_NS UINT64_C(1000000000)
 
 struct pin {
 	struct pin *next;
