@@ -9,6 +9,7 @@
 #include "fs/super_client.h"
 #include "ltx/log.h"
 #include "primary/candidate.h"
+#include "replica/held.h"
 
 #include <cJSON.h>
 #include <errno.h>
@@ -236,9 +237,9 @@ static struct primary_candidate how_far(struct cmd_lease *l)
 	snprintf(me.node, sizeof(me.node), "%s", l->lease.self.node);
 	for (size_t i = 0; (log = ltx_logset_at(l->w->logs, i)); i++) {
 		ltx_log_info(log, &info);
+		if (!info.ended_ms) /* and what it holds in doubt, which an application may have been told of (ack = replica) */
+			me.txids += info.tail_txid + replica_held_count(log);
 		ltx_log_put(log);
-		if (!info.ended_ms)
-			me.txids += info.tail_txid;
 	}
 	return me;
 }

@@ -276,6 +276,25 @@ void replica_held_forget(struct replica_held *h, int dirfd)
 			fz_warn("cannot remove %s: %s", names[i], fz_strerror(-errno));
 }
 
+unsigned replica_held_count(struct ltx_log *log)
+{
+	struct replica_held h;
+	struct ltx_log_info info;
+	struct ltx_dec *dec = NULL;
+	unsigned n = 0;
+
+	ltx_log_info(log, &info);
+	replica_held_init(&h);
+	for (int i = 0; i < REPLICA_HELD_FILES; i++)
+		open_file(&h.files[i], ltx_log_dirfd(log), names[i], &dec);
+	for (int i = 0; i < REPLICA_HELD_FILES && n == 0; i++)
+		if (continues(&h.files[i], info.tail_txid, info.tail_checksum))
+			n = 1 + continues(&h.files[!i], info.tail_txid + 1, h.files[i].trailer.post_checksum);
+	replica_held_fini(&h);
+	ltx_dec_close(dec);
+	return n;
+}
+
 int replica_held_settle(struct ltx_log *log, bool drop, struct fz_err *err)
 {
 	struct replica_held h;

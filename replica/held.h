@@ -58,6 +58,8 @@ int replica_held_commit(struct replica_held *h, struct ltx_log *log, uint64_t tx
 void replica_held_drop(struct replica_held *h);
 /* The log goes back: what was held belongs to another history. */
 void replica_held_forget(struct replica_held *h, int dirfd);
+/* How many transactions beyond the log's end are on disk (0 to 2), changing nothing. Anybody may ask. */
+unsigned replica_held_count(struct ltx_log *log);
 /* A host that takes over: what it holds becomes the last transaction of the log, synced; 1 when there was one. drop: it is not, the former
  * primary has said so by handing over. Nobody else may append. */
 int replica_held_settle(struct ltx_log *log, bool drop, struct fz_err *err) FZ_MUST_CHECK;

@@ -152,7 +152,7 @@ def lose_the_primary(base, rnd, flags):
         time.sleep(rnd.uniform(0, 1))
         a = ack(p)
         need(not a["degraded"] and a["policy"] == "wait", "the state under load: %s", a)
-        p.kill_all(in_use=True)
+        p.kill_all()
         told = [w.stop() for w in writers]
         wait_for("the replica to see that the primary is gone",
                  lambda: not r.status().get("following", {}).get("connected", True))
@@ -271,7 +271,7 @@ def two(base):
         wait_for("a commit to wait for the second", lambda: ack(p)["waiting"] == 1)
         b.start()
         w.goes_on(50)
-        p.kill_all(in_use=True)
+        p.kill_all()
         n = w.stop()
         for r in (a, b):
             fazt("promote", "--force", r.dir)
@@ -346,7 +346,7 @@ def large(base):
                     con.execute("INSERT INTO t VALUES (randomblob(700000))")
                 con.execute("COMMIT")
             con.close()
-        p.kill_all(in_use=True)
+        p.kill_all()
         fazt("promote", "--force", r.dir)
         for name in ("a.db", "b.db"):
             con = sqlite3.connect(os.path.join(r.dir, name))

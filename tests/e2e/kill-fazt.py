@@ -131,7 +131,7 @@ def supervisor(base):
         with App(mount, "s.db", states=a.states) as a:
             for i in range(5):
                 a.do("INSERT INTO t(v) VALUES (?)", i)
-            mount.kill_all(in_use=True)
+            mount.kill_all()
         if is_mounted(mount.dir):
             fazt("umount", mount.dir)
         mount.start()

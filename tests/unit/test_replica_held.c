@@ -97,9 +97,12 @@ static void power_cut(void **state)
 	OK(ltx_log_follow(f->log, &f->err));
 	assert_int_equal(hold(f, &h, &x, 0, &durable), 0);
 	OK(replica_held_commit(&h, f->log, 1, &f->err));
+	assert_int_equal(replica_held_count(f->log), 0);
 	assert_int_equal(hold(f, &h, &x, 1, &durable), 0);
 	assert_int_equal(durable, 0); /* the log's own sync was not waited for */
+	assert_int_equal(replica_held_count(f->log), 1);
 	OK(ltx_log_truncate(f->log, 0, &f->err));
+	assert_int_equal(replica_held_count(f->log), 2);
 	again(f, &h, 1);
 	assert_int_equal(held(&h), 2);
 	check(f, f->log, 1);
