@@ -129,7 +129,12 @@ void primary_server_heard_role(struct primary_server *s, struct primary_peer *p,
 	pthread_mutex_lock(&s->mu);
 	epoch = s->hello.epoch;
 	pthread_mutex_unlock(&s->mu);
-	if (h->epoch > epoch && s->events && s->events->superseded)
+	if (h->epoch <= epoch || !s->events || !s->events->superseded)
+		return;
+	if (p->follower->n_databases) /* it has not all of this host's, so it cannot be what this host is */
+		fz_warn("%s says that epoch %u has begun, and may follow some databases only: it is not followed",
+		        h->host, h->epoch);
+	else
 		s->events->superseded(s->events, p->follower->key, h);
 }
 
@@ -271,9 +276,12 @@ int primary_server_handoff(struct primary_server *s, const char *who, bool tell,
 		if (!p)
 			rc = fz_fail(err, FZ_ENOTFOUND,
 			             "no follower %s is connected (fazt status lists them by name, key and host)", who);
+		else if (p->follower->n_databases)
+			rc = fz_fail(err, FZ_ECONFIG,
+			             "%s may follow some databases only, so it cannot take this host's place", who);
 		else if (s->stopping)
 			rc = fz_fail(err, ECANCELED, "the server stops");
-		if (!p || s->stopping || holds_all(s, p))
+		if (rc < 0 || holds_all(s, p))
 			break;
 		if (pthread_cond_timedwait(&s->cond, &s->mu, &until) == ETIMEDOUT) {
 			rc = fz_fail(err, FZ_ETIMEOUT,

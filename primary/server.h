@@ -23,7 +23,7 @@ struct primary_follower { /* who may follow */
 	size_t n_databases;
 };
 struct primary_server_events { /* called by a peer's thread, without locks */
-	/* A peer said HELLO or ROLE with a higher epoch than ours: we are superseded. */
+	/* A peer that may follow everything said HELLO or ROLE with a higher epoch than ours: we are superseded. */
 	void (*superseded)(struct primary_server_events *ev, const uint8_t key[static LTX_NOISE_KEY],
 	                   const struct ltx_wire_hello *h);
 	/* What there is beside databases; false: nothing (yet), asked again each second. May be NULL. */

@@ -214,9 +214,14 @@ static void test_only_what_it_may_follow(void **state)
 {
 	struct link *l = *state;
 	static const char *const globs[] = {"shop/*.db", "a.db"};
+	struct primary_server_events sev = {.superseded = note_superseded};
+	char key[LTX_AGE_RECIPIENT_SIZE];
+	struct fz_err err;
 	struct source *s[3] = {source_make(&l->p, "a.db", 512, 16), source_make(&l->p, "secret.db", 512, 16),
 	                       source_make(&l->p, "shop/x.db", 512, 16)};
 
+	atomic_store(&superseded, false);
+	l->sconf.events = &sev;
 	l->follower.databases = globs;
 	l->follower.n_databases = 2;
 	for (int i = 0; i < 3; i++)
@@ -227,6 +232,16 @@ static void test_only_what_it_may_follow(void **state)
 	source_commit(s[0], 0);
 	UNTIL(host_tail(&l->r, s[0]->lineage) == 2);
 	assert_null(host_log(&l->r, s[1]->lineage));
+	ltx_age_recipient_format(key, &l->r.key);
+	assert_int_equal(primary_server_handoff(l->server, key, true, 1000, &err), -FZ_ECONFIG);
+	follow_not(l);
+	l->fconf.hello.epoch = 9; /* it was promoted, say: that is its own affair */
+	follow(l);
+	source_commit(s[0], 0);
+	UNTIL(host_tail(&l->r, s[0]->lineage) == 3);
+	follow_not(l);
+	serve_not(l);
+	assert_false(atomic_load(&superseded));
 	for (int i = 0; i < 3; i++)
 		source_free(s[i]);
 }
