@@ -133,6 +133,23 @@ int replica_followset_end_older(struct replica_followset *s, const struct replic
 	return rc;
 }
 
+/* It was deleted in a history that is none any more: another host has begun an epoch without having heard of that. */
+static int revive(struct replica_followset *s, struct replica_followdb *db, struct fz_err *err)
+{
+	int rc = replica_followset_end_older(s, db, err);
+
+	if (rc == 0)
+		rc = ltx_log_set_ended(db->log, 0, err);
+	if (rc < 0)
+		return rc;
+	pthread_mutex_lock(&s->env.mu);
+	db->ended = false;
+	pthread_mutex_unlock(&s->env.mu);
+	fz_warn("%s: it was deleted in an epoch that the primary does not know: it is here again (lineage %s)",
+	        db->name, db->lineage);
+	return 0;
+}
+
 int replica_followset_attend(struct replica_followset *s, struct replica_followdb *db, bool *want, struct fz_err *err)
 {
 	struct ltx_log *log;
@@ -153,9 +170,15 @@ int replica_followset_attend(struct replica_followset *s, struct replica_followd
 		rc = replica_followdb_open(db, log, err);
 		if (rc < 0)
 			return rc;
-		if (db->ended) { /* ended here before: there is nothing to follow any more */
+		if (db->ended &&
+		    (db->db.ended_ms || db->db.epoch <= db->epoch)) { /* there is nothing to follow any more */
 			replica_followdb_close(db);
 			return 0;
+		}
+		if (db->ended) {
+			rc = revive(s, db, err);
+			if (rc < 0)
+				return rc;
 		}
 		if (!db->seen && !db->db.ended_ms)
 			tell_database(s, db->name, db->lineage, false);

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Hours of randomized kills: make torture TORTURE_SECONDS=7200, a half of them on one host and a half on three (a primary and its
-# replicas). Short runs of both are in make check.
+# replicas). A short run of the first is in make check.
 set -eu
 cd "$(dirname "$0")/.."
 half=$((${TORTURE_SECONDS:-3600} / 2))

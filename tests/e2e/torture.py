@@ -41,8 +41,10 @@ class Database:
         }
         # without a journal SQLite itself cannot survive a kill: the application is left alone there
         self.killable = journal not in ("MEMORY", "OFF")
-        # no request is made at such a commit: it is captured soon after, and several may be captured as one
-        self.eventless = journal in ("MEMORY", "OFF", "PERSIST") and self.conf["sync"] == "OFF"
+        # no request is made at such a commit: it is captured soon after, and several may be captured as one; with an EXCLUSIVE lock
+        # a journal in DELETE mode is zeroed as in PERSIST (pager.c, pager_end_transaction)
+        self.eventless = self.conf["sync"] == "OFF" and (
+            journal in ("MEMORY", "OFF", "PERSIST") or (journal == "DELETE" and self.conf["exclusive"]))
         self.proc = None
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
 

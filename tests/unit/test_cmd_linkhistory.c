@@ -164,6 +164,39 @@ static void test_epochs_and_roles(void **state)
 	source_free(s);
 }
 
+/* A deletion that the next primary never heard of is undone; one of the same epoch is not. */
+static void test_deleted_in_another_history(void **state)
+{
+	struct link *l = *state;
+	struct source *s = source_make(&l->p, "app.db", 512, 64), *other;
+
+	for (int i = 0; i < 5; i++)
+		source_commit(s, 0);
+	serve(l);
+	follow(l);
+	UNTIL(host_tail(&l->r, s->lineage) == 5);
+	OK(ltx_log_set_ended(s->log, fz_now_ms(), e));
+	UNTIL(host_ended(&l->r, s->lineage));
+	follow_not(l);
+	OK(ltx_log_set_ended(s->log, 0, e));
+	source_commit(s, 0);
+	other = source_make(&l->p, "other.db", 512, 64);
+	source_commit(other, 0);
+	follow(l);
+	UNTIL(host_tail(&l->r, other->lineage) == 1);
+	assert_true(host_ended(&l->r, s->lineage));
+	follow_not(l);
+	OK(ltx_log_set_epoch(s->log, 1, e));
+	source_commit(s, 0);
+	follow(l);
+	UNTIL(host_tail(&l->r, s->lineage) == 7);
+	assert_false(host_ended(&l->r, s->lineage));
+	follow_not(l);
+	judge(&l->r, s);
+	source_free(other);
+	source_free(s);
+}
+
 struct herald {
 	struct replica_herald_events ev;
 	atomic_uint heard;
@@ -555,6 +588,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test_setup_teardown(test_deleted_and_made_anew, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_epochs_and_roles, link_setup, link_teardown),
+	        cmocka_unit_test_setup_teardown(test_deleted_in_another_history, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_herald, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_only_what_it_may_follow, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_diverged, link_setup, link_teardown),
