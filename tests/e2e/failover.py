@@ -127,7 +127,9 @@ class Scene:
         """A writer that was killed between its last frame and the wal-index leaves a commit that the next one to open the database finds:
         that comes first."""
         for n in self.names:
-            sqlite3.connect(os.path.join(self.p.dir, n), timeout=10).execute("SELECT count(*) FROM who").fetchone()
+            con = sqlite3.connect(os.path.join(self.p.dir, n), timeout=10)
+            con.execute("SELECT count(*) FROM who").fetchone()
+            con.close()
         for n in self.names:
             caught_up(self.p, self.r, n)
             a, b = os.path.join(self.p.dir, n), os.path.join(self.r.dir, n)
