@@ -157,7 +157,8 @@ class Mount:
         need(not is_mounted(self.dir), "%s is still mounted", self.dir)
 
     def kill_all(self, unused=False):
-        """SIGKILL to supervisor, worker and agent: the machine's end, as far as fazt is concerned."""
+        """SIGKILL to supervisor, worker and agent: the machine's end, as far as fazt is concerned. Their mount goes too, at the latest
+        a moment after they do; unless an application has something open there (then unused must not be said)."""
         def stopped():
             with open("/proc/%d/stat" % self.proc.pid) as f:
                 return f.read().rsplit(")", 1)[1].split()[0] in "TZ"
@@ -170,9 +171,11 @@ class Mount:
                 os.kill(p, signal.SIGKILL)
         self.proc.wait()
         wait_for("the death of worker and agent", lambda: not any(alive(p) for p in pids))
+        end = time.monotonic() + 2
+
         def gone():
             subprocess.run(["umount", self.dir], stderr=subprocess.DEVNULL)
-            return not unused or not is_mounted(self.dir)
+            return not is_mounted(self.dir) or (not unused and time.monotonic() > end)
         wait_for("the mount of the dead to go", gone)
 
     def cleanup(self):
