@@ -40,8 +40,7 @@ static double number_of(const cJSON *o, const char *key, double otherwise)
 
 /* ---- status ----------------------------------------------------------------------------------------------------- */
 
-static void say(cJSON *list, const char *fmt, ...) FZ_PRINTF(2, 3);
-static void say(cJSON *list, const char *fmt, ...)
+void cmd_say(cJSON *list, const char *fmt, ...)
 {
 	char text[600];
 	va_list ap;
@@ -72,10 +71,10 @@ static void judge_target(const struct cmd_serving *w, size_t i, cJSON *t, cJSON 
 	if (!name)
 		name = "target";
 	if (state && (!strcmp(state, "fenced") || !strcmp(state, "failed")))
-		say(problems, "target %s is %s: %s", name, state, why ? why : "");
+		cmd_say(problems, "target %s is %s: %s", name, state, why ? why : "");
 	else if (lag > limit)
-		say(problems, "target %s lags %.0f s (limit %.0f s)%s%s", name, lag, limit, why && *why ? ": " : "",
-		    why ? why : "");
+		cmd_say(problems, "target %s lags %.0f s (limit %.0f s)%s%s", name, lag, limit, why && *why ? ": " : "",
+		        why ? why : "");
 }
 
 static void judge_database(const cJSON *d, cJSON *problems, cJSON *notes)
@@ -85,13 +84,13 @@ static void judge_database(const cJSON *d, cJSON *problems, cJSON *notes)
 	if (!name)
 		name = "?";
 	if (why && *why)
-		say(problems, "capture of %s: %s", name, why);
+		cmd_say(problems, "capture of %s: %s", name, why);
 	if (number_of(d, "scrub_found", 0) > 0)
-		say(problems, "%s: the scrub found %.0f pages that differed; they were captured", name,
-		    number_of(d, "scrub_found", 0));
+		cmd_say(problems, "%s: the scrub found %.0f pages that differed; they were captured", name,
+		        number_of(d, "scrub_found", 0));
 	if (number_of(d, "merged_txns", 0) > 0)
-		say(notes, "%s: %.0f commits were merged, they can be restored as a range only", name,
-		    number_of(d, "merged_txns", 0));
+		cmd_say(notes, "%s: %.0f commits were merged, they can be restored as a range only", name,
+		        number_of(d, "merged_txns", 0));
 }
 
 /* A replica that does not hear its primary, or cannot apply what it has. */
@@ -103,18 +102,19 @@ static void judge_link(const cJSON *answer, cJSON *problems, cJSON *notes)
 	bool store = text_of(f, "source") && !strcmp(text_of(f, "source"), "store");
 
 	if (f && !cJSON_IsTrue(cJSON_GetObjectItem(f, "connected")))
-		say(problems, "not connected to the %s %s%s%s", store ? "store" : "primary",
-		    store ? text_of(f, "store") : text_of(answer, "primary"), why && *why ? ": " : "", why ? why : "");
+		cmd_say(problems, "not connected to the %s %s%s%s", store ? "store" : "primary",
+		        store ? text_of(f, "store") : text_of(answer, "primary"), why && *why ? ": " : "",
+		        why ? why : "");
 	if (store && cJSON_GetObjectItem(f, "primary"))
-		say(notes, "the primary %s cannot be reached: the store %s is followed", text_of(answer, "primary"),
-		    text_of(f, "store"));
+		cmd_say(notes, "the primary %s cannot be reached: the store %s is followed", text_of(answer, "primary"),
+		        text_of(f, "store"));
 	if (number_of(f, "other_files", 0) > 0)
-		say(notes, "the primary has files beside its databases that are not replicated (%.0f; such as %s)",
-		    number_of(f, "other_files", 0), text_of(f, "other_file"));
+		cmd_say(notes, "the primary has files beside its databases that are not replicated (%.0f; such as %s)",
+		        number_of(f, "other_files", 0), text_of(f, "other_file"));
 	cJSON_ArrayForEach (d, cJSON_GetObjectItem(f, "databases")) {
 		why = text_of(d, "last_error");
 		if (why && *why)
-			say(problems, "replica of %s: %s", text_of(d, "name"), why);
+			cmd_say(problems, "replica of %s: %s", text_of(d, "name"), why);
 	}
 }
 
@@ -128,14 +128,15 @@ static void judge_ack(const cJSON *answer, cJSON *problems)
 		char when[FZ_TIME_SIZE];
 
 		if (cJSON_IsTrue(cJSON_GetObjectItem(d, "degraded")))
-			say(problems,
-			    "%s: since %s commits do not wait for %.0f replicas (%.0f so far): not enough have caught "
-			    "up",
-			    text_of(d, "name"), fz_format_time(when, (int64_t)number_of(d, "since_ms", 0)),
-			    number_of(a, "replicas", 0), number_of(d, "degraded_commits", 0));
+			cmd_say(problems,
+			        "%s: since %s commits do not wait for %.0f replicas (%.0f so far): not enough have "
+			        "caught "
+			        "up",
+			        text_of(d, "name"), fz_format_time(when, (int64_t)number_of(d, "since_ms", 0)),
+			        number_of(a, "replicas", 0), number_of(d, "degraded_commits", 0));
 		else if (number_of(d, "waiting_ms", 0) > limit)
-			say(problems, "%s: a commit has waited for %.0f replicas for %.0f ms", text_of(d, "name"),
-			    number_of(a, "replicas", 0), number_of(d, "waiting_ms", 0));
+			cmd_say(problems, "%s: a commit has waited for %.0f replicas for %.0f ms", text_of(d, "name"),
+			        number_of(a, "replicas", 0), number_of(d, "waiting_ms", 0));
 	}
 }
 
@@ -191,20 +192,20 @@ static void answer_status(struct cmd_serving *w, cJSON *answer)
 		judge_database(item, problems, notes);
 	}
 	if (number_of(answer, "supervisor_pid", 0) <= 0)
-		say(problems,
-		    "the supervisor is gone: nobody replaces this worker should it die; fazt umount and mount again");
+		cmd_say(problems, "the supervisor is gone: nobody replaces this worker should it die; fazt umount and "
+		                  "mount again");
 	judge_link(answer, problems, notes);
 	judge_ack(answer, problems);
 	cmd_lease_status(&w->lease, answer, problems);
 	if (!w->ship && !w->link.role.replica)
-		say(notes, "no target: commits are kept in the local log only");
+		cmd_say(notes, "no target: commits are kept in the local log only");
 	if (!w->info.passthrough)
-		say(notes, "without kernel passthrough: the same capture, but slower");
+		cmd_say(notes, "without kernel passthrough: the same capture, but slower");
 	if (w->ship && fstatat(w->statefd, CMD_IDENTITY, &st, 0) == 0)
-		say(notes,
-		    "the secret key lies on this machine (%s/" CMD_IDENTITY
-		    "): keep a copy elsewhere and remove it here",
-		    w->state_path);
+		cmd_say(notes,
+		        "the secret key lies on this machine (%s/" CMD_IDENTITY
+		        "): keep a copy elsewhere and remove it here",
+		        w->state_path);
 	cJSON_AddBoolToObject(answer, "healthy", cJSON_GetArraySize(problems) == 0);
 }
 

@@ -88,18 +88,6 @@ int cmd_lease_release(struct cmd_lease *l, const char *follower, struct fz_err *
 
 /* ---- status ---- */
 
-static void problem(cJSON *problems, const char *fmt, ...) FZ_PRINTF(2, 3);
-static void problem(cJSON *problems, const char *fmt, ...)
-{
-	char text[600];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	cJSON_AddItemToArray(problems, cJSON_CreateString(text));
-}
-
 void cmd_lease_status(struct cmd_lease *l, struct cJSON *answer, struct cJSON *problems)
 {
 	static const char *const states[] = {
@@ -143,15 +131,15 @@ void cmd_lease_status(struct cmd_lease *l, struct cJSON *answer, struct cJSON *p
 	cJSON_AddStringToObject(o, "lost", seen.body.lost);
 	cJSON_AddStringToObject(o, "last_error", trouble.code ? trouble.text : agent.code ? agent.text : "");
 	if (!replica && !left)
-		problem(problems, "without a lease this host accepts no commits: %s",
+		cmd_say(problems, "without a lease this host accepts no commits: %s",
 		        trouble.code ? trouble.text
 		        : agent.code ? agent.text
 		                     : "it has not been asked for yet");
 	else if (!replica && left < l->lease.duration_ms / 2)
-		problem(problems, "the lease could not be renewed, it ends in %lld ms: %s", (long long)left,
+		cmd_say(problems, "the lease could not be renewed, it ends in %lld ms: %s", (long long)left,
 		        trouble.code ? trouble.text
 		        : agent.code ? agent.text
 		                     : "the store does not answer");
 	if (replica && trouble.code)
-		problem(problems, "the lease's store %s: this host cannot take over: %s", l->url, trouble.text);
+		cmd_say(problems, "the lease's store %s: this host cannot take over: %s", l->url, trouble.text);
 }

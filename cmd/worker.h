@@ -37,6 +37,8 @@ struct cmd_serving {
 };
 /* cmd/entries.c: {"after": {lineage: TXID}} -> databases: [{name, lineage, epoch, created_ms, ended_ms, tail_txid, entries}]. */
 void cmd_entries_answer(struct cmd_serving *w, const struct cJSON *request, struct cJSON *answer);
+/* cmd/answer.c: one more line of `problems` or `notes`. */
+void cmd_say(struct cJSON *list, const char *fmt, ...) FZ_PRINTF(2, 3);
 /* cmd/answer.c: the handler's function. */
 int cmd_answer(struct cmd_control_handler *h, const struct cJSON *request, struct cJSON *answer, int *pass_fd,
                struct fz_err *err);

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "store/store.h"
+#include "primary/json.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
@@ -18,8 +19,7 @@
 int primary_claim_format(struct fz_buf *out, const struct primary_claim *c)
 {
 	cJSON *o = cJSON_CreateObject();
-	char num[17], *text;
-	int rc = -ENOMEM;
+	char num[17];
 
 	/* checksums and TXIDs as text: a JSON number holds 53 bits */
 	cJSON_AddStringToObject(o, "lineage", c->lineage);
@@ -31,42 +31,17 @@ int primary_claim_format(struct fz_buf *out, const struct primary_claim *c)
 	cJSON_AddStringToObject(o, "writer", c->writer);
 	cJSON_AddStringToObject(o, "writer_id", c->writer_id);
 	cJSON_AddNumberToObject(o, "time_ms", (double)c->time_ms);
-	text = cJSON_PrintUnformatted(o);
-	if (text)
-		rc = fz_buf_addf(out, "%s\n", text);
-	cJSON_free(text);
-	cJSON_Delete(o);
-	return rc;
-}
-
-static bool take_text(const cJSON *o, const char *name, char *out, size_t cap)
-{
-	const cJSON *i = cJSON_GetObjectItemCaseSensitive(o, name);
-
-	if (!cJSON_IsString(i) || strlen(i->valuestring) >= cap)
-		return false;
-	snprintf(out, cap, "%s", i->valuestring);
-	return true;
+	return primary_json_print(out, o);
 }
 
 static bool take_hex(const cJSON *o, const char *name, uint64_t *out)
 {
 	char text[17], *end;
 
-	if (!take_text(o, name, text, sizeof(text)) || strlen(text) != 16)
+	if (!primary_json_text(o, name, text, sizeof(text)) || strlen(text) != 16)
 		return false;
 	*out = strtoull(text, &end, 16);
 	return *end == 0;
-}
-
-static bool take_number(const cJSON *o, const char *name, double max, double *out)
-{
-	const cJSON *i = cJSON_GetObjectItemCaseSensitive(o, name);
-
-	if (!cJSON_IsNumber(i) || !(i->valuedouble >= 0 && i->valuedouble <= max))
-		return false;
-	*out = i->valuedouble;
-	return true;
 }
 
 int primary_claim_parse(struct primary_claim *c, const char *text, struct fz_err *err)
@@ -75,11 +50,12 @@ int primary_claim_parse(struct primary_claim *c, const char *text, struct fz_err
 	double epoch, time_ms;
 	int rc = 0;
 
-	if (!take_text(o, "lineage", c->lineage, sizeof(c->lineage)) || !take_number(o, "epoch", UINT32_MAX, &epoch) ||
-	    !take_hex(o, "base_txid", &c->base_txid) || !take_hex(o, "base_checksum", &c->base_checksum) ||
-	    !take_text(o, "writer", c->writer, sizeof(c->writer)) ||
-	    !take_text(o, "writer_id", c->writer_id, sizeof(c->writer_id)) ||
-	    !take_number(o, "time_ms", 1e15, &time_ms)) {
+	if (!primary_json_text(o, "lineage", c->lineage, sizeof(c->lineage)) ||
+	    !primary_json_number(o, "epoch", UINT32_MAX, &epoch) || !take_hex(o, "base_txid", &c->base_txid) ||
+	    !take_hex(o, "base_checksum", &c->base_checksum) ||
+	    !primary_json_text(o, "writer", c->writer, sizeof(c->writer)) ||
+	    !primary_json_text(o, "writer_id", c->writer_id, sizeof(c->writer_id)) ||
+	    !primary_json_number(o, "time_ms", 1e15, &time_ms)) {
 		rc = fz_fail(err, FZ_ECORRUPT, "claim is not what fazt writes");
 	} else {
 		c->epoch = (uint32_t)epoch;

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "primary/json.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
@@ -19,8 +20,6 @@
 int primary_lease_format(struct fz_buf *out, const struct primary_lease_body *b)
 {
 	cJSON *o = cJSON_CreateObject();
-	char *text;
-	int rc = -ENOMEM;
 
 	cJSON_AddNumberToObject(o, "version", 1);
 	cJSON_AddStringToObject(o, "node", b->who.node);
@@ -39,35 +38,10 @@ int primary_lease_format(struct fz_buf *out, const struct primary_lease_body *b)
 	cJSON_AddStringToObject(o, "to", b->to);
 	cJSON_AddStringToObject(o, "lost", b->lost);
 	cJSON_AddStringToObject(o, "nonce", b->nonce);
-	text = cJSON_PrintUnformatted(o);
-	if (text)
-		rc = fz_buf_addf(out, "%s\n", text);
-	cJSON_free(text);
-	cJSON_Delete(o);
-	return rc;
+	return primary_json_print(out, o);
 }
 
-static bool take_text(const cJSON *o, const char *name, char *out, size_t cap)
-{
-	const cJSON *i = cJSON_GetObjectItemCaseSensitive(o, name);
-
-	if (!cJSON_IsString(i) || strlen(i->valuestring) >= cap)
-		return false;
-	snprintf(out, cap, "%s", i->valuestring);
-	return true;
-}
-
-static bool take_number(const cJSON *o, const char *name, double max, double *out)
-{
-	const cJSON *i = cJSON_GetObjectItemCaseSensitive(o, name);
-
-	if (!cJSON_IsNumber(i) || !(i->valuedouble >= 0 && i->valuedouble <= max))
-		return false;
-	*out = i->valuedouble;
-	return true;
-}
-
-#define TEXT(name, field) take_text(o, name, b->field, sizeof(b->field))
+#define TEXT(name, field) primary_json_text(o, name, b->field, sizeof(b->field))
 int primary_lease_parse(struct primary_lease_body *b, const char *text, struct fz_err *err)
 {
 	double epoch, term, renewals, duration, followers, wait;
@@ -77,10 +51,10 @@ int primary_lease_parse(struct primary_lease_body *b, const char *text, struct f
 	memset(b, 0, sizeof(*b));
 	if (!TEXT("node", who.node) || !TEXT("boot", who.boot) || !TEXT("session", who.session) ||
 	    !TEXT("host", who.host) || !TEXT("key", who.key) || !TEXT("address", who.address) || !TEXT("to", to) ||
-	    !TEXT("lost", lost) || !TEXT("nonce", nonce) || !take_number(o, "followers", 1e6, &followers) ||
-	    !take_number(o, "wait_ms", 1e10, &wait) || !take_number(o, "epoch", UINT32_MAX, &epoch) ||
-	    !take_number(o, "term", 9e15, &term) || !take_number(o, "renewals", 9e15, &renewals) ||
-	    !take_number(o, "duration_ms", 1e9, &duration)) {
+	    !TEXT("lost", lost) || !TEXT("nonce", nonce) || !primary_json_number(o, "followers", 1e6, &followers) ||
+	    !primary_json_number(o, "wait_ms", 1e10, &wait) || !primary_json_number(o, "epoch", UINT32_MAX, &epoch) ||
+	    !primary_json_number(o, "term", 9e15, &term) || !primary_json_number(o, "renewals", 9e15, &renewals) ||
+	    !primary_json_number(o, "duration_ms", 1e9, &duration)) {
 		rc = fz_fail(err, FZ_ECORRUPT, "the lease in the store is not what fazt writes");
 	} else {
 		b->who.followers = (unsigned)followers;
