@@ -28,6 +28,8 @@
 	X(FZ_ENOCOMMIT, 1204, "no commit that old")                                                                    \
 	X(FZ_EEXISTS, 1205, "exists already")                                                                          \
 	X(FZ_EGAP, 1206, "a part of the history is missing")                                                           \
+	X(FZ_ECHANGED, 1207, "it has changed since")                                                                   \
+	X(FZ_ESQL, 1208, "an SQL statement failed")                                                                    \
 	X(FZ_EFENCED, 1301, "another writer owns this prefix")                                                         \
 	X(FZ_EAUTH, 1302, "access denied by the store")                                                                \
 	X(FZ_ENET, 1303, "store cannot be reached")                                                                    \

@@ -214,3 +214,21 @@ int fz_remove_tree(int dirfd, const char *path, struct fz_err *err)
 		rc = fz_fail_errno(err, errno, "removing %s", path);
 	return rc;
 }
+
+int fz_open_like(int dirfd, const char *path, const struct stat *like, struct fz_err *err)
+{
+	int fd = openat(dirfd, path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, like->st_mode & 0777);
+
+	if (fd < 0 && errno == EEXIST)
+		fd = openat(dirfd, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	else if (fd >= 0) {
+		(void)fchmod(fd, like->st_mode & 0777); /* whatever the umask is */
+		if (fchown(fd, like->st_uid, like->st_gid) < 0 && errno != EPERM) {
+			int rc = fz_fail_errno(err, errno, "setting the owner of %s", path);
+
+			fz_close(&fd);
+			return rc;
+		}
+	}
+	return fd < 0 ? fz_fail_errno(err, errno, "cannot open %s", path) : fd;
+}

@@ -6,6 +6,7 @@
 #include "base/buf.h"
 
 #include <stdbool.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 /* Closes *fd if it is >= 0 and sets it to -1. Keeps errno. */
@@ -27,6 +28,9 @@ int fz_write_file(int dirfd, const char *path, const void *data, size_t n, mode_
                   struct fz_err *err) FZ_MUST_CHECK;
 /* fsync of the directory that holds path. */
 int fz_sync_parent(int dirfd, const char *path, struct fz_err *err) FZ_MUST_CHECK;
+/* Opens path for reading and writing. Where there is none it is made, with mode and owner of like (who may not give it away keeps it): who
+ * can use one can use the other. Returns the descriptor. */
+int fz_open_like(int dirfd, const char *path, const struct stat *like, struct fz_err *err) FZ_MUST_CHECK;
 /* mkdir -p with mode; exists already is success. */
 int fz_mkdirs(int dirfd, const char *path, mode_t mode, struct fz_err *err) FZ_MUST_CHECK;
 /* rm -rf below dirfd; a missing path is success. */

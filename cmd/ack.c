@@ -99,7 +99,7 @@ int cmd_ack_settle(struct cmd_link *l, bool drop, struct fz_err *err)
 		rc = info.ended_ms ? 0 : replica_held_settle(log, drop, err);
 		if (rc > 0) {
 			fz_info("%s: transaction %llu, which the primary had in doubt, is the last one of its epoch",
-			        info.name, (unsigned long long)info.tail_txid + 1);
+			        fz_log_db(info.name), (unsigned long long)info.tail_txid + 1);
 			rc = replica_applier_post(l->applier, info.name, info.lineage, info.tail_txid + 1, err);
 		}
 		ltx_log_put(log);

@@ -3,14 +3,16 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "cmd/harden.h"
+#include "cmd/logto.h"
 #include "cmd/role.h"
 #include "fs/agent.h"
+#include "fs/alive.h"
 #include "fs/supervisor.h"
 #include "replica/applier.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 
 static int apply_behind(struct fs_fence *fences, struct fz_err *err)
@@ -46,14 +48,19 @@ int cmd_agent(int argc, char **argv)
 	struct cmd_role role;
 	int rc;
 
-	fz_log_init("agent", FZ_LOG_INFO);
+	cmd_logto_child("agent", FS_FD_STATE, FS_FD_LOGDIR, NULL);
 	setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) { /* one for each database, and more when they are fenced */
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
-	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	rc = cmd_role_read(&role, FS_FD_STATE, &err);
+	rc = cmd_harden_early(CMD_HARDEN_AGENT, &err);
+	if (rc == 0)
+		rc = cmd_harden_late(&err);
+	if (rc == 0)
+		rc = fs_alive_claim(FS_FD_STATE, FS_ALIVE_AGENT, CMD_ALIVE_MS, &err);
+	if (rc == 0)
+		rc = cmd_role_read(&role, FS_FD_STATE, &err);
 	if (rc == 0 && role.replica)
 		rc = replica_applier_serve(FS_FD_AGENT, FS_FD_MOUNT, FS_FD_STATE, NULL, &err);
 	else if (rc == 0)

@@ -3,7 +3,12 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "cmd/drop.h"
 #include "cmd/keys.h"
+#include "cmd/prices.h"
+#include "cmd/problems.h"
+#include "cmd/prune.h"
+#include "cmd/resume.h"
 #include "cmd/takeover.h"
 #include "fs/agent.h"
 #include "fs/capture.h"
@@ -23,6 +28,7 @@
 #define LAG_MAX_MS   60000
 #define MOMENT_MS    10000 /* sync --wait: for a moment in which no application writes */
 #define SYNC_STEP_MS 1000
+#define AGENT_MS     10000 /* the supervisor starts the next agent after 5 s at most */
 
 static const char *text_of(const cJSON *o, const char *key)
 {
@@ -52,7 +58,7 @@ void cmd_say(cJSON *list, const char *fmt, ...)
 }
 
 /* Gives each target its position (the lowest of its databases) and says what is wrong with it. */
-static void judge_target(const struct cmd_serving *w, size_t i, cJSON *t, cJSON *problems)
+static void judge_target(const struct cmd_serving *w, size_t i, cJSON *t, cJSON *answer)
 {
 	const struct cmd_target *conf = i < w->conf.n_targets ? &w->conf.targets[i] : NULL;
 	double limit = (conf && conf->lag_max_ms ? (double)conf->lag_max_ms : LAG_MAX_MS) / 1000;
@@ -70,31 +76,34 @@ static void judge_target(const struct cmd_serving *w, size_t i, cJSON *t, cJSON 
 		cJSON_AddNumberToObject(t, "txid", txid < 0 ? 0 : txid);
 	if (!name)
 		name = "target";
+	cJSON_AddNumberToObject(t, "lag_max_seconds", limit);
+	if (conf)
+		cmd_prices_status(conf, t);
 	if (state && (!strcmp(state, "fenced") || !strcmp(state, "failed")))
-		cmd_say(problems, "target %s is %s: %s", name, state, why ? why : "");
+		cmd_problem(answer, state, name, "target %s is %s: %s", name, state, why ? why : "");
 	else if (lag > limit)
-		cmd_say(problems, "target %s lags %.0f s (limit %.0f s)%s%s", name, lag, limit, why && *why ? ": " : "",
-		        why ? why : "");
+		cmd_problem(answer, "lag", name, "target %s lags %.0f s (limit %.0f s)%s%s", name, lag, limit,
+		            why && *why ? ": " : "", why ? why : "");
 }
 
-static void judge_database(const cJSON *d, cJSON *problems, cJSON *notes)
+static void judge_database(const cJSON *d, cJSON *answer, cJSON *notes)
 {
 	const char *name = text_of(d, "name"), *why = text_of(d, "last_error");
 
 	if (!name)
 		name = "?";
 	if (why && *why)
-		cmd_say(problems, "capture of %s: %s", name, why);
+		cmd_problem(answer, "capture", name, "capture of %s: %s", name, why);
 	if (number_of(d, "scrub_found", 0) > 0)
-		cmd_say(problems, "%s: the scrub found %.0f pages that differed; they were captured", name,
-		        number_of(d, "scrub_found", 0));
+		cmd_problem(answer, "verify", name, "%s: the scrub found %.0f pages that differed; they were captured",
+		            name, number_of(d, "scrub_found", 0));
 	if (number_of(d, "merged_txns", 0) > 0)
 		cmd_say(notes, "%s: %.0f commits were merged, they can be restored as a range only", name,
 		        number_of(d, "merged_txns", 0));
 }
 
 /* A replica that does not hear its primary, or cannot apply what it has. */
-static void judge_link(const cJSON *answer, cJSON *problems, cJSON *notes)
+static void judge_link(cJSON *answer, cJSON *notes)
 {
 	const cJSON *f = cJSON_GetObjectItem(answer, "following"), *d;
 	const char *why = text_of(f, "last_error");
@@ -102,9 +111,9 @@ static void judge_link(const cJSON *answer, cJSON *problems, cJSON *notes)
 	bool store = text_of(f, "source") && !strcmp(text_of(f, "source"), "store");
 
 	if (f && !cJSON_IsTrue(cJSON_GetObjectItem(f, "connected")))
-		cmd_say(problems, "not connected to the %s %s%s%s", store ? "store" : "primary",
-		        store ? text_of(f, "store") : text_of(answer, "primary"), why && *why ? ": " : "",
-		        why ? why : "");
+		cmd_problem(answer, "link", store ? "store" : "primary", "not connected to the %s %s%s%s",
+		            store ? "store" : "primary", store ? text_of(f, "store") : text_of(answer, "primary"),
+		            why && *why ? ": " : "", why ? why : "");
 	if (store && cJSON_GetObjectItem(f, "primary"))
 		cmd_say(notes, "the primary %s cannot be reached: the store %s is followed", text_of(answer, "primary"),
 		        text_of(f, "store"));
@@ -114,12 +123,12 @@ static void judge_link(const cJSON *answer, cJSON *problems, cJSON *notes)
 	cJSON_ArrayForEach (d, cJSON_GetObjectItem(f, "databases")) {
 		why = text_of(d, "last_error");
 		if (why && *why)
-			cmd_say(problems, "replica of %s: %s", text_of(d, "name"), why);
+			cmd_problem(answer, "link", text_of(d, "name"), "replica of %s: %s", text_of(d, "name"), why);
 	}
 }
 
 /* Commits that wait for replicas, or should and do not. */
-static void judge_ack(const cJSON *answer, cJSON *problems)
+static void judge_ack(cJSON *answer)
 {
 	const cJSON *a = cJSON_GetObjectItem(answer, "ack"), *d;
 	double limit = number_of(a, "timeout_ms", 0);
@@ -128,15 +137,16 @@ static void judge_ack(const cJSON *answer, cJSON *problems)
 		char when[FZ_TIME_SIZE];
 
 		if (cJSON_IsTrue(cJSON_GetObjectItem(d, "degraded")))
-			cmd_say(problems,
-			        "%s: since %s commits do not wait for %.0f replicas (%.0f so far): not enough have "
-			        "caught "
-			        "up",
-			        text_of(d, "name"), fz_format_time(when, (int64_t)number_of(d, "since_ms", 0)),
-			        number_of(a, "replicas", 0), number_of(d, "degraded_commits", 0));
+			cmd_problem(answer, "ack", text_of(d, "name"),
+			            "%s: since %s commits do not wait for %.0f replicas (%.0f so far): not enough have "
+			            "caught "
+			            "up",
+			            text_of(d, "name"), fz_format_time(when, (int64_t)number_of(d, "since_ms", 0)),
+			            number_of(a, "replicas", 0), number_of(d, "degraded_commits", 0));
 		else if (number_of(d, "waiting_ms", 0) > limit)
-			cmd_say(problems, "%s: a commit has waited for %.0f replicas for %.0f ms", text_of(d, "name"),
-			        number_of(a, "replicas", 0), number_of(d, "waiting_ms", 0));
+			cmd_problem(answer, "ack", text_of(d, "name"),
+			            "%s: a commit has waited for %.0f replicas for %.0f ms", text_of(d, "name"),
+			            number_of(a, "replicas", 0), number_of(d, "waiting_ms", 0));
 	}
 }
 
@@ -162,6 +172,7 @@ static void answer_status(struct cmd_serving *w, cJSON *answer)
 	cJSON *databases, *targets, *problems, *notes, *item, *requests;
 	char when[FZ_TIME_SIZE];
 	struct stat st;
+	unsigned fixed;
 	size_t i = 0;
 
 	cJSON_AddStringToObject(answer, "dir", w->dir);
@@ -186,17 +197,29 @@ static void answer_status(struct cmd_serving *w, cJSON *answer)
 	problems = cJSON_AddArrayToObject(answer, "problems");
 	notes = cJSON_AddArrayToObject(answer, "notes");
 	cJSON_ArrayForEach (item, targets) {
-		judge_target(w, i++, item, problems);
+		judge_target(w, i++, item, answer);
 	}
 	cJSON_ArrayForEach (item, databases) {
-		judge_database(item, problems, notes);
+		judge_database(item, answer, notes);
 	}
 	if (number_of(answer, "supervisor_pid", 0) <= 0)
-		cmd_say(problems, "the supervisor is gone: nobody replaces this worker should it die; fazt umount and "
-		                  "mount again");
-	judge_link(answer, problems, notes);
-	judge_ack(answer, problems);
-	cmd_lease_status(&w->lease, answer, problems);
+		cmd_problem(answer, "supervisor", "",
+		            "the supervisor is gone: nobody replaces this worker should it die; fazt umount and "
+		            "mount again");
+	judge_link(answer, notes);
+	judge_ack(answer);
+	cmd_lease_status(&w->lease, answer);
+	cmd_problems_room(w, answer);
+	cmd_drills_status(w, answer);
+	fixed = fs_session_fixed(w->session);
+	cJSON_AddNumberToObject(answer, "read_only_handles", fixed);
+	if (fixed && !w->link.role.replica)
+		cmd_say(notes,
+		        "%u handles were opened while this host was a replica: they stay read-only until the "
+		        "applications open their databases again",
+		        fixed);
+	if (w->http_err.code)
+		cmd_say(problems, "metrics and status page are not served: %s", w->http_err.text);
 	if (!w->ship && !w->link.role.replica)
 		cmd_say(notes, "no target: commits are kept in the local log only");
 	if (!w->info.passthrough)
@@ -206,6 +229,7 @@ static void answer_status(struct cmd_serving *w, cJSON *answer)
 		        "the secret key lies on this machine (%s/" CMD_IDENTITY
 		        "): keep a copy elsewhere and remove it here",
 		        w->state_path);
+	cmd_problems_finish(answer);
 	cJSON_AddBoolToObject(answer, "healthy", cJSON_GetArraySize(problems) == 0);
 }
 
@@ -269,7 +293,7 @@ static int sync_targets(struct cmd_serving *w, int64_t timeout_ms, struct fz_err
 		if (timeout_ms >= 0 && now + (uint64_t)step * 1000000 > end)
 			step = now < end ? (int64_t)((end - now) / 1000000) : 0;
 		rc = primary_ship_sync(w->ship, step, err);
-		if (rc == 0 || rc == -FZ_EFENCED || rc == -FZ_EAUTH)
+		if (rc == 0 || rc == -FZ_EFENCED || rc == -FZ_EAUTH || rc == -FZ_EUSAGE)
 			break;
 		if (reached(w, marks, n)) {
 			rc = 0;
@@ -288,6 +312,18 @@ static int sync_targets(struct cmd_serving *w, int64_t timeout_ms, struct fz_err
 	return rc;
 }
 
+/* Without passthrough the capture asks the agent how far a WAL counts; one that has died is followed by the next within seconds. */
+static int capture_all(struct cmd_serving *w, struct fz_err *err)
+{
+	uint64_t end = fz_mono_ns() + AGENT_MS * UINT64_C(1000000);
+	int rc;
+
+	while ((rc = fs_capture_sync(w->capture, NULL, err)) == -FZ_ETIMEOUT && fz_mono_ns() < end &&
+	       !cmd_control_stopping(w->control))
+		(void)!poll(NULL, 0, 100);
+	return rc;
+}
+
 /* Until all that was committed before the call is in the logs. *timeout_ms (negative = none) becomes what is left of it. */
 static int wait_captured(struct cmd_serving *w, int64_t *timeout_ms, struct fz_err *err)
 {
@@ -295,7 +331,7 @@ static int wait_captured(struct cmd_serving *w, int64_t *timeout_ms, struct fz_e
 
 	for (;;) {
 		int64_t gone_ms = (int64_t)((fz_mono_ns() - start) / 1000000);
-		int rc = fs_capture_sync(w->capture, NULL, err);
+		int rc = capture_all(w, err);
 		enum fs_pending p;
 		char name[512];
 
@@ -322,8 +358,10 @@ static int answer_sync(struct cmd_serving *w, const cJSON *request, struct fz_er
 	int64_t timeout = (int64_t)number_of(request, "timeout_ms", -1);
 	int rc;
 
+	if (cJSON_IsTrue(cJSON_GetObjectItem(request, "captured")) && !w->link.role.replica)
+		return wait_captured(w, &timeout, err);
 	if (!cJSON_IsTrue(cJSON_GetObjectItem(request, "wait")))
-		return fs_capture_sync(w->capture, NULL, err);
+		return capture_all(w, err);
 	rc = wait_captured(w, &timeout, err);
 	return rc < 0 ? rc : sync_targets(w, timeout, err);
 }
@@ -344,7 +382,7 @@ static int answer_umount(struct cmd_serving *w, const cJSON *request, cJSON *ans
 {
 	bool force = cJSON_IsTrue(cJSON_GetObjectItem(request, "force"));
 	int64_t timeout = (int64_t)number_of(request, "timeout_ms", -1);
-	int rc = fs_capture_sync(w->capture, NULL, err);
+	int rc = force ? fs_capture_sync(w->capture, NULL, err) : capture_all(w, err);
 
 	if (rc < 0 && force) {
 		fz_log_err("unmounted by force: the next mount captures the difference", err);
@@ -390,6 +428,12 @@ int cmd_answer(struct cmd_control_handler *h, const struct cJSON *request, struc
 		return answer_sync(w, request, err);
 	if (!strcmp(cmd, "verify"))
 		return answer_verify(w, request, answer, err);
+	if (!strcmp(cmd, "drop"))
+		return cmd_drop_answer(w, request, answer, err);
+	if (!strcmp(cmd, "prune"))
+		return cmd_prune_answer(w, request, answer, err);
+	if (!strcmp(cmd, "drill"))
+		return cmd_drill_answer(w, request, answer, err);
 	if (!strcmp(cmd, "umount"))
 		return answer_umount(w, request, answer, err);
 	if (!strcmp(cmd, "positions")) {
@@ -400,10 +444,14 @@ int cmd_answer(struct cmd_control_handler *h, const struct cJSON *request, struc
 		cmd_entries_answer(w, request, answer);
 		return 0;
 	}
+	if (!strcmp(cmd, "alerts"))
+		return cmd_alerts_answer(&w->alerts, request, answer, err);
 	if (!strcmp(cmd, "handoff"))
 		return cmd_handoff_answer(w, text_of(request, "follower") ? text_of(request, "follower") : "", err);
 	if (!strcmp(cmd, "promote"))
 		return cmd_promote_answer(w, cJSON_IsTrue(cJSON_GetObjectItem(request, "force")), answer, err);
+	if (!strcmp(cmd, "estate"))
+		return cmd_resume_answer(w, text_of(request, "part"), pass_fd, err);
 	if (!strcmp(cmd, "state")) {
 		cJSON_AddStringToObject(answer, "state_dir", w->state_path);
 		*pass_fd = w->statefd;

@@ -1,12 +1,17 @@
 #include "cmd/args.h"
 
+#include "cmd/nearest.h"
+
 #include <errno.h>
 #include <getopt.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_OPTS 32
+#define MAX_OPTS 48
+
+static struct cmd_viewer *viewer; /* during cmd_args_view() */
 
 static void print_help(const struct cmd_spec *spec)
 {
@@ -17,7 +22,10 @@ static void print_help(const struct cmd_spec *spec)
 
 		snprintf(left, sizeof(left), "%c%c%s --%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
 		         o->letter ? "," : " ", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
-		printf("  %-26s %s\n", left, o->help);
+		if (strlen(left) > 26)
+			printf("  %s\n  %-26s %s\n", left, "", o->help);
+		else
+			printf("  %-26s %s\n", left, o->help);
 	}
 	printf("  %-26s %s\n\nexamples:\n", "    --help", "show this text");
 	for (const char *p = spec->examples; *p;) {
@@ -42,6 +50,19 @@ static int take(const struct cmd_opt *o, struct fz_err *err)
 	return 0;
 }
 
+static int unknown(const struct cmd_spec *spec, const char *option, struct fz_err *err)
+{
+	char name[64];
+	struct cmd_nearest near = {.word = name};
+
+	snprintf(name, sizeof(name), "%.*s", (int)strcspn(option, "="), option);
+	memmove(name, name + strspn(name, "-"), strlen(name + strspn(name, "-")) + 1);
+	for (const struct cmd_opt *o = spec->opts; o && o->name; o++)
+		cmd_nearest_see(&near, o->name);
+	return fz_fail(err, FZ_EUSAGE, "unknown or ambiguous option '%s'%s%s%s", option,
+	               near.best ? ": did you mean --" : "", near.best ? near.best : "", near.best ? "?" : "");
+}
+
 int cmd_args(const struct cmd_spec *spec, int argc, char **argv, char ***args, int *n_args, struct fz_err *err)
 {
 	struct option longs[MAX_OPTS + 2] = {0};
@@ -49,6 +70,10 @@ int cmd_args(const struct cmd_spec *spec, int argc, char **argv, char ***args, i
 	size_t n = 0, s = 2;
 	int c, rc;
 
+	if (viewer) {
+		viewer->see(viewer, spec);
+		return CMD_ARGS_HELP;
+	}
 	for (const struct cmd_opt *o = spec->opts; o && o->name && n < MAX_OPTS; o++, n++) {
 		longs[n] = (struct option){o->name, o->arg ? required_argument : no_argument, NULL, 256 + (int)n};
 		if (o->letter) {
@@ -68,8 +93,7 @@ int cmd_args(const struct cmd_spec *spec, int argc, char **argv, char ***args, i
 			return CMD_ARGS_HELP;
 		}
 		if (c == '?')
-			return fz_fail(err, FZ_EUSAGE, "unknown or ambiguous option '%s'",
-			               optind > 0 && optind <= argc ? argv[optind - 1] : "");
+			return unknown(spec, optind > 0 && optind <= argc ? argv[optind - 1] : "", err);
 		if (c == ':')
 			return fz_fail(err, FZ_EUSAGE, "option '%s' needs an argument", argv[optind - 1]);
 		if (c >= 256)
@@ -103,4 +127,13 @@ int cmd_args_number(const char *option, const char *text, unsigned long long max
 	if (text[0] < '0' || text[0] > '9' || *end || errno || *out < 1 || *out > max)
 		return fz_fail(err, FZ_EUSAGE, "--%s: '%s' is no number from 1 to %llu", option, text, max);
 	return 0;
+}
+
+void cmd_args_view(struct cmd_viewer *v, int (*run)(int argc, char **argv), const char *name)
+{
+	char *argv[] = {(char *)(uintptr_t)name, NULL};
+
+	viewer = v;
+	(void)run(1, argv);
+	viewer = NULL;
 }

@@ -34,6 +34,12 @@ struct cmd_spec {
  * CMD_ARGS_HELP after printing the help to stdout, or -FZ_EUSAGE. */
 int cmd_args(const struct cmd_spec *spec, int argc, char **argv, char ***args, int *n_args,
              struct fz_err *err) FZ_MUST_CHECK;
+/* Who wants to know what a command takes (cmd/complete.h): see() gets the spec where cmd_args() would parse. */
+struct cmd_viewer {
+	void (*see)(struct cmd_viewer *v, const struct cmd_spec *spec);
+};
+/* Calls run as for --help, and so gets no further than its cmd_args(). One thread only. */
+void cmd_args_view(struct cmd_viewer *v, int (*run)(int argc, char **argv), const char *name);
 /* A whole number of the option's argument, 1..max. -FZ_EUSAGE names the option. */
 int cmd_args_number(const char *option, const char *text, unsigned long long max, unsigned long long *out,
                     struct fz_err *err) FZ_MUST_CHECK;

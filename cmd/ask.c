@@ -40,6 +40,20 @@ int cmd_timeout(const char *text, int64_t otherwise_ms, int64_t *ms, struct fz_e
 	return rc < 0 ? fz_err_prefix(err, "--timeout") : 0;
 }
 
+const char *cmd_text(const struct cJSON *o, const char *key)
+{
+	const char *text = cJSON_GetStringValue(cJSON_GetObjectItem(o, key));
+
+	return text ? text : "";
+}
+
+double cmd_number(const struct cJSON *o, const char *key)
+{
+	const cJSON *v = cJSON_GetObjectItem(o, key);
+
+	return cJSON_IsNumber(v) ? v->valuedouble : 0;
+}
+
 void cmd_print_json(const struct cJSON *o)
 {
 	char *text = cJSON_Print(o);

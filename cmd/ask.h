@@ -16,6 +16,9 @@ int cmd_change_role(const char *dir, struct cJSON *request, int64_t timeout_ms, 
 struct cJSON *cmd_request(const char *cmd);
 /* --timeout: seconds or a duration; NULL gives otherwise_ms. */
 int cmd_timeout(const char *text, int64_t otherwise_ms, int64_t *ms, struct fz_err *err) FZ_MUST_CHECK;
+/* What an answer says there: "" and 0 where it says nothing of that type. */
+const char *cmd_text(const struct cJSON *o, const char *key);
+double cmd_number(const struct cJSON *o, const char *key);
 /* Prints an object as JSON, indented, with a line end. */
 void cmd_print_json(const struct cJSON *o);
 

@@ -76,7 +76,7 @@ int cmd_branches(int argc, char **argv)
 	if (rc == 0)
 		rc = cmd_where_find(&w, args[0], &err);
 	if (rc == 0)
-		rc = cmd_state_open(&w, conf.state, &fd, &err);
+		rc = cmd_state_find(&w, &conf, NULL, &fd, &err);
 	if (rc == 0)
 		rc = cmd_branch_each(fd, list, all, &err);
 	if (rc == 0 && json)

@@ -3,6 +3,8 @@
 #include "base/clock.h"
 #include "cmd/ack.h"
 #include "cmd/config_priv.h"
+#include "cmd/nearest.h"
+#include "cmd/prices.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -35,6 +37,15 @@ const struct cmd_key cmd_keys[] = {
         C("mount", take_over, T_BOOL),
         C("mount", log_level, T_LEVEL),
         C("mount", log_file, T_PATH),
+        C("mount", log_format, T_FORMAT),
+        C("mount", log_file_max, T_SIZE),
+        C("mount", disk_min, T_SIZE),
+        C("mount", alert_url, T_LINES),
+        C("mount", alert_secret, T_PATH),
+        C("mount", alert_headers, T_PATH),
+        C("mount", alert_cacert, T_PATH),
+        {"mount", "alert_interval",  T_DURATION, offsetof(struct cmd_conf, alert_interval_ms) },
+        {"mount", "alert_timeout",   T_DURATION, offsetof(struct cmd_conf, alert_timeout_ms)  },
         {"mount", "stop_grace",      T_DURATION, offsetof(struct cmd_conf, stop_grace_ms)     },
         C("encrypt", encrypt, T_ENCRYPT),
         C("encrypt", recipients, T_WORDS),
@@ -54,6 +65,8 @@ const struct cmd_key cmd_keys[] = {
         C("link", failover, T_FAILOVER),
         C("link", witness, T_TEXT),
         {"link",  "lease",           T_DURATION, offsetof(struct cmd_conf, lease_ms)          },
+        {"http",  "listen",          T_TEXT,     offsetof(struct cmd_conf, http_listen)       },
+        {"http",  "hosts",           T_WORDS,    offsetof(struct cmd_conf, http_hosts)        },
         T("url", T_TEXT, url),
         T("encrypt", T_ENCRYPT, encrypt),
         T("recipients", T_WORDS, recipients),
@@ -73,6 +86,7 @@ const struct cmd_key cmd_keys[] = {
         T("append_only", T_BOOL, append_only),
         T("lag_max", T_DURATION, lag_max_ms),
         T("timeout", T_DURATION, timeout_ms),
+        T("prices", T_PRICES, prices),
         T("region", T_TEXT, region),
         T("endpoint", T_TEXT, endpoint),
         T("profile", T_TEXT, profile),
@@ -117,11 +131,13 @@ static void free_fields(void *base, bool target)
 		case T_TEXT:
 		case T_PATH:
 		case T_LEVEL:
+		case T_FORMAT:
 		case T_ROLE:
 		case T_ACK:
 		case T_POLICY:
 		case T_FAILOVER:
 		case T_ENCRYPT:
+		case T_PRICES:
 			if (*(char **)field && strstr(cmd_keys[i].name, "secret"))
 				explicit_bzero(*(char **)field, strlen(*(char **)field));
 			free(*(char **)field);
@@ -152,6 +168,14 @@ void cmd_conf_fini(struct cmd_conf *c)
 {
 	free_fields(c, false);
 	free(c->identity_where);
+	free(c->file);
+	for (size_t i = 0; i < c->n_flags; i++) {
+		free(c->flags[i].flag);
+		free(c->flags[i].section);
+		free(c->flags[i].key);
+		free(c->flags[i].value);
+	}
+	free(c->flags);
 	targets_clear(c);
 	memset(c, 0, sizeof(*c));
 }
@@ -239,12 +263,15 @@ static int set_value(void *base, const struct cmd_key *k, const char *v, bool mo
 {
 	static const char *const failovers[] = {"auto", "manual", NULL};
 	static const char *const levels[] = {"error", "warning", "info", "debug", NULL};
+	static const char *const formats[] = {"logfmt", "json", "text", NULL};
 	static const char *const encrypt[] = {"age", "none", NULL};
 	static const char *const roles[] = {"primary", "replica", NULL};
 	static const char *const policies[] = {"degrade", "wait", NULL};
 	void *field = (char *)base + k->at;
 	struct fz_err why = {0};
+	double prices[FZ_STORE_KINDS];
 	unsigned replicas;
+	bool any;
 	int64_t n = 0;
 	char *end;
 
@@ -262,6 +289,10 @@ static int set_value(void *base, const struct cmd_key *k, const char *v, bool mo
 	case T_LEVEL:
 		if (!one_of(v, levels))
 			return BAD(FZ_ECONFIG, "%s: '%s' is none of error, warning, info, debug", k->name, v);
+		return set_text(field, v, false, err);
+	case T_FORMAT:
+		if (!one_of(v, formats))
+			return BAD(FZ_ECONFIG, "%s: '%s' is none of logfmt, json, text", k->name, v);
 		return set_text(field, v, false, err);
 	case T_ROLE:
 		if (!one_of(v, roles))
@@ -282,6 +313,10 @@ static int set_value(void *base, const struct cmd_key *k, const char *v, bool mo
 	case T_ENCRYPT:
 		if (!one_of(v, encrypt))
 			return BAD(FZ_ECONFIG, "%s: '%s' is neither age nor none", k->name, v);
+		return set_text(field, v, false, err);
+	case T_PRICES:
+		if (cmd_prices_parse(v, prices, &any, &why) < 0)
+			return BAD(FZ_ECONFIG, "%s: %s", k->name, why.text);
 		return set_text(field, v, false, err);
 	case T_LINES:
 		return cmd_list_add(field, v, strlen(v), o, err);
@@ -335,6 +370,15 @@ const struct cmd_key *cmd_key_of(const char *section, const char *name)
 	return NULL;
 }
 
+/* The section that has a key of that name. */
+static const char *section_of(const char *name)
+{
+	for (size_t i = 0; i < cmd_n_keys; i++)
+		if (!strcmp(cmd_keys[i].name, name))
+			return strcmp(cmd_keys[i].section, "target") != 0 ? cmd_keys[i].section : "target NAME";
+	return NULL;
+}
+
 /* The target of that name (NULL: always a new one). Targets of a higher level replace all of the lower ones. */
 static int get_target(struct cmd_conf *c, const char *name, const struct cmd_origin *o, struct cmd_target **out,
                       struct fz_err *err)
@@ -372,9 +416,24 @@ int cmd_conf_set(struct cmd_conf *c, const char *section, const char *target, co
 	struct cmd_target *t = NULL;
 	int rc = 0;
 
-	if (!k)
-		return BAD(FZ_ECONFIG, "unknown key '%s' in [%s%s%s]", name, section, target ? " " : "",
-		           target ? target : "");
+	if (!k) {
+		struct cmd_nearest near = {.word = name};
+
+		for (size_t i = 0; i < cmd_n_keys; i++)
+			if (!strcmp(cmd_keys[i].section, section))
+				cmd_nearest_see(&near, cmd_keys[i].name);
+		return BAD(FZ_ECONFIG, "unknown key '%s' in [%s%s%s]%s%s%s", name, section, target ? " " : "",
+		           target ? target : "",
+		           near.best          ? ": did you mean '"
+		           : section_of(name) ? ": it belongs in ["
+		                              : "",
+		           near.best          ? near.best
+		           : section_of(name) ? section_of(name)
+		                              : "",
+		           near.best          ? "'?"
+		           : section_of(name) ? "]"
+		                              : "");
+	}
 	if (!strcmp(section, "target"))
 		rc = get_target(c, target, o, &t, err);
 	if (rc < 0)
@@ -413,7 +472,7 @@ int cmd_conf_env(struct cmd_conf *c, char *const *env, struct fz_err *err)
 		if (strncmp(*env, "FAZT_", 5) || !eq || n >= sizeof(var) || !eq[1])
 			continue;
 		snprintf(var, sizeof(var), "%.*s", (int)n, *env);
-		if (!strncmp(var, "FAZT_TEST_", 10) || !strcmp(var, "FAZT_CONFIG"))
+		if (!strncmp(var, "FAZT_TEST_", 10) || !strcmp(var, "FAZT_CONFIG") || !strcmp(var, "FAZT_DIR"))
 			continue;
 		for (size_t i = 5; i <= n; i++)
 			key[i - 5] = (char)tolower((unsigned char)var[i]);
@@ -423,8 +482,11 @@ int cmd_conf_env(struct cmd_conf *c, char *const *env, struct fz_err *err)
 			section = "encrypt";
 		else if (cmd_key_of("link", key))
 			section = "link";
+		else if (!strncmp(key, "http_", 5) && cmd_key_of("http", key + 5))
+			section = "http";
 		if (section)
-			rc = cmd_conf_set(c, section, NULL, key, eq + 1, false, &o, err);
+			rc = cmd_conf_set(c, section, NULL, strcmp(section, "http") ? key : key + 5, eq + 1, false, &o,
+			                  err);
 		else if (!strcmp(key, "targets"))
 			rc = add_targets(c, eq + 1, &o, err);
 		else {
@@ -441,7 +503,15 @@ int cmd_conf_flag(struct cmd_conf *c, const char *flag, const char *section, con
                   struct fz_err *err)
 {
 	struct cmd_origin o = {.level = CMD_LEVEL_FLAG, .where = flag};
+	struct cmd_flag *f = realloc(c->flags, (c->n_flags + 1) * sizeof(*f));
 
+	if (!f)
+		return fz_fail_errno(err, ENOMEM, "reading the flags");
+	c->flags = f;
+	f += c->n_flags++;
+	*f = (struct cmd_flag){strdup(flag), strdup(section), strdup(key), strdup(value)};
+	if (!f->flag || !f->section || !f->key || !f->value)
+		return fz_fail_errno(err, ENOMEM, "reading the flags");
 	return cmd_conf_set(c, section, NULL, key, value, false, &o, err);
 }
 
@@ -451,7 +521,10 @@ int cmd_conf_load(struct cmd_conf *c, const char *path, struct fz_err *err)
 
 	if (!path)
 		path = getenv("FAZT_CONFIG");
-	rc = cmd_conf_read(c, path && *path ? path : NULL, err);
+	path = path && *path ? path : NULL;
+	if (path) /* a missing one is told of below */
+		c->file = realpath(path, NULL);
+	rc = cmd_conf_read(c, path, err);
 	return rc < 0 ? rc : cmd_conf_env(c, environ, err);
 }
 

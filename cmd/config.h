@@ -41,6 +41,7 @@ struct cmd_target {
 	int64_t timeout_ms;
 	uint64_t ship_bytes, keep_bytes, requests_per_month;
 	bool append_only;
+	char *prices; /* of requests (cmd/prices.h); NULL = S3's list price */
 	char *region, *endpoint, *profile, *credentials_file, *access_key, *secret_key, *session_token;
 	enum cmd_level level;
 	int line; /* where the section begins */
@@ -54,7 +55,13 @@ struct cmd_conf {
 	int64_t log_keep_ms;          /* of single transactions in the local log, at least; 0 = 1 h */
 	bool no_passthrough, no_resend, private_mount, take_over;
 	char *log_level, *log_file; /* NULL = info, <state>/fazt.log */
-	int64_t stop_grace_ms;      /* how long a stop waits for the targets; 0 = 5 s */
+	uint64_t disk_min; /* bytes free in the state directory; 0 = 256 MiB, or a twentieth of a smaller disk */
+	struct cmd_list alert_url;                         /* URLs, or files with one a line */
+	char *alert_secret, *alert_headers, *alert_cacert; /* files */
+	int64_t alert_interval_ms, alert_timeout_ms;       /* 0 = 1 h, 10 s */
+	char *log_format;                                  /* "logfmt", "json", "text"; NULL = logfmt */
+	uint64_t log_file_max;                             /* bytes; 0 = 16 MiB */
+	int64_t stop_grace_ms;                             /* how long a stop waits for the targets; 0 = 5 s */
 	/* [encrypt] */
 	char *encrypt; /* "age" or "none"; NULL = age */
 	struct cmd_list recipients;
@@ -74,10 +81,19 @@ struct cmd_conf {
 	char *failover;             /* "auto" or "manual"; NULL = manual */
 	char *witness;    /* name or URL of the store with the lease; NULL = the first target, else `follow` */
 	int64_t lease_ms; /* 0 = 10 s */
+	/* [http] */
+	char *http_listen;          /* ADDR:PORT of metrics and status page; NULL = nothing listens */
+	struct cmd_list http_hosts; /* names it may be asked by, beside addresses, localhost and the host of listen */
 	/* [target NAME] */
 	struct cmd_target *targets;
 	size_t n_targets;
 	size_t n_warnings; /* unknown FAZT_* variables, told on stderr */
+	/* where it comes from, for `fazt reload` (cmd/given.h) */
+	char *file; /* absolute; NULL = the default one */
+	struct cmd_flag {
+		char *flag, *section, *key, *value;
+	} * flags; /* in the order of cmd_conf_flag() */
+	size_t n_flags;
 };
 
 void cmd_conf_init(struct cmd_conf *c);
@@ -88,7 +104,7 @@ int cmd_conf_read(struct cmd_conf *c, const char *path, struct fz_err *err) FZ_M
 /* The same from memory; where stands for the file's name in messages. */
 int cmd_conf_parse(struct cmd_conf *c, const char *text, size_t size, const char *where,
                    struct fz_err *err) FZ_MUST_CHECK;
-/* FAZT_<KEY> for every key of [mount], [encrypt] and [link], FAZT_TARGETS: one or more URLs. environ ends with NULL. */
+/* FAZT_<KEY> for every key of [mount], [encrypt] and [link], FAZT_HTTP_<KEY> of [http], FAZT_TARGETS: one or more URLs. environ ends with NULL. */
 int cmd_conf_env(struct cmd_conf *c, char *const *env, struct fz_err *err) FZ_MUST_CHECK;
 /* One value from a flag: section "mount", "encrypt", "link" or "target" (then key "url" adds a target). */
 int cmd_conf_flag(struct cmd_conf *c, const char *flag, const char *section, const char *key, const char *value,

@@ -1,6 +1,7 @@
 #include "cmd/config_priv.h"
 
 #include "base/file.h"
+#include "cmd/nearest.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -51,11 +52,22 @@ static char *next_line(char *buf, int cap, void *arg)
 	return buf;
 }
 
+static bool known_section(const char *kind, struct cmd_nearest *near)
+{
+	for (size_t i = 0; i < cmd_n_keys; i++) {
+		if (!strcmp(cmd_keys[i].section, kind))
+			return true;
+		cmd_nearest_see(near, cmd_keys[i].section);
+	}
+	return false;
+}
+
 static int on_pair(void *arg, const char *section, const char *name, const char *value)
 {
 	struct reading *r = arg;
 	char kind[256];
 	const char *target = NULL;
+	struct cmd_nearest near = {.word = kind};
 	const struct cmd_key *k;
 	struct fz_err *err = r->err;
 	const struct cmd_origin *o = &r->o;
@@ -83,10 +95,12 @@ static int on_pair(void *arg, const char *section, const char *name, const char 
 		return 0;
 	}
 	k = cmd_key_of(kind, name);
-	if (!k && strcmp(kind, "mount") && strcmp(kind, "encrypt") && strcmp(kind, "link") && strcmp(kind, "target"))
+	if (!k && !known_section(kind, &near))
 		r->rc = *section ? BAD(FZ_ECONFIG,
-		                       "unknown section [%s]; there are [mount], [encrypt], [link], [target NAME]",
-		                       section)
+		                       "unknown section [%s]%s%s%s; there are [mount], [encrypt], [link], [http], "
+		                       "[target NAME]",
+		                       section, near.best ? " (did you mean [" : "", near.best ? near.best : "",
+		                       near.best ? "]?)" : "")
 		                 : BAD(FZ_ECONFIG, "'%s' stands before the first section", name);
 	else if (k && r->seen[k - cmd_keys] && !r->indented && k->type != T_LINES && k->type != T_WORDS)
 		r->rc = BAD(FZ_ECONFIG, "%s is given twice", name);

@@ -32,7 +32,7 @@ static int put_line(struct fz_buf *out, const char *key, const char *v, struct f
 	return rc;
 }
 
-static int put_value(const void *base, const struct cmd_key *k, struct fz_buf *out, struct fz_err *err)
+int cmd_conf_format_value(const void *base, const struct cmd_key *k, struct fz_buf *out, struct fz_err *err)
 {
 	const void *field = (const char *)base + k->at;
 	const struct cmd_list *l = field;
@@ -42,11 +42,13 @@ static int put_value(const void *base, const struct cmd_key *k, struct fz_buf *o
 	case T_TEXT:
 	case T_PATH:
 	case T_LEVEL:
+	case T_FORMAT:
 	case T_ROLE:
 	case T_ACK:
 	case T_POLICY:
 	case T_FAILOVER:
 	case T_ENCRYPT:
+	case T_PRICES:
 		return *(char *const *)field ? put_line(out, k->name, *(char *const *)field, err) : 0;
 	case T_LINES:
 	case T_WORDS:
@@ -90,7 +92,7 @@ int cmd_conf_format(const struct cmd_conf *c, struct fz_buf *out, struct fz_err 
 			rc = fz_buf_addf(out, "[%s]\n", cmd_keys[i].section);
 		section = cmd_keys[i].section;
 		if (rc == 0)
-			rc = put_value(c, &cmd_keys[i], out, err);
+			rc = cmd_conf_format_value(c, &cmd_keys[i], out, err);
 	}
 	/* Targets from flags have no name; "#1" stands for none. */
 	for (size_t t = 0; rc == 0 && t < c->n_targets; t++) {
@@ -99,7 +101,7 @@ int cmd_conf_format(const struct cmd_conf *c, struct fz_buf *out, struct fz_err 
 		rc = name ? fz_buf_addf(out, "[target %s]\n", name) : fz_buf_addf(out, "[target #%zu]\n", t + 1);
 		for (size_t i = 0; rc == 0 && i < cmd_n_keys; i++)
 			if (!strcmp(cmd_keys[i].section, "target"))
-				rc = put_value(&c->targets[t], &cmd_keys[i], out, err);
+				rc = cmd_conf_format_value(&c->targets[t], &cmd_keys[i], out, err);
 	}
 	return rc;
 }

@@ -18,11 +18,13 @@ enum cmd_type {
 	T_BOOL,
 	T_PATH,
 	T_LEVEL,
+	T_FORMAT,
 	T_ROLE,
 	T_ACK,
 	T_POLICY,
 	T_FAILOVER,
-	T_ENCRYPT
+	T_ENCRYPT,
+	T_PRICES
 };
 
 struct cmd_key {
@@ -32,8 +34,11 @@ struct cmd_key {
 };
 extern const struct cmd_key cmd_keys[];
 extern const size_t cmd_n_keys;
-#define CMD_KEYS_MAX 64 /* more than cmd_n_keys */
+#define CMD_KEYS_MAX 128 /* more than cmd_n_keys */
 
+/* One key's lines ("key = value\n", none when it is not set); base: the cmd_conf or the cmd_target. */
+int cmd_conf_format_value(const void *base, const struct cmd_key *k, struct fz_buf *out,
+                          struct fz_err *err) FZ_MUST_CHECK;
 const struct cmd_key *cmd_key_of(const char *section, const char *name);
 /* Fails with the origin in front of the sentence. */
 int cmd_conf_bad(struct fz_err *err, const struct cmd_origin *o, int code, const char *fmt, ...) FZ_PRINTF(4, 5);

@@ -1,11 +1,18 @@
 #include "cmd/harden.h"
 
+#include "base/log.h"
+
 #include <errno.h>
+#include <grp.h>
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <linux/securebits.h>
+#include <pwd.h>
 #include <stddef.h>
+#include <string.h>
+#include <sys/fsuid.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -21,21 +28,61 @@
  * a backing file with the kernel, an ioctl on /dev/fuse for each file that gets its first handle. Through the supervisor
  * that is a round trip for each journal: DELETE mode then makes half as many transactions. The filter below takes away
  * what else it would allow (mounts, namespaces, BPF, swap, ...). */
-static const int keep[] = {CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,       CAP_FSETID,   CAP_MKNOD,
-                           CAP_SETUID, CAP_SETGID,       CAP_IPC_LOCK,        CAP_SYS_RESOURCE, CAP_SYS_ADMIN};
+static const int worker_keeps[] = {CAP_CHOWN,    CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,
+                                   CAP_FSETID,   CAP_MKNOD,        CAP_SETUID,          CAP_SETGID,
+                                   CAP_IPC_LOCK, CAP_SYS_RESOURCE, CAP_SYS_ADMIN};
+/* The agent is an application with every right on files; it also ends who holds a lock beyond a lease (fs/deadman.h), and finds
+ * out who that is. */
+static const int agent_keeps[] = {CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,
+                                  CAP_FSETID, CAP_KILL,         CAP_SYS_PTRACE,      CAP_SYS_RESOURCE};
 
-int cmd_harden_early(struct fz_err *err)
+/* Both are the same user, since each ends the other when it has to (cmd/lease_warden.c, fs/deadman.c). The ids of the filesystem stay, and with
+ * SECBIT_NO_SETUID_FIXUP so do capabilities. */
+static void take_user(void)
+{
+	const struct passwd *u = geteuid() == 0 ? getpwnam(CMD_HARDEN_USER) : NULL;
+	gid_t gid = getegid();
+
+	if (!u || u->pw_uid == 0)
+		return;
+	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP) < 0 || setgroups(0, NULL) < 0 ||
+	    setresgid(u->pw_gid, u->pw_gid, u->pw_gid) < 0 || setresuid(u->pw_uid, u->pw_uid, u->pw_uid) < 0)
+		fz_warn("cannot become the user " CMD_HARDEN_USER ": %s", strerror(errno));
+	setfsgid(gid);
+	setfsuid(0);
+}
+
+/* What a program that is started could get. Nothing is, and the filter denies it: this is the second lock. */
+static int bound(const struct __user_cap_data_struct want[2], struct fz_err *err)
+{
+	for (int cap = 0; cap < 64 && prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
+		if (!(want[CAP_TO_INDEX(cap)].permitted & CAP_TO_MASK(cap)) &&
+		    prctl(PR_CAPBSET_READ, cap, 0, 0, 0) == 1 && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
+			return fz_fail_errno(err, errno, "the bounding set of capabilities");
+	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
+		return fz_fail_errno(err, errno, "ambient capabilities");
+	return 0;
+}
+
+int cmd_harden_early(enum cmd_harden who, struct fz_err *err)
 {
 	struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct d[2] = {{0}}, want[2] = {{0}};
+	const int *keep = who == CMD_HARDEN_WORKER ? worker_keeps : agent_keeps;
+	size_t n = who == CMD_HARDEN_WORKER ? sizeof(worker_keeps) / sizeof(int) : sizeof(agent_keeps) / sizeof(int);
+	int rc;
 
 	setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+	take_user();
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return fz_fail_errno(err, errno, "no_new_privs");
 	if (syscall(SYS_capget, &h, d) < 0)
 		return fz_fail_errno(err, errno, "capget");
-	for (size_t i = 0; i < sizeof(keep) / sizeof(keep[0]); i++)
+	for (size_t i = 0; i < n; i++)
 		want[CAP_TO_INDEX(keep[i])].permitted |= CAP_TO_MASK(keep[i]);
+	rc = bound(want, err);
+	if (rc < 0)
+		return rc;
 	for (int i = 0; i < 2; i++) {
 		d[i].permitted &= want[i].permitted;
 		d[i].effective &= d[i].permitted;
@@ -74,6 +121,16 @@ int cmd_harden_late(struct fz_err *err)
 	        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, NAMESPACES, 0, 1),
 	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
 	        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	        /* another user: only that of the filesystem changes, with each file that is made */
+	        DENY(SYS_setuid),
+	        DENY(SYS_setreuid),
+	        DENY(SYS_setresuid),
+	        DENY(SYS_setgid),
+	        DENY(SYS_setregid),
+	        DENY(SYS_setresgid),
+	        DENY(SYS_setgroups),
+	        DENY(SYS_capset),
+	        DENY(SYS_personality),
 	        DENY(SYS_execve),
 	        DENY(SYS_execveat),
 	        DENY(SYS_ptrace),

@@ -3,12 +3,15 @@
 
 #include "base/file.h"
 #include "cmd/keys.h"
+#include "cmd/prompt.h"
+#include "cmd/setup.h"
 #include "cmd/state.h"
 #include "cmd/where.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -49,7 +52,7 @@ out:
 	return rc;
 }
 
-static int open_dir(const char *arg, const struct cmd_conf *conf, int *fd, struct fz_err *err)
+static int open_dir(const char *arg, struct cmd_conf *conf, const char *config, int *fd, struct fz_err *err)
 {
 	struct cmd_where w;
 	int rc;
@@ -59,7 +62,7 @@ static int open_dir(const char *arg, const struct cmd_conf *conf, int *fd, struc
 		return *fd < 0 ? fz_fail_errno(err, errno, "%s", CMD_ETC) : 0;
 	}
 	rc = cmd_where_find(&w, arg, err);
-	return rc < 0 ? rc : cmd_state_open(&w, conf->state, fd, err);
+	return rc < 0 ? rc : cmd_state_find(&w, conf, config, fd, err);
 }
 
 static int make_key(const char *arg, const struct cmd_conf *conf, struct fz_err *err)
@@ -94,28 +97,50 @@ static int make_key(const char *arg, const struct cmd_conf *conf, struct fz_err 
 int cmd_init(int argc, char **argv)
 {
 	const char *config = NULL, *to = NULL;
+	char path[2 * PATH_MAX];
+	struct cmd_setup set = {0};
 	bool remove = false;
 	const struct cmd_opt opts[] = {
-	        {"export", 0, "KEY", "copy the identity to a new file (works while mounted)", NULL, &to, NULL},
-	        {"remove",   0, NULL, "with --export: remove it here", &remove, NULL, NULL},
-	        {"config",    'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &config, NULL},
-	        {0   },
+	        {"target",        't', "URL", "ship there: dir:/path or s3://bucket/prefix?... (repeatable)", NULL, NULL,
+	         &set.targets},
+	        {"no-target",          0, NULL, "no target yet: commits stay in the local log", &set.no_target, NULL, NULL},
+	        {"recipient",           'r', "age1...", "encrypt for this key instead of making one (repeatable)", NULL, NULL,
+	         &set.recipients},
+	        {"encrypt",    0, "age|none", "none: write plain objects", NULL, &set.encrypt, NULL},
+	        {"access-key",     0, "ID", "S3: the access key's ID", NULL, &set.access_key, NULL},
+	        {"secret-file",           0, "FILE", "S3: its secret is the first line of FILE (- = standard input)", NULL,
+	         &set.secret_file, NULL},
+	        {"config", 'c', "FILE", "the configuration to write, instead of " CMD_CONF_DEFAULT, NULL, &config,
+	         NULL},
+	        {"force",           0, NULL, "replace a configuration, which is kept as FILE.old (.old.2 ...); keys stay",
+	         &set.force, NULL, NULL},
+	        {"no-probe",     0, NULL, "do not try kernel and store first", &set.no_probe, NULL, NULL},
+	        {"export",      0, "KEY", "copy the identity to a new file (works while mounted)", NULL, &to, NULL},
+	        {"remove",           0, NULL, "with --export: remove it here", &remove, NULL, NULL},
+	        {0},
 	};
 	const struct cmd_spec spec = {
 	        "init",
 	        "[options] [DIR]",
-	        "Makes the key that backups are encrypted for: in the state directory of DIR, or in /etc/fazt for all "
-	        "mounts\n"
-	        "of this machine. An existing key is never touched. `fazt mount` does the same when it needs a key and "
-	        "has none.",
-	        "fazt init\nfazt init /var/lib/app\nfazt init --export /media/usb/app.key --remove /var/lib/app\n",
+	        "Sets up a mount: asks for what is not given (at a terminal only), tries the kernel and the store, "
+	        "makes a "
+	        "key, writes a\n"
+	        "commented configuration, and prints the next command. Nothing is written before all was tried. "
+	        "Without a "
+	        "terminal and without\n"
+	        "options it only makes the key: in the state directory of DIR, or in /etc/fazt for all mounts. An "
+	        "existing "
+	        "key is never replaced.",
+	        "fazt init\nfazt init --target 's3://bucket/app?region=eu-central-1' /var/lib/app\n"
+	        "fazt init --export /media/usb/app.key --remove /var/lib/app\n",
 	        0,
 	        1,
 	        opts};
 	struct cmd_conf conf;
 	struct fz_err err = {0};
+	bool setup = false;
 	char **args;
-	int n, fd = -1, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
+	int n = 0, fd = -1, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
 
 	if (rc == CMD_ARGS_HELP)
 		return CMD_EXIT_OK;
@@ -123,12 +148,31 @@ int cmd_init(int argc, char **argv)
 	if (rc == 0 && remove && !to)
 		rc = fz_fail(&err, FZ_EUSAGE,
 		             "--remove goes with --export KEY: nobody could read the backups any more");
-	if (rc == 0)
+	if (!to)
+		setup = cmd_prompt_possible() || set.targets.n || set.no_target || set.recipients.n || set.encrypt ||
+		        set.access_key || set.secret_file || set.force || set.no_probe;
+	if (rc == 0 && setup) /* the file is to be written, so only the environment counts */
+		rc = cmd_conf_env(&conf, environ, &err);
+	else if (rc == 0)
 		rc = cmd_conf_load(&conf, config, &err);
-	if (rc == 0 && !to)
+	if (rc == 0 && setup) {
+		const char *file = getenv("FAZT_CONFIG");
+		char cwd[PATH_MAX];
+
+		set.dir = n ? args[0] : NULL;
+		set.state = conf.state;
+		set.config = config ? config : file && *file ? file : CMD_CONF_DEFAULT;
+		if (*set.config != '/' && getcwd(cwd, sizeof(cwd))) {
+			snprintf(path, sizeof(path), "%s/%s", cwd, set.config);
+			set.config = path;
+		}
+		set.ask = cmd_prompt_possible();
+		rc = cmd_setup(&set, &err);
+	}
+	if (rc == 0 && !to && !setup)
 		rc = make_key(n ? args[0] : NULL, &conf, &err);
 	if (rc == 0 && to) {
-		rc = open_dir(n ? args[0] : NULL, &conf, &fd, &err);
+		rc = open_dir(n ? args[0] : NULL, &conf, config, &fd, &err);
 		if (rc == 0)
 			rc = export_key(fd, to, remove, &err);
 		if (rc == 0)

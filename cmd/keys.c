@@ -1,6 +1,8 @@
 #include "cmd/keys.h"
 
 #include "base/file.h"
+#include "cmd/alertsend.h"
+#include "cmd/http.h"
 #include "cmd/link.h"
 #include "store/store.h"
 
@@ -81,12 +83,12 @@ static bool key_needed(const struct cmd_conf *c)
 	return false;
 }
 
-int cmd_key_default(struct cmd_conf *c, const char *state_dir, bool *made, struct fz_err *err)
+int cmd_key_default(struct cmd_conf *c, const char *state_dir, bool look, bool *made, struct fz_err *err)
 {
 	struct cmd_origin o = {.level = CMD_LEVEL_FLAG, .where = "the key in use"};
 	struct ltx_age_identities ids = {0};
 	struct ltx_age_recipient r;
-	char text[LTX_AGE_RECIPIENT_SIZE];
+	char text[LTX_AGE_RECIPIENT_SIZE] = CMD_KEY_TO_MAKE;
 	int rc = 0;
 
 	*made = false;
@@ -104,14 +106,27 @@ int cmd_key_default(struct cmd_conf *c, const char *state_dir, bool *made, struc
 		if (rc == -FZ_ENOTFOUND)
 			rc = cmd_key_find(CMD_ETC, &r, err);
 		if (rc == -FZ_ENOTFOUND) {
-			rc = cmd_key_make(state_dir, &r, err);
+			rc = look ? 0 : cmd_key_make(state_dir, &r, err);
 			*made = rc == 0;
 		}
 	}
 	if (rc < 0)
 		return rc;
-	ltx_age_recipient_format(text, &r);
+	if (!look || !*made)
+		ltx_age_recipient_format(text, &r);
 	return cmd_list_add(&c->recipients, text, strlen(text), &o, err);
+}
+
+void cmd_key_tell(FILE *to, const struct cmd_conf *c, const char *state_dir, const char *dir)
+{
+	fprintf(to,
+	        "A key was made, since backups are encrypted and there was none:\n"
+	        "  identity (secret): %s/" CMD_IDENTITY "\n"
+	        "  recipient:         %s\n"
+	        "Without the identity nobody can read the backups: take it to a safe place that is not this machine, "
+	        "with\n"
+	        "  fazt init --export KEY --remove %s\n",
+	        state_dir, c->recipients.n ? c->recipients.v[0] : "", dir);
 }
 
 int cmd_key_identities(struct ltx_age_identities *ids, const char *file, const struct cmd_conf *c,
@@ -279,6 +294,10 @@ int cmd_conf_check(struct cmd_conf *c, struct fz_err *err)
 	}
 	if (rc == 0)
 		rc = cmd_link_check(c, err);
+	if (rc == 0)
+		rc = cmd_alertsend_check(c, err);
+	if (rc == 0)
+		rc = cmd_http_check(c, err);
 	for (size_t i = 0; rc == 0 && i < c->n_targets; i++)
 		rc = check_target(&c->targets[i], err);
 	for (size_t i = 0; rc == 0 && i < c->n_targets; i++)

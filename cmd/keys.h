@@ -7,6 +7,8 @@
 #include "cmd/config.h"
 #include "ltx/age.h"
 
+#include <stdio.h>
+
 #define CMD_IDENTITY  "identity"
 #define CMD_RECIPIENT "recipient"
 #define CMD_ETC       "/etc/fazt"
@@ -16,8 +18,11 @@ int cmd_key_make(const char *dir, struct ltx_age_recipient *r, struct fz_err *er
 /* The recipient kept in dir: of `recipient`, else of `identity`. -FZ_ENOTFOUND when neither is there. */
 int cmd_key_find(const char *dir, struct ltx_age_recipient *r, struct fz_err *err) FZ_MUST_CHECK;
 /* For a mount: when some target is encrypted and names no recipient, takes the configured identity's, the state
- * directory's, /etc/fazt's, or makes a key in the state directory (*made = true). */
-int cmd_key_default(struct cmd_conf *c, const char *state_dir, bool *made, struct fz_err *err) FZ_MUST_CHECK;
+ * directory's, /etc/fazt's, or makes a key in the state directory (*made = true). look: makes none; the recipient is CMD_KEY_TO_MAKE. */
+#define CMD_KEY_TO_MAKE "a key made then"
+int cmd_key_default(struct cmd_conf *c, const char *state_dir, bool look, bool *made, struct fz_err *err) FZ_MUST_CHECK;
+/* That one was made, where, and how to take it to a safe place. */
+void cmd_key_tell(FILE *to, const struct cmd_conf *c, const char *state_dir, const char *dir);
 /* Identities to look back with: file (-i; must work), else the configuration's, else <state>/identity, else
  * /etc/fazt/identity. None found: ids->n == 0 and success. state_dir may be NULL. */
 int cmd_key_identities(struct ltx_age_identities *ids, const char *file, const struct cmd_conf *c,

@@ -73,7 +73,7 @@ void cmd_lease_publish(struct cmd_lease *l, int rc, const struct fz_err *err)
 	if (renewed && l->until_ns)
 		l->renewed_ms = fz_now_ms();
 	if (rc < 0 && rc != l->trouble.code)
-		fz_warn("lease: %s", err->text);
+		fz_warn("lease: %s", fz_log_why(err));
 	else if (rc == 0 && l->trouble.code)
 		fz_info("lease: the store %s answers again", l->url);
 	l->trouble = rc < 0 ? *err : none;
@@ -303,8 +303,17 @@ static int watch(struct cmd_lease *l, struct fz_err *err)
 	}
 	if (l->lease.state == PRIMARY_LEASE_MINE) { /* by now, or before this process was started */
 		rc = primary_lease_renew(&l->lease, own_epoch(l), err);
-		if (rc == 0 && primary_lease_until(&l->lease))
+		if (rc == 0 && primary_lease_until(&l->lease)) {
+			uint64_t now = fz_boot_ns();
+
 			cmd_link_promote(&l->w->link, false);
+			l->mine_ns = l->mine_ns ? l->mine_ns : now;
+			if (now - l->mine_ns > (uint64_t)l->lease.duration_ms * MS_NS * 2)
+				return fz_fail(err, FZ_ETIMEOUT,
+				               "it has the lease, and has not become the primary since %llu s: its log "
+				               "says why",
+				               (unsigned long long)((now - l->mine_ns) / (1000 * MS_NS)));
+		}
 	}
 	return rc;
 }

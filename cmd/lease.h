@@ -29,6 +29,7 @@ struct cmd_lease {
 	bool found;         /* io: how it stands has been logged */
 	char stood_for[33]; /* io: the version of the lease for which this host is a candidate, since stood_ns */
 	uint64_t stood_ns;
+	uint64_t mine_ns; /* io: since when a replica has had the lease; 0 = it has not */
 
 	pthread_mutex_t mu;        /* inside io; guards all below */
 	struct primary_lease seen; /* as it was when the last request was answered */
@@ -61,7 +62,7 @@ int cmd_lease_acquire(struct cmd_lease *l, bool force, uint32_t *epoch, struct f
 void cmd_lease_yield(struct cmd_lease *l, bool on);
 /* For that follower (its key, name or host); yielded, and everything is fenced. */
 int cmd_lease_release(struct cmd_lease *l, const char *follower, struct fz_err *err) FZ_MUST_CHECK;
-/* Adds the object `lease`, and what is wrong with it to problems. */
-void cmd_lease_status(struct cmd_lease *l, struct cJSON *answer, struct cJSON *problems);
+/* Adds the object `lease`, and what is wrong with it. */
+void cmd_lease_status(struct cmd_lease *l, struct cJSON *answer);
 
 #endif

@@ -1,5 +1,6 @@
 /* lease_command.c - what the commands ask of the lease: promote, handoff, status. */
 #include "cmd/lease_priv.h"
+#include "cmd/problems.h"
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -88,7 +89,7 @@ int cmd_lease_release(struct cmd_lease *l, const char *follower, struct fz_err *
 
 /* ---- status ---- */
 
-void cmd_lease_status(struct cmd_lease *l, struct cJSON *answer, struct cJSON *problems)
+void cmd_lease_status(struct cmd_lease *l, struct cJSON *answer)
 {
 	static const char *const states[] = {
 	        [PRIMARY_LEASE_UNKNOWN] = "unknown",   [PRIMARY_LEASE_NONE] = "none",
@@ -131,15 +132,17 @@ void cmd_lease_status(struct cmd_lease *l, struct cJSON *answer, struct cJSON *p
 	cJSON_AddStringToObject(o, "lost", seen.body.lost);
 	cJSON_AddStringToObject(o, "last_error", trouble.code ? trouble.text : agent.code ? agent.text : "");
 	if (!replica && !left)
-		cmd_say(problems, "without a lease this host accepts no commits: %s",
-		        trouble.code ? trouble.text
-		        : agent.code ? agent.text
-		                     : "it has not been asked for yet");
+		cmd_problem(answer, "lease", l->url, "without a lease this host accepts no commits: %s",
+		            trouble.code ? trouble.text
+		            : agent.code ? agent.text
+		                         : "it has not been asked for yet");
 	else if (!replica && left < l->lease.duration_ms / 2)
-		cmd_say(problems, "the lease could not be renewed, it ends in %lld ms: %s", (long long)left,
-		        trouble.code ? trouble.text
-		        : agent.code ? agent.text
-		                     : "the store does not answer");
+		cmd_problem(answer, "lease", l->url, "the lease could not be renewed, it ends in %lld ms: %s",
+		            (long long)left,
+		            trouble.code ? trouble.text
+		            : agent.code ? agent.text
+		                         : "the store does not answer");
 	if (replica && trouble.code)
-		cmd_say(problems, "the lease's store %s: this host cannot take over: %s", l->url, trouble.text);
+		cmd_problem(answer, "lease", l->url, "the lease's store %s: this host cannot take over: %s", l->url,
+		            trouble.text);
 }

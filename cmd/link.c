@@ -352,7 +352,7 @@ static void database(struct replica_follow_events *ev, const char *name, const c
 		pthread_mutex_unlock(&l->mu);
 	}
 	if (rc < 0)
-		fz_log_err(name, &err);
+		fz_log_err(fz_log_db(name), &err);
 }
 
 static void removed(struct replica_applier_events *ev, const char *name, const char *lineage)
@@ -365,16 +365,12 @@ static void removed(struct replica_applier_events *ev, const char *name, const c
 	if (ltx_logset_get(l->logs, name, false, &log, NULL) == 0)
 		ltx_log_put(log);
 	else if (fs_capture_protect(l->capture, name, false, &err) < 0)
-		fz_log_err(name, &err);
+		fz_log_err(fz_log_db(name), &err);
 	pthread_mutex_unlock(&l->mu);
-	for (size_t i = 0; (log = ltx_logset_at(l->logs, i)); i++) {
-		struct ltx_log_info info;
-
-		ltx_log_info(log, &info);
-		if (!strcmp(info.lineage, lineage))
-			replica_leaving_done(log);
-		ltx_log_put(log);
-	}
+	log = ltx_logset_find(l->logs, lineage);
+	if (log)
+		replica_leaving_done(log);
+	ltx_log_put(log);
 }
 
 static void promote(void *arg)

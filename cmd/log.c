@@ -4,7 +4,10 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/temp.h"
 #include "cmd/source_arg.h"
+#include "cmd/stores.h"
+#include "replica/catalog.h"
 #include "replica/source.h"
 #include "replica/touched.h"
 
@@ -152,7 +155,6 @@ static void print_end(const struct replica_commits *commits, const char *lineage
 /* Prints the commits of the source at hand; *printed counts. */
 static int list(struct cmd_source *s, bool json, bool tables, unsigned long long *printed, struct fz_err *err)
 {
-	const char *tmp = getenv("TMPDIR");
 	struct replica_commits *commits = NULL;
 	struct replica_touched *touched = NULL;
 	struct tables t = {.asked = tables};
@@ -163,7 +165,7 @@ static int list(struct cmd_source *s, bool json, bool tables, unsigned long long
 	int rc = 0;
 
 	if (tables)
-		rc = replica_touched_open(&touched, tmp && *tmp == '/' ? tmp : "/var/tmp", err);
+		rc = replica_touched_open(&touched, fz_temp_dir(), err);
 	if (rc == 0)
 		rc = replica_commits_open(&commits, s->source, err);
 	while (rc >= 0 && (rc = replica_commits_next(commits, &c, err)) == 1) {
@@ -192,10 +194,117 @@ static int list(struct cmd_source *s, bool json, bool tables, unsigned long long
 	if (json && *printed)
 		printf("\n]\n");
 	if (untold)
-		fz_warn("of %llu commits the tables cannot be told: %s", untold, why.text);
+		fz_warn("of %llu commits the tables cannot be told: %s", untold, fz_log_why(&why));
 	if (rc == 0 && *printed == 0)
 		rc = fz_fail(err, FZ_ENOCOMMIT, "%s holds no commit", s->label);
 	return rc;
+}
+
+/* ---- SOURCE names no database: which ones are there? ---- */
+
+/* 1 = printed, 0 = it was claimed, and nothing lies there. */
+static int print_database(const struct cmd_stores_at *at, const char *name, bool json, bool first, struct fz_err *err)
+{
+	const struct replica_lineage *last;
+	struct replica_catalog c = {0};
+	struct fz_buf below = {0};
+	char when[FZ_TIME_SIZE];
+	uint64_t txid = 0;
+	cJSON *o;
+	char *text;
+	int rc = fz_buf_addf(&below, "%s/", name) < 0 ? fz_fail_errno(err, ENOMEM, "listing") : 0;
+
+	if (rc == 0)
+		rc = replica_catalog_load_at(&c, at->store, fz_buf_str(&below), err);
+	fz_buf_fini(&below);
+	if (rc < 0 || !c.n_lineages)
+		goto out;
+	rc = 1;
+	last = &c.lineages[c.n_lineages - 1];
+	for (size_t i = last->first; i < last->first + last->n; i++)
+		if (txid < c.objects[i].usable_max)
+			txid = c.objects[i].usable_max;
+	fz_format_time(when, last->last_ms);
+	if (!json) {
+		printf("%-10llu %s  %s", (unsigned long long)txid, when, name);
+		if (last->ended_ms)
+			printf("  (deleted %s)", fz_format_time(when, last->ended_ms));
+		printf("\n");
+		goto out;
+	}
+	o = cJSON_CreateObject();
+	cJSON_AddStringToObject(o, "database", name);
+	cJSON_AddStringToObject(o, "store", at->label);
+	cJSON_AddNumberToObject(o, "txid", (double)txid);
+	cJSON_AddStringToObject(o, "time", when);
+	cJSON_AddNumberToObject(o, "time_ms", (double)last->last_ms);
+	cJSON_AddStringToObject(o, "lineage", last->id);
+	if (last->ended_ms)
+		cJSON_AddStringToObject(o, "deleted", fz_format_time(when, last->ended_ms));
+	text = cJSON_PrintUnformatted(o);
+	cJSON_Delete(o);
+	if (!text)
+		rc = fz_fail(err, FZ_EINTERNAL, "out of memory");
+	else
+		printf("%s%s", first ? "[\n" : ",\n", text);
+	cJSON_free(text);
+out:
+	replica_catalog_fini(&c);
+	return rc;
+}
+
+/* The first error is the command's, and told at its end; the others are told at once. */
+static void tell(struct fz_err *first, const struct fz_err *why)
+{
+	if (!first->code)
+		*first = *why;
+	else
+		fprintf(stderr, "fazt log: %s (FZ-%04d)\n", why->text, why->code < 0 ? -why->code : why->code);
+}
+
+/* What lies in a whole store, or below a directory in one, by its newest commit; what cannot be read does not hide the
+ * rest. *printed counts. */
+static int list_databases(const char *arg, const char *config, bool json, unsigned long long *printed,
+                          struct fz_err *err)
+{
+	struct fz_err first = {0}, why;
+	struct cmd_stores s;
+	int rc = cmd_stores_open_some(&s, arg, config, err);
+
+	if (rc == 0 && *s.database) { /* only a target's URL is known to be no database's */
+		cmd_stores_close(&s);
+		rc = cmd_is_url(arg) ? cmd_stores_open_below(&s, arg, config, err)
+		                     : fz_fail(err, FZ_ENOTFOUND, "no such database");
+	}
+	if (rc < 0)
+		return rc;
+	for (size_t i = 0; i < s.n; i++) {
+		char **names = NULL;
+		size_t n = 0;
+
+		why = s.v[i].why;
+		if (!s.v[i].store || cmd_stores_databases(&s, &s.v[i], &names, &n, &why) < 0) {
+			fz_err_prefix(&why, "%s", s.v[i].label);
+			tell(&first, &why);
+		}
+		if (!json && n && s.n > 1)
+			printf("%s:\n", s.v[i].label);
+		for (size_t k = 0; k < n; k++) {
+			rc = print_database(&s.v[i], names[k], json, !*printed, &why);
+			*printed += rc == 1;
+			if (rc < 0) {
+				fz_err_prefix(&why, "%s in %s", names[k], s.v[i].label);
+				tell(&first, &why);
+			}
+		}
+		cmd_stores_free(names, n);
+	}
+	if (json && *printed)
+		printf("\n]\n");
+	cmd_stores_close(&s);
+	if (first.code)
+		*err = first;
+	return first.code;
 }
 
 int cmd_log(int argc, char **argv)
@@ -211,21 +320,26 @@ int cmd_log(int argc, char **argv)
 	        {"config",    'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &config, NULL},
 	        {0},
 	};
-	const struct cmd_spec spec = {"log",
-	                              "[options] SOURCE",
-	                              "Lists every commit that can be restored, oldest first: TXID, time, changed "
-	                              "pages, bytes; and when a database\n"
-	                              "that is gone was deleted. SOURCE is a store URL\n"
-	                              "with the database's path (dir:/backup/app.db), NAME/DATABASE with a target of "
-	                              "the configuration, or DIR/DATABASE\n"
-	                              "of a mount.",
-	                              "fazt log /var/lib/app/app.db\nfazt log --tables dir:/backup/app.db -i "
-	                              "backup.key\nfazt log --json dir:/backup/app.db | jq '.[-1].txid'\n",
-	                              1,
-	                              1,
-	                              opts};
+	const struct cmd_spec spec = {
+	        "log",
+	        "[options] SOURCE",
+	        "Lists every commit that can be restored, oldest first: TXID, time, changed "
+	        "pages, bytes; and when a database\n"
+	        "that is gone was deleted. SOURCE is a store URL\n"
+	        "with the database's path (dir:/backup/app.db), NAME/DATABASE with a target of "
+	        "the configuration, or DIR/DATABASE\n"
+	        "of a mount. Where it names no database, but a store, a directory in one, a target or a mount: the "
+	        "databases that lie "
+	        "there,\n"
+	        "each with its newest commit.",
+	        "fazt log /var/lib/app/app.db\nfazt log --tables dir:/backup/app.db -i "
+	        "backup.key\nfazt log s3://bucket/app                  # which databases are there?\nfazt log "
+	        "--json dir:/backup/app.db | jq '.[-1].txid'\n",
+	        1,
+	        1,
+	        opts};
 	unsigned long long printed = 0;
-	struct fz_err err = {0};
+	struct fz_err err = {0}, why = {0};
 	struct cmd_source s;
 	char **args;
 	int n, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
@@ -239,6 +353,14 @@ int cmd_log(int argc, char **argv)
 				rc = list(&s, json, tables, &printed, &err);
 			while (rc < 0 && !printed && cmd_source_next(&s, &err));
 			cmd_source_close(&s);
+		}
+		if (rc == -FZ_ENOTFOUND && !printed) { /* that of the listing, unless it has nothing to say either */
+			int listed = list_databases(args[0], config, json, &printed, &why);
+
+			if (printed || (listed < 0 && listed != -FZ_ENOTFOUND)) {
+				rc = listed;
+				err = why;
+			}
 		}
 	}
 	return rc < 0 ? cmd_report(spec.name, &err) : CMD_EXIT_OK;

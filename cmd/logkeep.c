@@ -62,7 +62,8 @@ static bool remove_ended(struct cmd_logkeep *k, struct ltx_log *log, const struc
 	if (rc < 0 && rc != -FZ_EBUSY) /* busy: a lane looks at it just now */
 		fz_log_err("removing the log of a deleted database", &err);
 	if (rc == 0)
-		fz_info("%s: the log of the deleted database was removed (lineage %s)", info->name, info->lineage);
+		fz_info("%s: the log of the deleted database was removed (lineage %s)", fz_log_db(info->name),
+		        info->lineage);
 	return rc == 0;
 }
 
@@ -85,7 +86,7 @@ static bool fold_old(struct cmd_logkeep *k, struct ltx_log *log, const struct lt
 	if (rc < 0 && rc != -ECANCELED)
 		fz_log_err("making the log smaller", &err);
 	if (rc == 0)
-		fz_info("%s: %llu MiB of its log, which every target holds, went into its base", info->name,
+		fz_info("%s: %llu MiB of its log, which every target holds, went into its base", fz_log_db(info->name),
 		        (unsigned long long)(frees >> 20));
 	return rc == 0;
 }
@@ -136,8 +137,10 @@ static void run(void *arg)
 	struct cmd_logkeep *k = arg;
 	int64_t look_ms = k->keep_ms / 4 < LOOK_MS ? k->keep_ms / 4 + 1 : LOOK_MS;
 
-	while (fz_worker_wait(&k->worker, look_ms))
+	while (fz_worker_wait(&k->worker, look_ms)) {
 		(void)cmd_logkeep_pass(k, fz_now_ms());
+		fz_log_flush(0); /* of lines that were suppressed, in a process that has said nothing since */
+	}
 }
 
 int cmd_logkeep_start(struct cmd_logkeep *k, struct fz_err *err)

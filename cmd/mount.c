@@ -6,8 +6,13 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "cmd/config.h"
+#include "cmd/given.h"
 #include "cmd/keys.h"
+#include "cmd/logto.h"
+#include "cmd/reload.h"
 #include "cmd/role.h"
+#include "cmd/run.h"
+#include "cmd/resume.h"
 #include "cmd/where.h"
 #include "cmd/wire.h"
 #include "fs/supervisor.h"
@@ -24,16 +29,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define LOG_ROTATE_BYTES (16 << 20)
-
 struct mounting {
 	struct cmd_conf conf;
 	struct cmd_where where;
 	struct cmd_role role;
-	char state[PATH_MAX], log_file[PATH_MAX + 16], exe[PATH_MAX];
+	struct cmd_logto log;
+	char state[PATH_MAX], exe[PATH_MAX];
 	bool foreground, key_made;
-	int lockfd;      /* held for the life of the supervisor: one mount a state directory */
-	off_t log_start; /* size of the log file before this mount */
+	int lockfd;          /* held for the life of the supervisor: one mount a state directory */
+	struct cmd_run *run; /* an application beside it; NULL = none */
 };
 
 /* Flags of paths may be relative; the configuration's may not. */
@@ -87,6 +91,19 @@ static int make_state(struct mounting *m, struct fz_err *err)
 	return 0;
 }
 
+/* For `fazt reload`. */
+static int write_given(struct mounting *m, struct fz_err *err)
+{
+	int fd = open(m->state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int rc = fd < 0 ? fz_fail_errno(err, errno, "state directory %s", m->state)
+	                : cmd_given_save(&m->conf, environ, fd, err);
+
+	if (rc == 0)
+		cmd_reload_done(fd); /* what a reload left when the machine went down */
+	fz_close(&fd);
+	return rc;
+}
+
 /* What the worker and its successors will run with; recipients are resolved, so no key file is needed later. */
 static int write_snapshot(struct mounting *m, struct fz_err *err)
 {
@@ -97,6 +114,8 @@ static int write_snapshot(struct mounting *m, struct fz_err *err)
 	snprintf(path, sizeof(path), "%s/" CMD_CONF_SNAPSHOT, m->state);
 	if (rc == 0)
 		rc = fz_write_file(AT_FDCWD, path, fz_buf_str(&text), text.size, 0600, err);
+	if (rc == 0)
+		rc = write_given(m, err);
 	if (text.data)
 		explicit_bzero(text.data, text.size);
 	fz_buf_fini(&text);
@@ -114,67 +133,42 @@ static int write_role(struct mounting *m, struct fz_err *err)
 	return rc;
 }
 
-static int open_log(struct mounting *m, int *fd, struct fz_err *err)
-{
-	char old[PATH_MAX + 32];
-	struct stat st;
-
-	if (m->conf.log_file)
-		snprintf(m->log_file, sizeof(m->log_file), "%s", m->conf.log_file);
-	else
-		snprintf(m->log_file, sizeof(m->log_file), "%s/fazt.log", m->state);
-	if (!m->conf.log_file && stat(m->log_file, &st) == 0 && st.st_size > LOG_ROTATE_BYTES) {
-		snprintf(old, sizeof(old), "%s.1", m->log_file);
-		(void)rename(m->log_file, old);
-	}
-	*fd = open(m->log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-	if (*fd < 0 || fstat(*fd, &st) < 0)
-		return fz_fail_errno(err, errno, "cannot open the log file %s", m->log_file);
-	m->log_start = st.st_size;
-	return 0;
-}
-
-/* The log's error lines since the start, for the one who waits at the terminal. */
-static void show_errors(const struct mounting *m)
-{
-	FILE *f = fopen(m->log_file, "r");
-	char line[1100];
-
-	if (!f)
-		return;
-	if (fseeko(f, m->log_start, SEEK_SET) == 0)
-		while (fgets(line, sizeof(line), f))
-			if (strstr(line, " error: "))
-				fprintf(stderr, "  log: %s", line);
-	fclose(f);
-}
-
 static int supervise(struct mounting *m, int ready_fd, struct fz_err *err)
 {
 	const char *worker[] = {m->exe, "worker", m->where.dir, NULL};
 	const char *agent[] = {m->exe, "agent", m->where.dir, NULL};
+	const char *reload[] = {m->exe, "reload", m->where.dir, NULL};
 	struct fs_supervisor_conf conf = {.dir = m->where.dir,
 	                                  .state_dir = m->state,
 	                                  .worker_argv = worker,
 	                                  .agent_argv = agent,
+	                                  .reload_argv = reload,
 	                                  .no_passthrough = m->conf.no_passthrough,
 	                                  .no_resend = m->conf.no_resend,
 	                                  .allow_other = !m->conf.private_mount,
+	                                  .logdir_fd = m->log.dirfd,
 	                                  .ready_fd = ready_fd};
+	int rc = cmd_logto_use(&m->log, "supervisor", &m->conf, err);
 
-	fz_log_init("supervisor", (enum fz_log_level)cmd_log_level(&m->conf));
-	return fs_supervisor_run(&conf, err);
+	if (rc == 0)
+		rc = fs_supervisor_run(&conf, err);
+	fz_log_flush(1);
+	return rc;
 }
 
-/* The child: leaves the terminal, supervises, leaves its error in errfd. */
-static void run_child(struct mounting *m, int logfd, int ready_fd, int errfd) __attribute__((noreturn));
-static void run_child(struct mounting *m, int logfd, int ready_fd, int errfd)
+/* The child: leaves the terminal, supervises, leaves its error in errfd. Without a log file it logs where this process does. */
+static void run_child(struct mounting *m, int ready_fd, int errfd) __attribute__((noreturn));
+static void run_child(struct mounting *m, int ready_fd, int errfd)
 {
 	struct fz_err err = {0};
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
+	unsetenv("NOTIFY_SOCKET"); /* of whoever started this command: no service's main process */
 	setsid();
-	if (null < 0 || chdir("/") < 0 || dup2(null, 0) < 0 || dup2(logfd, 1) < 0 || dup2(logfd, 2) < 0)
+	if (m->run)
+		cmd_run_undo(m->run);
+	if (null < 0 || chdir("/") < 0 || dup2(null, 0) < 0 || dup2(m->log.fd < 0 ? 2 : m->log.fd, 1) < 0 ||
+	    (m->log.fd >= 0 && dup2(m->log.fd, 2) < 0))
 		_exit(CMD_EXIT_FAILED);
 	if (supervise(m, ready_fd, &err) < 0) {
 		(void)!write(errfd, &err, sizeof(err));
@@ -186,15 +180,12 @@ static void run_child(struct mounting *m, int logfd, int ready_fd, int errfd)
 
 static int start_in_background(struct mounting *m, struct fz_err *err)
 {
-	int ready[2] = {-1, -1}, why[2] = {-1, -1}, logfd = -1, rc;
+	int ready[2] = {-1, -1}, why[2] = {-1, -1}, alone[2] = {-1, -1}, rc = 0;
 	char text[400] = "";
 	ssize_t n;
 	pid_t pid;
 
-	rc = open_log(m, &logfd, err);
-	if (rc < 0)
-		goto out;
-	if (pipe2(ready, O_CLOEXEC) < 0 || pipe2(why, O_CLOEXEC) < 0) {
+	if (pipe2(ready, O_CLOEXEC) < 0 || pipe2(why, O_CLOEXEC) < 0 || pipe2(alone, O_CLOEXEC) < 0) {
 		rc = fz_fail_errno(err, errno, "pipe");
 		goto out;
 	}
@@ -206,13 +197,21 @@ static int start_in_background(struct mounting *m, struct fz_err *err)
 	if (pid == 0) {
 		fz_close(&ready[0]);
 		fz_close(&why[0]);
-		run_child(m, logfd, ready[1], why[1]);
+		fz_close(&alone[1]);
+		(void)!read(alone[0], text, 1); /* its end: the parent has closed what it shared */
+		fz_close(&alone[0]);
+		run_child(m, ready[1], why[1]);
 	}
 	fz_close(&ready[1]);
 	fz_close(&why[1]);
 	/* From here on the child's alone: a process that has a file of DIR open keeps it from being mounted over. */
 	fz_close(&m->lockfd);
-	fz_close(&logfd);
+	cmd_logto_close(&m->log);
+	fz_close(&alone[1]);
+	if (m->run) {
+		m->run->supervisor = pid;
+		cmd_run_wait(m->run, ready[0]);
+	}
 	do
 		n = read(ready[0], text, sizeof(text) - 1);
 	while (n < 0 && errno == EINTR);
@@ -230,45 +229,40 @@ static int start_in_background(struct mounting *m, struct fz_err *err)
 	}
 	err->text[sizeof(err->text) - 1] = 0;
 	rc = err->code;
-	show_errors(m);
+	cmd_logto_show_errors(&m->log);
 out:
 	fz_close(&ready[0]);
 	fz_close(&why[0]);
 	fz_close(&ready[1]);
 	fz_close(&why[1]);
-	fz_close(&logfd);
+	fz_close(&alone[0]);
+	fz_close(&alone[1]);
 	return rc;
-}
-
-static void tell_key(const struct mounting *m)
-{
-	printf("A key was made, since backups are encrypted and there was none:\n"
-	       "  identity (secret): %s/" CMD_IDENTITY "\n"
-	       "  recipient:         %s\n"
-	       "Without the identity nobody can read the backups: take it to a safe place that is not this machine, "
-	       "with\n"
-	       "  fazt init --export KEY --remove %s\n",
-	       m->state, m->conf.recipients.n ? m->conf.recipients.v[0] : "", m->where.dir);
 }
 
 static void tell(const struct mounting *m)
 {
-	printf("fazt %s %s\n", m->foreground ? "mounts" : "serves", m->where.dir);
+	FILE *to = m->run ? stderr : stdout; /* an application's output is its own */
+
+	fprintf(to, "fazt %s %s\n", m->foreground ? "mounts" : "serves", m->where.dir);
 	for (size_t i = 0; i < m->conf.n_targets; i++)
-		printf("  ships to %s (%s)\n", m->conf.targets[i].url,
-		       cmd_target_encrypted(&m->conf, &m->conf.targets[i]) ? "encrypted" : "NOT encrypted");
+		fprintf(to, "  ships to %s (%s)\n", m->conf.targets[i].url,
+		        cmd_target_encrypted(&m->conf, &m->conf.targets[i]) ? "encrypted" : "NOT encrypted");
 	if (m->role.replica && m->role.primary[0])
-		printf("  follows %s\n", m->role.primary);
+		fprintf(to, "  follows %s\n", m->role.primary);
 	if (m->role.replica && m->conf.follow)
-		printf("  follows the store %s%s\n", m->conf.follow,
-		       m->role.primary[0] ? " where that cannot help" : "");
+		fprintf(to, "  follows the store %s%s\n", m->conf.follow,
+		        m->role.primary[0] ? " where that cannot help" : "");
 	if (m->conf.listen)
-		printf("  replicas may follow at %s\n", m->conf.listen);
+		fprintf(to, "  replicas may follow at %s\n", m->conf.listen);
+	if (m->conf.http_listen)
+		fprintf(to, "  metrics and status page at %s%s\n", *m->conf.http_listen == ':' ? "127.0.0.1" : "",
+		        m->conf.http_listen);
 	if (!m->conf.n_targets && !m->role.replica)
-		printf("  no target: commits stay in the local log (give --target URL to ship them)\n");
+		fprintf(to, "  no target: commits stay in the local log (give --target URL to ship them)\n");
 	if (m->key_made)
-		tell_key(m);
-	fflush(stdout);
+		cmd_key_tell(to, &m->conf, m->state, m->where.dir);
+	fflush(to);
 }
 
 static int mount_it(struct mounting *m, const char *dir, struct fz_err *err)
@@ -285,6 +279,8 @@ static int mount_it(struct mounting *m, const char *dir, struct fz_err *err)
 		rc = cmd_where_find(&m->where, dir, err);
 	if (rc < 0)
 		return rc;
+	if (m->where.fazt && !m->run && cmd_resume_orphan(&m->where, m->foreground, &rc, err))
+		return rc;
 	if (m->where.fazt)
 		return fz_fail(err, FZ_EMOUNTED, "fazt serves %s already", m->where.dir);
 	if (access("/dev/fuse", F_OK) < 0)
@@ -294,24 +290,26 @@ static int mount_it(struct mounting *m, const char *dir, struct fz_err *err)
 		return fz_fail_errno(err, errno, "/proc/self/exe");
 	rc = make_state(m, err);
 	if (rc == 0)
-		rc = cmd_key_default(&m->conf, m->state, &m->key_made, err);
+		rc = cmd_key_default(&m->conf, m->state, false, &m->key_made, err);
+	if (rc == 0)
+		rc = cmd_logto_open(&m->log, &m->conf, m->state, m->foreground || m->run, err);
 	if (rc == 0)
 		rc = write_snapshot(m, err);
 	if (rc == 0)
 		rc = write_role(m, err);
 	if (rc < 0)
 		return rc;
-	if (m->foreground) {
-		int logfd = -1;
-
+	if (m->foreground && !m->run) {
 		tell(m);
-		if (m->conf.log_file) {
-			rc = open_log(m, &logfd, err);
-			if (rc < 0 || dup2(logfd, 2) < 0)
-				return rc < 0 ? rc : fz_fail_errno(err, errno, "log file");
-			fz_close(&logfd);
-		}
 		return supervise(m, -1, err);
+	}
+	if (m->run) {
+		rc = cmd_run_init(m->run, err);
+		if (rc < 0)
+			return rc;
+		m->run->exe = m->exe;
+		m->run->dir = m->where.dir;
+		m->run->stop_grace_ms = m->conf.stop_grace_ms;
 	}
 	rc = start_in_background(m, err);
 	if (rc == 0)
@@ -321,10 +319,35 @@ static int mount_it(struct mounting *m, const char *dir, struct fz_err *err)
 
 int cmd_mount(int argc, char **argv)
 {
-	struct mounting m = {.lockfd = -1};
+	const struct cmd_spec spec = {
+	        .name = "mount",
+	        .synopsis = "[options] DIR",
+	        .about = "Mounts over DIR, serves the files that lie there, and captures every commit of its SQLite "
+	                 "databases "
+	                 "into a log\n"
+	                 "in DIR/.fazt, from where it is shipped, encrypted, to the targets. Returns when the mount "
+	                 "serves. "
+	                 "Flags win\n"
+	                 "over FAZT_* in the environment, and these over the configuration file.",
+	        .examples = "fazt mount /var/lib/app\n"
+	                    "fazt mount --target dir:/backup/app --recipient age1... /var/lib/app\n"
+	                    "fazt mount --target 's3://bucket/app?region=eu-central-1' /var/lib/app\n",
+	        .min_args = 1,
+	        .max_args = 1};
+
+	return cmd_mount_as(&spec, NULL, argc, argv);
+}
+
+int cmd_mount_as(const struct cmd_spec *as, struct cmd_run *run, int argc, char **argv)
+{
+	struct mounting m = {
+	        .lockfd = -1, .log = {.dirfd = -1, .fd = -1},
+                     .run = run
+        };
 	const char *config = NULL, *state = NULL, *encrypt = NULL, *level = NULL, *log_file = NULL;
 	const char *role = NULL, *listen = NULL, *identity = NULL, *primary = NULL, *primary_key = NULL;
 	const char *follow = NULL, *backup_key = NULL, *ack = NULL, *failover = NULL, *lease = NULL, *witness = NULL;
+	const char *http = NULL;
 	bool no_passthrough = false, no_resend = false, take_over = false;
 	struct cmd_words targets = {0}, recipients = {0}, followers = {0};
 	const struct cmd_opt opts[] = {
@@ -336,11 +359,11 @@ int cmd_mount(int argc, char **argv)
 	        {"encrypt",          0, "age|none", "none: write plain objects", NULL, &encrypt, NULL},
 	        {"foreground",       'f', NULL, "stay, and log to stderr", &m.foreground, NULL, NULL},
 	        {"state",         0, "PATH", "keep log and state there instead of in DIR/.fazt", NULL, &state, NULL},
-	        {"log-level",          0, "LEVEL", "error, warning, info (default) or debug", NULL, &level, NULL},
+	        {"log-level",          0, "error|warning|info|debug", "what is logged (info)", NULL, &level, NULL},
 	        {"log-file",       0, "FILE", "instead of fazt.log in the state directory", NULL, &log_file, NULL},
 	        {"take-over",    0, NULL, "claim databases in the targets that another writer claimed last", &take_over,
 	         NULL, NULL},
-	        {"role",     0, "ROLE", "primary (default), or replica: follow another host", NULL, &role, NULL},
+	        {"role",     0, "primary|replica", "replica: follow another host", NULL, &role, NULL},
 	        {"listen",          0, "ADDR:PORT", "let replicas follow this host there", NULL, &listen, NULL},
 	        {"identity",    0, "KEY", "this host's own key for links (fazt keygen -o KEY)", NULL, &identity, NULL},
 	        {"follower",      0, "age1...",
@@ -360,30 +383,29 @@ int cmd_mount(int argc, char **argv)
 	        {"lease",          0, "TIME", "how long it is valid without being renewed (10s)", NULL, &lease, NULL},
 	        {"witness",        0, "URL", "the store that holds it, the same for all hosts (the first target)", NULL,
 	         &witness, NULL},
-	        {"no-passthrough",        0, NULL, "do not use kernel passthrough, as on kernels before 6.9", &no_passthrough,
+	        {"http",        0, "ADDR:PORT", "metrics, health check and status page there; :PORT is loopback", NULL, &http,
+	         NULL},
+	        {"no-passthrough",          0, NULL, "do not use kernel passthrough, as on kernels before 6.9", &no_passthrough,
 	         NULL, NULL},
 	        {"no-resend",          0, NULL, "do not use FUSE's resend, as on kernels before 6.9", &no_resend, NULL, NULL},
-	        {0         },
+	        {0   },
 	};
-	const struct cmd_spec spec = {"mount",
-	                              "[options] DIR",
-	                              "Mounts over DIR, serves the files that lie there, and captures every commit of "
-	                              "its SQLite databases into a log\n"
-	                              "in DIR/.fazt, from where it is shipped, encrypted, to the targets. Returns when "
-	                              "the mount serves. Flags win\n"
-	                              "over FAZT_* in the environment, and these over the configuration file.",
-	                              "fazt mount /var/lib/app\n"
-	                              "fazt mount --target dir:/backup/app --recipient age1... /var/lib/app\n"
-	                              "fazt mount --target 's3://bucket/app?region=eu-central-1' /var/lib/app\n",
-	                              1,
-	                              1,
-	                              opts};
+	struct cmd_spec spec = *as;
 	struct fz_err err = {0};
 	char **args;
-	int n, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
+	const char *dir = NULL;
+	int n, rc;
 
+	spec.opts = opts;
+	rc = cmd_args(&spec, argc, argv, &args, &n, &err);
 	if (rc == CMD_ARGS_HELP)
 		return CMD_EXIT_OK;
+	if (rc == 0)
+		dir = n ? args[0] : getenv("FAZT_DIR");
+	if (rc == 0 && run && (!dir || !run->command))
+		rc = fz_fail(&err, FZ_EUSAGE, "%s: fazt %s %s",
+		             dir ? "there is no `-- COMMAND` to run" : "no directory is named, nor by FAZT_DIR",
+		             spec.name, spec.synopsis);
 	cmd_conf_init(&m.conf);
 	if (rc == 0)
 		rc = cmd_conf_load(&m.conf, config, &err);
@@ -413,6 +435,8 @@ int cmd_mount(int argc, char **argv)
 		rc = link_flag(&m.conf, "--lease", "lease", lease, &err);
 	if (rc == 0)
 		rc = link_flag(&m.conf, "--witness", "witness", witness, &err);
+	if (rc == 0 && http)
+		rc = cmd_conf_flag(&m.conf, "--http", "http", "listen", http, &err);
 	if (rc == 0)
 		rc = path_flag(&m.conf, "--backup-identity", "encrypt", "identity", backup_key, &err);
 	for (size_t i = 0; rc == 0 && i < followers.n; i++)
@@ -423,12 +447,21 @@ int cmd_mount(int argc, char **argv)
 		rc = path_flag(&m.conf, "--state", "mount", "state", state, &err);
 	if (rc == 0)
 		rc = path_flag(&m.conf, "--log-file", "mount", "log_file", log_file, &err);
-	m.conf.no_passthrough |= no_passthrough;
-	m.conf.no_resend |= no_resend;
-	m.conf.take_over |= take_over;
+	if (rc == 0 && no_passthrough)
+		rc = cmd_conf_flag(&m.conf, "--no-passthrough", "mount", "no_passthrough", "yes", &err);
+	if (rc == 0 && no_resend)
+		rc = cmd_conf_flag(&m.conf, "--no-resend", "mount", "no_resend", "yes", &err);
+	if (rc == 0 && take_over)
+		rc = cmd_conf_flag(&m.conf, "--take-over", "mount", "take_over", "yes", &err);
+	if (rc == 0 && m.foreground && !run && cmd_resume_left(&rc, &err))
+		goto out;
 	if (rc == 0)
-		rc = mount_it(&m, args[0], &err);
+		rc = mount_it(&m, dir, &err);
+out:
 	fz_close(&m.lockfd);
+	cmd_logto_close(&m.log);
 	cmd_conf_fini(&m.conf);
-	return rc < 0 ? cmd_report(spec.name, &err) : CMD_EXIT_OK;
+	if (rc < 0)
+		return run && run->interrupted ? 128 + run->interrupted : cmd_report(spec.name, &err);
+	return run ? cmd_run_application(run) : CMD_EXIT_OK;
 }

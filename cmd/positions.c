@@ -136,7 +136,7 @@ static void refresh(struct fs_virtual_events *ev, const char *database)
 	bool there;
 
 	if (!p->link->role.replica && fs_capture_sync(p->capture, database, &err) < 0)
-		fz_debug("%s: %s", database, err.text);
+		fz_debug("%s: %s", fz_log_db(database), fz_log_why(&err));
 	if (ltx_logset_get(p->logs, database, false, &log, NULL) < 0)
 		return;
 	there = look(p, log, &now);

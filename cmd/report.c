@@ -20,6 +20,8 @@ static const struct {
         {FZ_ENOCOMMIT,   "`fazt log SOURCE` lists every commit that can be restored"                                  },
         {FZ_EEXISTS,     "choose another name, or --force where the command offers it"                                },
         {FZ_EGAP,        "restore a commit outside the gap (`fazt log SOURCE`), or use another target"                },
+        {FZ_ECHANGED,    "the message says what changed; --force goes on where the command offers it"                 },
+        {FZ_ESQL,        "correct the statement in the named file; what was applied before it stays"                  },
         {FZ_EFENCED,     "stop the other writer, or give the database to this one: fazt mount --take-over"            },
         {FZ_EAUTH,       "check the credentials, the bucket's name and its policy"                                    },
         {FZ_ENET,        "check network, endpoint and name resolution; fazt goes on trying while it is mounted"       },

@@ -2,82 +2,27 @@
 #include "cmd/cmd.h"
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "cmd/ask.h"
-#include "cmd/source_arg.h"
+#include "cmd/fetch.h"
+#include "cmd/progress.h"
 #include "replica/inplace.h"
-#include "replica/restore.h"
 
 #include <cJSON.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define IN_PLACE_WAIT_MS 30000
-
-static volatile bool cancelled;
-
-static void on_interrupt(int sig)
-{
-	cancelled = true;
-}
-
-/* ---- progress: one line on a terminal --------------------------------------------------------------------------- */
-
-struct meter {
-	struct replica_progress progress; /* first */
-	uint64_t start_ns;
-	bool shown;
-};
-
-static void tick(struct replica_progress *p, uint64_t done, uint64_t total)
-{
-	struct meter *m = (struct meter *)p;
-	double s = (double)(fz_mono_ns() - m->start_ns) / 1e9, rate = s > 0 ? (double)done / s : 0;
-
-	fprintf(stderr, "\r%5.1f %%  %.1f of %.1f MB  %.1f MB/s", total ? 100.0 * (double)done / (double)total : 0.0,
-	        (double)done / 1e6, (double)total / 1e6, rate / 1e6);
-	if (rate > 0 && total > done)
-		fprintf(stderr, "  %.0f s left", (double)(total - done) / rate);
-	fprintf(stderr, "\033[K");
-	m->shown = true;
-}
-
 /* ---- the command ------------------------------------------------------------------------------------------------ */
 
 struct restoring {
-	const char *identity, *config, *at, *txid, *output;
-	bool latest, force, dry_run, json, in_place;
+	const char *identity, *config, *output;
+	struct cmd_moment moment;
+	bool force, dry_run, json, in_place, progress;
 	struct replica_restore_conf conf;
 	struct replica_restore_result result;
 	struct replica_inplace_result placed;
 };
-
-static int read_moment(struct restoring *r, struct fz_err *err)
-{
-	unsigned long long n;
-	int rc = 0;
-
-	if (!!r->at + !!r->txid + r->latest > 1)
-		return fz_fail(err, FZ_EUSAGE, "--at, --txid and --latest exclude one another");
-	r->conf.when = r->at ? REPLICA_AT : r->txid ? REPLICA_TXID : REPLICA_LATEST;
-	if (r->at) {
-		rc = fz_parse_time(r->at, fz_now_ms(), &r->conf.at_ms, err);
-		if (rc < 0)
-			return fz_err_prefix(err, "--at");
-	}
-	if (r->txid) {
-		rc = cmd_args_number("txid", r->txid, INT64_MAX, &n, err);
-		if (rc == 0)
-			r->conf.txid = n;
-	}
-	return rc;
-}
 
 static void print_result(const struct restoring *r, const char *label, const char *output)
 {
@@ -113,7 +58,7 @@ static void print_result(const struct restoring *r, const char *label, const cha
 		return;
 	}
 	printf("commit %llu of %s", (unsigned long long)c->txid, when);
-	if (r->at)
+	if (r->moment.at)
 		printf(", %.3f s before the asked moment", (double)r->result.distance_ms / 1000);
 	printf("\n  from %s: %llu objects, %llu bytes\n", label, (unsigned long long)r->result.objects,
 	       (unsigned long long)r->result.fetched_bytes);
@@ -127,39 +72,20 @@ static void print_result(const struct restoring *r, const char *label, const cha
 		       r->result.page_size, checksum, (double)r->result.elapsed_ms / 1000);
 }
 
-/* Tries the places one after the other: the local log, then the stores. */
 static int fetch(struct cmd_source *s, struct restoring *r, struct fz_err *err)
 {
-	struct meter meter = {.progress = {tick}, .start_ns = fz_mono_ns()};
-	int rc;
+	struct cmd_progress p;
 
-	r->conf.progress = isatty(2) && !r->json ? &meter.progress : NULL;
-	do
-		rc = replica_restore(s->source, &r->conf, &r->result, err);
-	while (rc < 0 && cmd_source_next(s, err));
-	if (meter.shown)
-		fprintf(stderr, "\r\033[K");
-	return rc;
+	cmd_progress_begin(&p, "restoring", r->progress, r->json);
+	return cmd_fetch(s, &r->conf, &p, &r->result, err);
 }
 
-/* A place beside the live database would be captured by the mount: the copy goes to $TMPDIR or /var/tmp (0700). */
 static int restore_in_place(struct cmd_source *s, struct restoring *r, const char *live, struct fz_err *err)
 {
-	const char *tmp = getenv("TMPDIR");
-	char dir[PATH_MAX], file[PATH_MAX + 16];
-	int rc;
+	struct cmd_progress p;
 
-	snprintf(dir, sizeof(dir), "%s/fazt-restore-XXXXXX", tmp && *tmp == '/' ? tmp : "/var/tmp");
-	if (!mkdtemp(dir))
-		return fz_fail_errno(err, errno, "cannot create %s (TMPDIR says where)", dir);
-	snprintf(file, sizeof(file), "%s/restored", dir);
-	r->conf.output = file;
-	rc = fetch(s, r, err);
-	if (rc == 0)
-		rc = replica_inplace(file, live, IN_PLACE_WAIT_MS, &r->placed, err);
-	if (fz_remove_tree(AT_FDCWD, dir, NULL) < 0)
-		fprintf(stderr, "fazt restore: %s could not be removed\n", dir);
-	return rc;
+	cmd_progress_begin(&p, "restoring", r->progress, r->json);
+	return cmd_fetch_in_place(s, &r->conf, &p, live, NULL, &r->result, &r->placed, err);
 }
 
 static int restore_it(struct restoring *r, const char *source, struct fz_err *err)
@@ -171,7 +97,7 @@ static int restore_it(struct restoring *r, const char *source, struct fz_err *er
 	if (rc < 0)
 		return rc;
 	output = r->output;
-	r->conf.cancel = &cancelled;
+	r->conf.cancel = cmd_interruptible();
 	r->conf.force = r->force;
 	r->conf.dry_run = r->dry_run;
 	if (r->in_place && !output)
@@ -186,7 +112,7 @@ static int restore_it(struct restoring *r, const char *source, struct fz_err *er
 		rc = fetch(&s, r, err);
 	}
 	if (rc == 0)
-		print_result(r, s.is_log && !r->result.from_log ? s.store_label : s.label, output);
+		print_result(r, cmd_fetch_label(&s, &r->result), output);
 	cmd_source_close(&s);
 	return rc;
 }
@@ -195,20 +121,21 @@ int cmd_restore(int argc, char **argv)
 {
 	struct restoring r = {0};
 	const struct cmd_opt opts[] = {
-	        {"at",       'a', "TIME",
-	         "the last commit at or before TIME: RFC 3339, \"2026-11-20 23:14\", \"10 minutes ago\"", NULL, &r.at,
-	         NULL},
-	        {"txid",    0, "N", "commit N, as `fazt log` shows it", NULL, &r.txid, NULL},
-	        {"latest",      0, NULL, "the newest commit (default)", &r.latest, NULL, NULL},
-	        {"output",       'o', "FILE", "write the database there", NULL, &r.output, NULL},
-	        {"force",     0, NULL, "replace an existing FILE", &r.force, NULL, NULL},
-	        {"in-place",       0, NULL, "bring the mounted database back while applications have it open", &r.in_place,
+	        {"at",              'a', "TIME",
+	         "the last commit at or before TIME: RFC 3339, \"2026-11-20 23:14\", \"10 minutes ago\"", NULL,
+	         &r.moment.at, NULL},
+	        {"txid",           0, "N", "commit N, as `fazt log` shows it", NULL, &r.moment.txid, NULL},
+	        {"latest",             0, NULL, "the newest commit (default)", &r.moment.latest, NULL, NULL},
+	        {"output",             'o', "FILE", "write the database there", NULL, &r.output, NULL},
+	        {"force",            0, NULL, "replace an existing FILE", &r.force, NULL, NULL},
+	        {"in-place",              0, NULL, "bring the mounted database back while applications have it open", &r.in_place,
 	         NULL, NULL},
-	        {"identity",      'i', "KEY", "identity that decrypts the backup", NULL, &r.identity, NULL},
-	        {"dry-run",      'n', NULL, "only tell which commit it would take", &r.dry_run, NULL, NULL},
-	        {"json",   'j', NULL, "print JSON", &r.json, NULL, NULL},
-	        {"config",      'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &r.config, NULL},
-	        {0},
+	        {"identity",             'i', "KEY", "identity that decrypts the backup", NULL, &r.identity, NULL},
+	        {"dry-run",             'n', NULL, "only tell which commit it would take", &r.dry_run, NULL, NULL},
+	        {"json",          'j', NULL, "print JSON", &r.json, NULL, NULL},
+	        {"progress",             0, NULL, "show how far it is, also where stderr is no terminal", &r.progress, NULL, NULL},
+	        {"config", 'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &r.config, NULL},
+	        {0            },
 	};
 	const struct cmd_spec spec = {
 	        "restore",
@@ -219,14 +146,14 @@ int cmd_restore(int argc, char **argv)
 	        "of the\n"
 	        "configuration, or DIR/DATABASE of a mount: then its own log is used before the targets. Every "
 	        "checksum is\n"
-	        "verified before FILE appears. Exit code 3: there is no such database, or no commit that old.",
+	        "verified before FILE appears; outside of mounts only you can read a new one.\n"
+	        "Exit code 3: there is no such database, or no commit that old.",
 	        "fazt restore dir:/backup/app.db -i backup.key --at \"10 minutes ago\" -o app.db\n"
 	        "fazt restore /var/lib/app/app.db --at 2026-11-20T23:14:29Z -o /tmp/app.db\n"
 	        "fazt restore --in-place /var/lib/app/app.db --txid 4711\n",
 	        1,
 	        1,
 	        opts};
-	struct sigaction sa = {.sa_handler = on_interrupt};
 	struct fz_err err = {0};
 	char **args;
 	int n, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
@@ -234,13 +161,10 @@ int cmd_restore(int argc, char **argv)
 	if (rc == CMD_ARGS_HELP)
 		return CMD_EXIT_OK;
 	if (rc == 0)
-		rc = read_moment(&r, &err);
+		rc = cmd_moment_read(&r.moment, &r.conf, &err);
 	if (rc == 0 && !r.output && !r.in_place && !r.dry_run)
 		rc = fz_fail(&err, FZ_EUSAGE, "-o FILE is missing (or --in-place, or --dry-run)");
-	if (rc == 0) {
-		sigaction(SIGINT, &sa, NULL);
-		sigaction(SIGTERM, &sa, NULL);
+	if (rc == 0)
 		rc = restore_it(&r, args[0], &err);
-	}
 	return rc < 0 ? cmd_report(spec.name, &err) : CMD_EXIT_OK;
 }

@@ -31,6 +31,8 @@ static int parse_line(struct cmd_role *r, const char *key, const char *value)
 	}
 	if (!strcmp(key, "promoted"))
 		r->promoted = !strcmp(value, "yes");
+	else if (!strcmp(key, "raising"))
+		r->raising = !strcmp(value, "yes");
 	else if (!strcmp(key, "epoch")) {
 		errno = 0;
 		r->epoch = (uint32_t)strtoul(value, &end, 10);
@@ -90,6 +92,8 @@ int cmd_role_save(const struct cmd_role *r, int statefd, struct fz_err *err)
 	rc = fz_buf_addf(&text, "role=%s\npromoted=%s\nepoch=%u\nnode=%s\nprimary=%s\nprimary_key=%s\nconfigured=%s\n",
 	                 r->replica ? "replica" : "primary", r->promoted ? "yes" : "no", r->epoch, node, r->primary,
 	                 r->primary_key, r->configured);
+	if (rc == 0 && r->raising)
+		rc = fz_buf_addf(&text, "raising=yes\n");
 	for (size_t i = 0; rc == 0 && i < r->n_formers; i++)
 		rc = fz_buf_addf(&text, "former=%s %s\n", r->formers[i].at, r->formers[i].key);
 	if (rc < 0)
@@ -115,6 +119,7 @@ int cmd_role_load(struct cmd_role *r, int statefd, const struct cmd_conf *conf, 
 		randombytes_buf(r->node, sizeof(r->node));
 	r->replica = cmd_conf_replica(conf);
 	r->promoted = false;
+	r->raising = r->raising && !r->replica;
 	r->n_formers = 0;
 	snprintf(r->primary, sizeof(r->primary), "%s", r->replica && conf->primary ? conf->primary : "");
 	snprintf(r->primary_key, sizeof(r->primary_key), "%s",

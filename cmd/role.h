@@ -15,6 +15,7 @@
 struct cmd_role {
 	bool replica;
 	bool promoted;             /* it became a primary while it served: it may claim what another writer did */
+	bool raising;              /* a primary whose logs may not all have begun that epoch: cmd_promote_finish() */
 	uint32_t epoch;            /* the highest this host has seen; 0 at the beginning */
 	uint8_t node[16];          /* random, for good */
 	char primary[FZ_NET_ADDR]; /* whom it follows, or followed last; "" = nobody */

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static bool is_url(const char *arg)
+bool cmd_is_url(const char *arg)
 {
 	return !strncmp(arg, "dir:", 4) || !strncmp(arg, "s3:", 3) || strstr(arg, "://");
 }
@@ -46,20 +46,6 @@ int cmd_source_split(const char *arg, struct cmd_where *w, char *database, size_
 	        "'%s' is no store URL, no target of the configuration and no database below a directory that fazt "
 	        "serves",
 	        arg);
-}
-
-/* The snapshot of the mount's configuration says which targets and keys it had; none is fine. */
-static int read_snapshot(struct cmd_source *s, struct fz_err *err)
-{
-	struct fz_buf text = {0};
-	int rc = fz_read_file(s->statefd, CMD_CONF_SNAPSHOT, 1u << 20, &text, err);
-
-	if (rc == -ENOENT)
-		rc = 0;
-	else if (rc == 0 && !s->conf.n_targets)
-		rc = cmd_conf_parse(&s->conf, fz_buf_str(&text), text.size, CMD_CONF_SNAPSHOT, err);
-	fz_buf_fini(&text);
-	return rc;
 }
 
 static int target_source(struct cmd_source *s, const struct cmd_target *t, struct replica_source **out, char *label,
@@ -93,7 +79,7 @@ static int open_log(struct cmd_source *s, struct fz_err *err)
 	while (rc == 0 && !store && s->next_target < s->conf.n_targets)
 		if (target_source(s, &s->conf.targets[s->next_target++], &store, s->store_label, sizeof(s->store_label),
 		                  &why) < 0)
-			fz_debug("%s: the log has to do without", why.text);
+			fz_debug("%s: the log has to do without", fz_log_why(&why));
 	if (store)
 		rc = replica_source_join(s->source, store, &s->source, err);
 	if (rc < 0)
@@ -157,7 +143,17 @@ static const struct cmd_target *find_target(const struct cmd_conf *c, const char
 	return NULL;
 }
 
-int cmd_source_open(struct cmd_source *s, const char *arg, const char *identity, const char *config, struct fz_err *err)
+static int open_nth(struct cmd_source *s, size_t target, struct fz_err *err)
+{
+	if (target >= s->conf.n_targets)
+		return fz_fail(err, FZ_ENOTFOUND, "there are only %zu targets", s->conf.n_targets);
+	s->next_target = s->conf.n_targets;
+	return open_target(s, &s->conf.targets[target], err);
+}
+
+/* target: cmd_source_open_target(), or -1. */
+static int open_arg(struct cmd_source *s, const char *arg, ssize_t target, const char *identity, const char *config,
+                    struct fz_err *err)
 {
 	const struct cmd_target *t = NULL;
 	const char *rest = NULL;
@@ -169,16 +165,14 @@ int cmd_source_open(struct cmd_source *s, const char *arg, const char *identity,
 	s->statefd = -1;
 	cmd_conf_init(&s->conf);
 	rc = cmd_conf_load(&s->conf, config, err);
-	if (rc == 0 && !is_url(arg)) {
-		t = find_target(&s->conf, arg, &rest);
+	if (rc == 0 && !cmd_is_url(arg)) {
+		t = target < 0 ? find_target(&s->conf, arg, &rest) : NULL;
 		if (t)
 			snprintf(s->database, sizeof(s->database), "%s", rest);
 		else
 			rc = cmd_source_split(arg, &w, s->database, sizeof(s->database), err);
 		if (rc == 0 && !t)
-			rc = cmd_state_open(&w, s->conf.state, &s->statefd, err);
-		if (rc == 0 && !t)
-			rc = read_snapshot(s, err);
+			rc = cmd_state_find(&w, &s->conf, config, &s->statefd, err);
 		if (rc == 0 && !t)
 			rc = turn_to_branch(s, err);
 	}
@@ -186,7 +180,7 @@ int cmd_source_open(struct cmd_source *s, const char *arg, const char *identity,
 		snprintf(state, sizeof(state), "/proc/self/fd/%d", s->statefd);
 		rc = cmd_key_identities(&s->ids, identity, &s->conf, s->statefd >= 0 ? state : NULL, err);
 	}
-	if (rc == 0 && is_url(arg))
+	if (rc == 0 && cmd_is_url(arg))
 		rc = open_url(s, arg, err);
 	else if (rc == 0 && t)
 		rc = open_target(s, t, err);
@@ -198,10 +192,21 @@ int cmd_source_open(struct cmd_source *s, const char *arg, const char *identity,
 			rc = fz_fail(err, FZ_EUSAGE, "the path is too long");
 	}
 	if (rc == 0 && s->is_log)
-		rc = open_log(s, err);
+		rc = target < 0 ? open_log(s, err) : open_nth(s, (size_t)target, err);
 	if (rc < 0)
 		cmd_source_close(s);
 	return rc;
+}
+
+int cmd_source_open(struct cmd_source *s, const char *arg, const char *identity, const char *config, struct fz_err *err)
+{
+	return open_arg(s, arg, -1, identity, config, err);
+}
+
+int cmd_source_open_target(struct cmd_source *s, const char *arg, size_t target, const char *identity,
+                           const char *config, struct fz_err *err)
+{
+	return open_arg(s, arg, (ssize_t)target, identity, config, err);
 }
 
 /* Would another place do better? */
@@ -229,7 +234,7 @@ bool cmd_source_next(struct cmd_source *s, const struct fz_err *err)
 	if (!*s->live || !elsewhere(err->code))
 		return false;
 	if (s->next_target < s->conf.n_targets)
-		fz_debug("%s: on to the next target", err->text);
+		fz_debug("%s: on to the next target", fz_log_why(err));
 	while (s->next_target < s->conf.n_targets) {
 		replica_source_close(s->source);
 		s->source = NULL;

@@ -3,6 +3,7 @@
  *   NAME/DB   a [target NAME] of the configuration
  *   DIR/DB    a database below a mount, or below a directory that was mounted: its own log answers what it reaches, and
  *             the first target the rest; the other targets follow where that one does not have it or cannot be read
+ *             (the targets it was mounted with, unless --config names others: cmd_state_find())
  *   DIR/DB@BRANCH  what `fazt branches` lists: its own log only */
 #ifndef FZ_CMD_SOURCE_ARG_H
 #define FZ_CMD_SOURCE_ARG_H
@@ -25,9 +26,14 @@ struct cmd_source {
 	int statefd;
 	size_t next_target;
 };
+/* "dir:..." or "s3://...". */
+bool cmd_is_url(const char *arg);
 /* identity: -i or NULL; config: --config or NULL. Opens the first place. -FZ_ENOTFOUND, -FZ_EUSAGE, -FZ_EKEYFILE. */
 int cmd_source_open(struct cmd_source *s, const char *arg, const char *identity, const char *config,
                     struct fz_err *err) FZ_MUST_CHECK;
+/* DIR/DB in one of the targets that the mount has, and nowhere else: target = 0, 1 ... -FZ_ENOTFOUND past the last. */
+int cmd_source_open_target(struct cmd_source *s, const char *arg, size_t target, const char *identity,
+                           const char *config, struct fz_err *err) FZ_MUST_CHECK;
 /* The place at hand does not have it or cannot be read (err->code tells): goes on to the next one. False when there is
  * none, or when the error is of another kind. */
 bool cmd_source_next(struct cmd_source *s, const struct fz_err *err);

@@ -2,11 +2,20 @@
 #ifndef FZ_CMD_STATE_H
 #define FZ_CMD_STATE_H
 
+#include "cmd/config.h"
 #include "cmd/where.h"
 
 /* configured: `state` of the configuration or NULL (DIR/.fazt); for mounts the worker's own is what counts. The caller
  * closes *fd. -FZ_ENOTFOUND when the directory was never mounted. */
 int cmd_state_open(const struct cmd_where *w, const char *configured, int *fd, struct fz_err *err) FZ_MUST_CHECK;
+/* What a mount was made with: its snapshot of the configuration, added to c. -ENOENT. */
+int cmd_state_snapshot(struct cmd_conf *c, int fd, struct fz_err *err) FZ_MUST_CHECK;
+/* The state directory, and what counts for the mount, or for the directory that was mounted. c was loaded with config (--config
+ * or NULL). The file that commands find by themselves may be another mount's: where there is a snapshot, it takes the place of
+ * that file, also when it names no target. What is said to this command stays: --config, which needs no targets, FAZT_STATE
+ * and FAZT_IDENTITY. */
+int cmd_state_find(const struct cmd_where *w, struct cmd_conf *c, const char *config, int *fd,
+                   struct fz_err *err) FZ_MUST_CHECK;
 /* A path for the descriptor, for functions that want one. */
 #define CMD_FD_PATH_SIZE 32
 char *cmd_fd_path(char out[static CMD_FD_PATH_SIZE], int fd);

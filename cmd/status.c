@@ -5,42 +5,82 @@
 #include <cJSON.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
 
-static const char *text_of(const cJSON *o, const char *key)
+static bool is(const cJSON *o, const char *key)
 {
-	const cJSON *v = cJSON_GetObjectItem(o, key);
-
-	return cJSON_IsString(v) ? v->valuestring : "";
+	return cJSON_IsTrue(cJSON_GetObjectItem(o, key));
 }
 
-static double number_of(const cJSON *o, const char *key)
+static void print_lag(const cJSON *o)
 {
-	const cJSON *v = cJSON_GetObjectItem(o, key);
+	printf("lag %.0f ms, %.0f transactions, %.0f bytes", cmd_number(o, "lag_ms"), cmd_number(o, "lag_txns"),
+	       cmd_number(o, "lag_bytes"));
+	if (*cmd_text(o, "last_error"))
+		printf(", last error: %s", cmd_text(o, "last_error"));
+	printf("\n");
+}
 
-	return cJSON_IsNumber(v) ? v->valuedouble : 0;
+/* Role, whom it follows and who follows it, lease and acknowledgements: nothing for a mount without any of it. */
+static void print_link(const cJSON *s)
+{
+	const cJSON *f = cJSON_GetObjectItem(s, "following"), *replicas = cJSON_GetObjectItem(s, "replicas");
+	const cJSON *lease = cJSON_GetObjectItem(s, "lease"), *ack = cJSON_GetObjectItem(s, "ack"), *o, *d;
+	const char *at = cmd_text(s, "link_address");
+
+	if (!f && !*at && !lease)
+		return;
+	printf("  %s, epoch %.0f%s%s\n", cmd_text(s, "role"), cmd_number(s, "epoch"), *at ? ", listens on " : "", at);
+	if (f && !strcmp(cmd_text(f, "source"), "store"))
+		printf("  follows the store %s\n", cmd_text(f, "store"));
+	else if (f)
+		printf("  follows %s: %s%s%s\n", cmd_text(f, "primary"),
+		       is(f, "connected") ? "connected" : "NOT connected", *cmd_text(f, "last_error") ? ": " : "",
+		       cmd_text(f, "last_error"));
+	cJSON_ArrayForEach (d, cJSON_GetObjectItem(f, "databases")) {
+		printf("    %s: txid %.0f applied, ", cmd_text(d, "name"), cmd_number(d, "applied_txid"));
+		print_lag(d);
+	}
+	cJSON_ArrayForEach (o, replicas) {
+		printf("  replica %s at %s (%s): %s%s%s\n", cmd_text(o, "host"), cmd_text(o, "address"),
+		       cmd_text(o, "name"), is(o, "connected") ? "connected" : "NOT connected",
+		       *cmd_text(o, "last_error") ? ": " : "", cmd_text(o, "last_error"));
+		cJSON_ArrayForEach (d, cJSON_GetObjectItem(o, "databases")) {
+			printf("    %s: txid %.0f received, %.0f durable, %.0f applied, ", cmd_text(d, "name"),
+			       cmd_number(d, "received_txid"), cmd_number(d, "durable_txid"),
+			       cmd_number(d, "applied_txid"));
+			print_lag(d);
+		}
+	}
+	if (strcmp(cmd_text(ack, "mode"), "local") != 0)
+		printf("  FULL commits wait for replicas: ack = %s\n", cmd_text(ack, "mode"));
+	if (lease)
+		printf("  lease: %s, held by %s, %.1f s left\n", cmd_text(lease, "state"), cmd_text(lease, "holder"),
+		       cmd_number(lease, "remaining_ms") / 1000);
 }
 
 static void print_status(const cJSON *s)
 {
 	const cJSON *o, *d;
 
-	printf("%s: %s\n", text_of(s, "dir"),
+	printf("%s: %s\n", cmd_text(s, "dir"),
 	       cJSON_IsTrue(cJSON_GetObjectItem(s, "healthy")) ? "all well" : "NOT well");
-	printf("  worker %.0f since %s, %.0f restarts, %s\n", number_of(s, "worker_pid"), text_of(s, "worker_started"),
-	       number_of(s, "restarts"),
+	printf("  worker %.0f since %s, %.0f restarts, %s\n", cmd_number(s, "worker_pid"),
+	       cmd_text(s, "worker_started"), cmd_number(s, "restarts"),
 	       cJSON_IsTrue(cJSON_GetObjectItem(s, "passthrough")) ? "kernel passthrough" : "no kernel passthrough");
 	cJSON_ArrayForEach (o, cJSON_GetObjectItem(s, "databases")) {
-		printf("  database %s: txid %.0f, %s, checksum %s, %s\n", text_of(o, "name"), number_of(o, "txid"),
-		       text_of(o, "time"), text_of(o, "checksum"), text_of(o, "journal_mode"));
+		printf("  database %s: txid %.0f, %s, checksum %s, %s\n", cmd_text(o, "name"), cmd_number(o, "txid"),
+		       cmd_text(o, "time"), cmd_text(o, "checksum"), cmd_text(o, "journal_mode"));
 	}
+	print_link(s);
 	cJSON_ArrayForEach (o, cJSON_GetObjectItem(s, "targets")) {
-		const char *error = text_of(o, "last_error");
+		const char *error = cmd_text(o, "last_error");
 
-		printf("  target %s: %s, %s, lag %.1f s, %.0f bytes%s%s\n", text_of(o, "name"), text_of(o, "state"),
+		printf("  target %s: %s, %s, lag %.1f s, %.0f bytes%s%s\n", cmd_text(o, "name"), cmd_text(o, "state"),
 		       cJSON_IsTrue(cJSON_GetObjectItem(o, "encrypted")) ? "encrypted" : "not encrypted",
-		       number_of(o, "lag_seconds"), number_of(o, "lag_bytes"), *error ? ", last error: " : "", error);
+		       cmd_number(o, "lag_seconds"), cmd_number(o, "lag_bytes"), *error ? ", last error: " : "", error);
 		cJSON_ArrayForEach (d, cJSON_GetObjectItem(o, "databases")) {
-			printf("    %s: txid %.0f\n", text_of(d, "name"), number_of(d, "txid"));
+			printf("    %s: txid %.0f\n", cmd_text(d, "name"), cmd_number(d, "txid"));
 		}
 	}
 	cJSON_ArrayForEach (o, cJSON_GetObjectItem(s, "problems")) {

@@ -9,8 +9,8 @@
  *   (1) the follower stops: nothing comes in any more;
  *   (2) what the replica holds in doubt becomes the last transaction of its log (ack = replica); all that is durable in the logs is applied, and the agent lets go of the databases, each marked with what of its WAL
  *       the log holds: the capture of the new role goes on from there without reading a page;
- *   (3) each log begins the new epoch at its tail;
- *   (4) the role file says primary: from here on this host is one, whatever happens;
+ *   (3) the role file says primary of the new epoch: from here on this host is one, whatever happens;
+ *   (4) each log begins the new epoch at its tail, and the role file says that all have: a worker that starts before finishes that first (tests/e2e/promote-deaths.py);
  *   (5) the supervisor starts worker and agent anew. Applications keep their handles: those opened before stay read-only. */
 #include "cmd/takeover.h"
 
@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "fs/agent.h"
 #include "fs/capture.h"
+#include "fs/crashpoint.h"
 #include "fs/super_client.h"
 #include "ltx/dec.h"
 #include "ltx/enc.h"
@@ -35,7 +36,9 @@
 #define DETACH_MS      10000
 #define FENCE_MS       1000 /* for a writer's transaction to end; then the others are tried, and this one again */
 #define CAUGHT_UP_MS   30000
-#define HANDOFF_MS     10000
+#define HANDOFF_MS     10000 /* the primary waits so long for the follower, */
+#define HANDOFF_DB_MS  50    /* and so much longer for each database: its log is synced three times */
+#define HANDED_MS      5000  /* the follower, when it has not begun to be the primary by then, does not */
 #define FENCE_PAUSE_MS 100
 #define SAVE_PAUSE_MS  1000
 
@@ -171,7 +174,7 @@ static int say_wal(struct ltx_log *log, struct fz_err *err)
 	int rc;
 
 	ltx_log_info(log, &info);
-	if (!info.tail_txid)
+	if (!info.tail_txid || info.tail_txid != info.epoch_txid) /* said, or its application has written since */
 		return 0;
 	page = malloc(info.page_size);
 	if (!page)
@@ -189,6 +192,7 @@ static int say_wal(struct ltx_log *log, struct fz_err *err)
 		             (unsigned long long)ltx_sums_head(sums)->txid, (unsigned long long)info.tail_txid);
 	if (rc == 0)
 		rc = append_page_1(log, &info, page, post, err);
+	FS_CRASHPOINT(promote_said_wal);
 	if (rc == 0) {
 		ltx_sums_set(sums, 1, after);
 		ltx_sums_head(sums)->checksum = post;
@@ -224,13 +228,59 @@ static int raise_epoch(struct cmd_link *l, uint32_t epoch, struct fz_err *err)
 		struct ltx_log_info info;
 
 		ltx_log_info(log, &info);
-		if (!info.ended_ms)
+		if (!info.ended_ms && info.epoch < epoch) { /* not one of a promotion that died */
 			rc = ltx_log_set_epoch(log, epoch, err);
+			FS_CRASHPOINT(promote_raised);
+		}
 		if (rc == 0 && !info.ended_ms)
 			rc = say_wal(log, err);
 		ltx_log_put(log);
 	}
 	return rc;
+}
+
+/* Steps (3) and (4). */
+static int become_primary(struct cmd_link *l, struct cmd_role *next, struct fz_err *err)
+{
+	struct fz_err why;
+	int rc;
+
+	fs_super_drop_agent(); /* it has let go of everything, and the next worker's acts for a primary */
+	next->raising = true;
+	rc = cmd_role_save(next, l->statefd, err);
+	if (rc < 0)
+		return rc;
+	FS_CRASHPOINT(promote_saved);
+	rc = raise_epoch(l, next->epoch, err);
+	if (rc < 0) {
+		/* rather a replica that can be read; where that cannot be written either, the next start goes on */
+		if (cmd_role_save(&l->role, l->statefd, &why) < 0)
+			fz_log_err("staying a replica", &why);
+		return fz_err_prefix(err, "only some databases have begun epoch %u: make room and promote again",
+		                     next->epoch);
+	}
+	next->raising = false;
+	if (cmd_role_save(next, l->statefd, &why) < 0)
+		fz_log_err("the promotion is noted as finished by the next start", &why);
+	return 0;
+}
+
+int cmd_promote_finish(struct cmd_serving *w, struct fz_err *err)
+{
+	struct cmd_role *r = &w->link.role;
+	struct fz_err why;
+	int rc;
+
+	if (r->replica || !r->raising)
+		return 0;
+	rc = raise_epoch(&w->link, r->epoch, err);
+	if (rc < 0)
+		return fz_err_prefix(err, "this host was promoted, and its logs have to begin epoch %u", r->epoch);
+	r->raising = false;
+	if (cmd_role_save(r, w->statefd, &why) < 0)
+		fz_log_err("the promotion is noted as finished by the next start", &why);
+	fz_warn("promoted: this host is the primary from epoch %u on (finished by the next worker)", r->epoch);
+	return 0;
 }
 
 /* The first reader that comes when the agent has let go may begin the -shm anew: the mount knows it before. */
@@ -251,6 +301,7 @@ static int detach(struct cmd_link *l, struct fz_err *err)
 int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, struct fz_err *err)
 {
 	struct cmd_link *l = &w->link;
+	uint64_t began = fz_mono_ns();
 	struct cmd_role next;
 	bool connected;
 	unsigned behind;
@@ -287,6 +338,10 @@ int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, 
 		rc = wait_applied(l, err);
 	if (rc == 0)
 		rc = detach(l, err);
+	if (rc == 0 && l->handing && !w->lease.on && fz_mono_ns() - began > HANDED_MS * UINT64_C(1000000))
+		rc = fz_fail(err, FZ_ETIMEOUT,
+		             "what the primary handed over could not be applied within %d s: it may go on",
+		             HANDED_MS / 1000);
 	epoch = next.epoch;
 	pthread_mutex_lock(&l->mu);
 	next = l->role;
@@ -298,9 +353,7 @@ int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, 
 	if (epoch > next.epoch)
 		next.epoch = epoch; /* what the lease says */
 	if (rc == 0)
-		rc = raise_epoch(l, next.epoch, err);
-	if (rc == 0)
-		rc = cmd_role_save(&next, l->statefd, err);
+		rc = become_primary(l, &next, err);
 	if (rc == 0)
 		fz_warn("promoted: this host is the primary from epoch %u on", next.epoch);
 	cJSON_AddNumberToObject(answer, "epoch", next.epoch);
@@ -412,9 +465,9 @@ void cmd_demote(struct cmd_serving *w, const uint8_t key[static 32], const struc
 	if (!turn_to(l, &next, key, h))
 		return;
 	rc = fs_agent_become_replica(w->agent, &err);
-	if (rc == 0)
-		rc = fs_super_restart(true, &err);
 	if (rc < 0)
+		fz_log_err("the agent is replaced by a replica's", &err);
+	if (fs_super_restart(rc == 0, &err) < 0)
 		fz_log_err("becoming a replica", &err);
 }
 
@@ -429,7 +482,7 @@ static void unprotect_all(struct cmd_serving *w)
 		ltx_log_info(log, &info);
 		ltx_log_put(log);
 		if (fs_capture_protect(w->capture, info.name, false, &err) < 0)
-			fz_log_err(info.name, &err);
+			fz_log_err(fz_log_db(info.name), &err);
 	}
 	pthread_mutex_lock(&w->lease.mu);
 	w->lease.fenced = true; /* its warden lets go of what was fenced here */
@@ -439,8 +492,14 @@ static void unprotect_all(struct cmd_serving *w)
 int cmd_handoff_answer(struct cmd_serving *w, const char *follower, struct fz_err *err)
 {
 	struct cmd_link *l = &w->link;
+	int rc, limit_ms = HANDOFF_MS;
 	struct fz_err ignored;
-	int rc;
+	struct ltx_log *log;
+
+	for (size_t i = 0; (log = ltx_logset_at(w->logs, i)); i++) {
+		ltx_log_put(log);
+		limit_ms += HANDOFF_DB_MS;
+	}
 
 	if (l->role.replica)
 		return fz_fail(err, FZ_EUSAGE, "%s is a replica; `fazt promote` makes it the primary", w->dir);
@@ -460,12 +519,12 @@ int cmd_handoff_answer(struct cmd_serving *w, const char *follower, struct fz_er
 	if (rc == 0)
 		rc = primary_server_handoff(l->server, follower, true, HANDOFF_MS, err);
 	for (int ms = 0; rc == 0 && !cmd_link_superseded(l); ms += 5) {
-		if (ms >= HANDOFF_MS || cmd_control_stopping(w->control))
+		if (ms >= limit_ms || cmd_control_stopping(w->control))
 			rc = fz_fail(err, FZ_ETIMEOUT,
 			             "%s was told to take over and has not done so within %d s (can it reach this "
 			             "host, is this "
 			             "host one of its followers?); this host goes on as the primary",
-			             follower, HANDOFF_MS / 1000);
+			             follower, limit_ms / 1000);
 		(void)!poll(NULL, 0, 5);
 	}
 	if (rc < 0 && w->lease.on) /* the fences end with the next renewal, and only then */

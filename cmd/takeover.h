@@ -9,6 +9,10 @@
  * the new role are on their way; answer: epoch. */
 int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, struct fz_err *err) FZ_MUST_CHECK;
 
+/* A worker's start: what a promotion that died left to do, so that every log begins the epoch that the role file names. Before the logs are
+ * used. Tried again by the next start when it fails (a full disk). */
+int cmd_promote_finish(struct cmd_serving *w, struct fz_err *err) FZ_MUST_CHECK;
+
 /* `fazt handoff`: no application commits any more, the follower gets the rest and takes over, and this host follows it. When it does not, this
  * host goes on as the primary. */
 int cmd_handoff_answer(struct cmd_serving *w, const char *follower, struct fz_err *err) FZ_MUST_CHECK;

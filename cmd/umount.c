@@ -33,29 +33,6 @@ static void wait_process(int pid, int timeout_ms)
 	fz_close(&p.fd);
 }
 
-/* True when the kernel has given the connection up: nobody holds /dev/fuse any more. Attributes are cached and would be
- * answered all the same, statvfs() never is. A child asks, since the question hangs while somebody holds /dev/fuse and
- * does not answer. */
-static bool is_dead(const char *dir)
-{
-	struct statvfs st;
-	pid_t pid = fork();
-	struct pollfd p = {.events = POLLIN};
-	int status = 0;
-
-	if (pid == 0)
-		_exit(statvfs(dir, &st) < 0 && (errno == ENOTCONN || errno == ECONNABORTED) ? 0 : 1);
-	if (pid < 0)
-		return false;
-	p.fd = (int)syscall(SYS_pidfd_open, pid, 0);
-	if (p.fd < 0 || poll(&p, 1, 3000) == 0) {
-		fz_close(&p.fd);
-		return false; /* the child ends when the mount answers or dies */
-	}
-	fz_close(&p.fd);
-	return waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
-
 static int remove_dead(const struct cmd_where *w, struct fz_err *err)
 {
 	pid_t pid;
@@ -107,7 +84,7 @@ static int unmount(const char *dir, bool wait, bool force, int64_t timeout_ms, s
 	if (rc == -FZ_ENOTMOUNTED && w.fazt)
 		return 0; /* it was there when we came, and went while we asked */
 	if (rc == -ENOENT || rc == -ECONNREFUSED || rc == -EPIPE) {
-		if (!is_dead(w.dir))
+		if (!cmd_where_dead(w.dir))
 			return fz_err_prefix(err, "%s is mounted but its worker does not answer", w.dir);
 		rc = remove_dead(&w, err);
 		if (rc == 0)

@@ -22,13 +22,6 @@ struct wanted {
 	const cJSON *goals; /* of the first answer, when name is NULL */
 };
 
-static double number_of(const cJSON *o, const char *key)
-{
-	const cJSON *v = cJSON_GetObjectItem(o, key);
-
-	return cJSON_IsNumber(v) ? v->valuedouble : 0;
-}
-
 static const cJSON *find(const cJSON *databases, const char *name)
 {
 	const cJSON *d;
@@ -48,7 +41,7 @@ static bool reached(const struct wanted *want, const cJSON *answer)
 
 	if (want->name) {
 		d = find(now, want->name);
-		return d && number_of(d, "txid") >= want->txid;
+		return d && cmd_number(d, "txid") >= want->txid;
 	}
 	if (!cJSON_IsTrue(cJSON_GetObjectItem(answer, "connected")))
 		return false; /* what the primary has is not known */
@@ -56,7 +49,7 @@ static bool reached(const struct wanted *want, const cJSON *answer)
 		const char *name = cJSON_GetStringValue(cJSON_GetObjectItem(d, "name"));
 		const cJSON *goal = name && want->goals ? find(want->goals, name) : NULL;
 
-		if (number_of(d, "txid") < number_of(goal ? goal : d, "primary_txid"))
+		if (cmd_number(d, "txid") < cmd_number(goal ? goal : d, "primary_txid"))
 			return false;
 	}
 	return true;

@@ -81,7 +81,6 @@ int cmd_targets_init(struct cmd_targets *out, const struct cmd_conf *c, struct f
 		        .delete_grace_ms = t->delete_grace_ms,
 		        .requests_per_month = t->requests_per_month,
 		        .append_only = t->append_only,
-		        .take_over = c->take_over,
 		};
 		out->n = i + 1;
 		if (cmd_target_encrypted(c, t)) {

@@ -9,13 +9,20 @@
 #include "cmd/worker.h"
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/log.h"
 #include "cmd/cmd.h"
+#include "cmd/given.h"
 #include "cmd/harden.h"
 #include "cmd/herald.h"
+#include "cmd/http.h"
+#include "cmd/logto.h"
+#include "cmd/reload.h"
+#include "cmd/state.h"
 #include "cmd/takeover.h"
 #include "fs/agent.h"
+#include "fs/alive.h"
+#include "fs/estate.h"
+#include "fs/shared.h"
 #include "fs/super_client.h"
 #include "fs/supervisor.h"
 #include "ltx/log.h"
@@ -63,19 +70,6 @@ static void ignore_signals(void)
 	sigaction(SIGUSR2, &ignore, NULL);
 }
 
-static int read_conf(struct cmd_serving *w, struct fz_err *err)
-{
-	struct fz_buf text = {0};
-	int rc = fz_read_file(w->statefd, CMD_CONF_SNAPSHOT, 1u << 20, &text, err);
-
-	if (rc == 0)
-		rc = cmd_conf_parse(&w->conf, fz_buf_str(&text), text.size, CMD_CONF_SNAPSHOT, err);
-	if (text.data)
-		explicit_bzero(text.data, text.size);
-	fz_buf_fini(&text);
-	return rc;
-}
-
 static int start_ship(struct cmd_serving *w, struct fz_err *err)
 {
 	struct primary_ship_conf conf = {.statefd = w->statefd, .logs = w->logs};
@@ -93,8 +87,10 @@ static int start_ship(struct cmd_serving *w, struct fz_err *err)
 	conf.targets = w->targets.v;
 	conf.n_targets = w->targets.n;
 	conf.writer = host;
-	for (size_t i = 0; i < w->targets.n; i++)
-		w->targets.v[i].take_over |= w->link.role.promoted;
+	for (size_t i = 0; i < w->targets.n; i++) {
+		w->targets.v[i].take_over = w->conf.take_over ? cmd_given_mount(w->statefd) : 0;
+		w->targets.v[i].promoted = w->link.role.promoted ? w->link.role.epoch : 0;
+	}
 	rc = primary_ship_start(&w->ship, &conf, err);
 	w->targets.started = rc == 0;
 	return rc < 0 ? fz_err_prefix(err, "starting the targets") : 0;
@@ -136,18 +132,25 @@ static int start(struct cmd_serving *w, struct fz_err *err)
 	struct fs_capture_conf capture;
 	struct ltx_logset_conf logs = {0};
 	char path[108];
+	unsigned uid;
 	int rc;
 
-	rc = read_conf(w, err);
+	rc = fs_alive_claim(w->statefd, FS_ALIVE_WORKER, CMD_ALIVE_MS, err);
 	if (rc < 0)
 		return rc;
-	fz_log_init("worker", (enum fz_log_level)cmd_log_level(&w->conf));
+	cmd_reload_begin(w->statefd);
+	rc = cmd_state_snapshot(&w->conf, w->statefd, err);
+	if (rc < 0)
+		return rc;
+	cmd_logto_child("worker", w->statefd, FS_FD_LOGDIR, &w->conf);
 	rc = fs_session_open(&w->session, err);
 	if (rc < 0)
 		return fz_err_prefix(err, "handshake with the kernel");
 	fs_session_info(w->session, &w->info);
 	catch_signals(w->session);
-	rc = cmd_harden_early(err);
+	cmd_drills_open(&w->drills, w->statefd);
+	uid = geteuid();
+	rc = cmd_harden_early(CMD_HARDEN_WORKER, err);
 	if (rc < 0)
 		return rc;
 	rc = ltx_logset_open(&w->logs, w->statefd, &logs, err);
@@ -155,6 +158,9 @@ static int start(struct cmd_serving *w, struct fz_err *err)
 		return fz_err_prefix(err, "opening the local logs");
 	w->link.logs = w->logs;
 	rc = cmd_role_load(&w->link.role, w->statefd, &w->conf, err);
+	if (rc < 0)
+		return rc;
+	rc = cmd_promote_finish(w, err);
 	if (rc < 0)
 		return rc;
 	if (!w->link.role.replica && fcntl(FS_FD_AGENT, F_GETFD) >= 0) {
@@ -168,7 +174,7 @@ static int start(struct cmd_serving *w, struct fz_err *err)
 	capture.logs = w->logs;
 	capture.agent = w->agent;
 	capture.passthrough = w->info.passthrough;
-	capture.resume = w->info.resumed;
+	capture.resume = capture.held = w->info.resumed;
 	capture.replica = w->link.role.replica;
 	rc = cmd_ack_open(&w->link, err);
 	if (rc < 0)
@@ -203,11 +209,18 @@ static int start(struct cmd_serving *w, struct fz_err *err)
 	rc = cmd_logkeep_start(&w->keep, err);
 	if (rc < 0)
 		return rc;
-	if (!cmd_control_path(path, sizeof(path), w->dir, geteuid(), 0))
+	rc = cmd_alerts_start(&w->alerts, w, err);
+	if (rc < 0)
+		return rc;
+	if (!cmd_control_path(path, sizeof(path), w->dir, uid, 0))
 		return fz_fail(err, FZ_EINTERNAL, "no place for the control socket");
 	rc = cmd_control_start(&w->control, path, &w->handler, err);
-	for (unsigned i = 1; rc < 0 && cmd_control_path(path, sizeof(path), w->dir, geteuid(), i); i++)
+	for (unsigned i = 1; rc < 0 && cmd_control_path(path, sizeof(path), w->dir, uid, i); i++)
 		rc = cmd_control_start(&w->control, path, &w->handler, err);
+	if (rc == 0)
+		rc = cmd_http_start(&w->http, w, err);
+	if (rc == 0)
+		rc = cmd_pulse_start(w, err);
 	return rc < 0 ? rc : cmd_harden_late(err);
 }
 
@@ -215,6 +228,7 @@ static void serving(void *arg)
 {
 	struct cmd_serving *w = arg;
 
+	cmd_reload_done(w->statefd);
 	fz_info("serving %s (%s%s%s)", w->dir, w->info.passthrough ? "passthrough" : "without passthrough",
 	        w->info.resend ? ", resend" : ", without resend", w->info.resumed ? ", taken over" : "");
 }
@@ -227,6 +241,7 @@ static int stop(struct cmd_serving *w)
 	struct fz_err why = {0};
 	int rc = 0;
 
+	fz_worker_stop(&w->pulse);
 	cmd_logkeep_stop(&w->keep);
 	cmd_positions_stop(&w->link.positions);
 	cmd_lease_stop(&w->lease);
@@ -255,14 +270,18 @@ int cmd_worker(int argc, char **argv)
 {
 	struct cmd_serving w = {.handler = {cmd_answer}, .statefd = FS_FD_STATE};
 	struct fz_err err = {0};
+	unsigned layout;
 	ssize_t n;
 	int rc;
 
 	fz_log_init("worker", FZ_LOG_INFO);
+	if (argc == 2 && sscanf(argv[1], "layout=%u", &layout) == 1) /* the supervisor, before an upgrade */
+		return layout == FS_SHARED_VERSION ? CMD_EXIT_OK : CMD_EXIT_FAILED;
 	if (argc != 2 || fcntl(FS_FD_FUSE, F_GETFD) < 0) {
 		fprintf(stderr, "fazt worker: is started by `fazt mount` only\n");
 		return CMD_EXIT_USAGE;
 	}
+	fs_estate_begin_worker();
 	w.dir = argv[1];
 	w.started_ms = fz_now_ms();
 	n = readlink("/proc/self/fd/12", w.state_path, sizeof(w.state_path) - 1);
@@ -276,6 +295,7 @@ int cmd_worker(int argc, char **argv)
 	w.link.on_promote = take_over;
 	rc = start(&w, &err);
 	if (rc < 0) {
+		cmd_reload_failed(w.statefd, &err);
 		fs_super_init(FS_FD_SUPER);
 		fs_super_failed(&err); /* `fazt mount` prints it */
 	}
@@ -284,10 +304,14 @@ int cmd_worker(int argc, char **argv)
 	if (rc < 0)
 		fz_log_err("worker", &err);
 	ignore_signals();
+	cmd_http_stop(w.http);
+	cmd_alerts_stop(&w.alerts);
 	cmd_control_stop(w.control); /* nobody asks what is being taken apart */
 	if (stop(&w) < 0 && !atomic_load(&w.forced))
 		rc = -FZ_EINTERNAL;
-	cmd_conf_fini(&w.conf);
+	cmd_drills_close(&w.drills);
 	fz_info("worker has stopped");
+	fz_log_flush(1);
+	cmd_conf_fini(&w.conf);
 	return rc < 0 ? CMD_EXIT_FAILED : CMD_EXIT_OK;
 }

@@ -132,7 +132,7 @@ void fs_baseline_done(struct fs_db *db, bool first, bool appended)
 	if (!first)
 		db->resyncs++;
 	if (!first)
-		fz_info("%s: compared with the log: %s", db->name,
+		fz_info("%s: compared with the log: %s", fz_log_db(db->name),
 		        appended ? "the difference is one new transaction" : "no difference");
 }
 

@@ -98,7 +98,7 @@ static void destroy(struct fs_capture *c)
 		free(f->path);
 		free(f);
 	}
-	while ((db = fs_registry_at(c, 0))) {
+	while ((db = fs_registry_next(c, NULL))) {
 		fs_registry_forget(db);
 		fs_registry_put(db);
 	}
@@ -167,6 +167,7 @@ int fs_capture_open(struct fs_capture **out, const struct fs_capture_conf *conf,
 	}
 	atomic_store(&c->settled, !conf->resume);
 	c->last_open_ns = fz_mono_ns();
+	atomic_store(&c->held, conf->resume && conf->held);
 	rc = start_all(c, err);
 	if (rc == 0)
 		rc = fz_worker_start(&c->keeper, "fs-keeper", fs_keeper_run, c, err);
@@ -214,12 +215,12 @@ void fs_capture_seal(struct fs_capture *c)
 int fs_capture_sync(struct fs_capture *c, const char *name, struct fz_err *err)
 {
 	bool found = !name || known_on_replica(c, name);
-	struct fs_db *db;
+	struct fs_db *db = NULL;
 	int rc = 0;
 
 	if (!c->conf.replica)
 		fs_discover(c);
-	for (size_t i = 0; (db = fs_registry_at(c, i)); i++) {
+	while ((db = fs_registry_next(c, db))) {
 		if (!name || !strcmp(name, db->name)) {
 			int r;
 
@@ -231,7 +232,6 @@ int fs_capture_sync(struct fs_capture *c, const char *name, struct fz_err *err)
 			pthread_mutex_unlock(&db->mu);
 			rc = rc ? rc : r;
 		}
-		fs_registry_put(db);
 	}
 	return found ? rc : fz_fail(err, FZ_ENOTFOUND, "no database %s", name);
 }
@@ -256,17 +256,23 @@ static enum fs_pending pending(struct fs_db *db)
 enum fs_pending fs_capture_pending(struct fs_capture *c, char *name, size_t cap)
 {
 	enum fs_pending p = FS_PENDING_NOTHING;
-	struct fs_db *db;
+	struct fs_db *db = NULL;
 
-	for (size_t i = 0; p == FS_PENDING_NOTHING && (db = fs_registry_at(c, i)); i++) {
+	while (p == FS_PENDING_NOTHING && (db = fs_registry_next(c, db))) {
 		pthread_mutex_lock(&db->mu);
 		p = pending(db);
 		pthread_mutex_unlock(&db->mu);
 		if (p != FS_PENDING_NOTHING)
 			snprintf(name, cap, "%s", db->name);
-		fs_registry_put(db);
 	}
+	fs_registry_put(db);
 	return p;
+}
+
+void fs_capture_release(struct fs_capture *c)
+{
+	c->last_open_ns = fz_mono_ns();
+	atomic_store(&c->held, false);
 }
 
 void fs_capture_interrupt(struct fs_capture *c)
@@ -276,14 +282,14 @@ void fs_capture_interrupt(struct fs_capture *c)
 
 int fs_capture_close(struct fs_capture *c, struct fz_err *err)
 {
-	struct fs_db *db;
+	struct fs_db *db = NULL;
 	int rc;
 
 	if (!c)
 		return 0;
 	stop_threads(c);
 	rc = fs_capture_sync(c, NULL, err);
-	for (size_t i = 0; (db = fs_registry_at(c, i)); i++) {
+	while ((db = fs_registry_next(c, db))) {
 		int r;
 
 		pthread_mutex_lock(&db->mu);
@@ -292,7 +298,6 @@ int fs_capture_close(struct fs_capture *c, struct fz_err *err)
 			fs_db_note_error(db, err);
 		pthread_mutex_unlock(&db->mu);
 		rc = rc ? rc : r;
-		fs_registry_put(db);
 	}
 	destroy(c);
 	return rc;
@@ -301,11 +306,11 @@ int fs_capture_close(struct fs_capture *c, struct fz_err *err)
 int fs_capture_scrub(struct fs_capture *c, const char *name, struct fs_scrub_result *out, struct fz_err *err)
 {
 	bool found = !name || known_on_replica(c, name);
-	struct fs_db *db;
+	struct fs_db *db = NULL;
 	int rc = 0;
 
 	*out = (struct fs_scrub_result){0};
-	for (size_t i = 0; rc == 0 && (db = fs_registry_at(c, i)); i++) {
+	while (rc == 0 && (db = fs_registry_next(c, db))) {
 		uint32_t next = 1;
 		int64_t n = 0;
 
@@ -321,8 +326,8 @@ int fs_capture_scrub(struct fs_capture *c, const char *name, struct fs_scrub_res
 			else if (n < 0)
 				rc = (int)n;
 		}
-		fs_registry_put(db);
 	}
+	fs_registry_put(db);
 	return found ? rc : fz_fail(err, FZ_ENOTFOUND, "no database %s", name);
 }
 
@@ -365,7 +370,41 @@ static cJSON *add_log_status(struct ltx_log *log, struct ltx_log_info *info, cJS
 	cJSON_AddNumberToObject(o, "pages", info->commit);
 	cJSON_AddNumberToObject(o, "log_bytes", (double)info->log_bytes);
 	cJSON_AddNumberToObject(o, "log_syncs", (double)info->syncs);
+	cJSON_AddNumberToObject(o, "commits", (double)info->added_txns); /* since the worker started, as what follows */
+	cJSON_AddNumberToObject(o, "captured_pages", (double)info->added_pages);
+	cJSON_AddNumberToObject(o, "captured_bytes", (double)info->added_bytes);
 	return cJSON_AddNumberToObject(o, "base_bytes", (double)info->base_bytes) ? o : NULL;
+}
+
+/* A histogram as Prometheus has it: each bucket holds those below it too. */
+static void add_delay(const struct fs_delay *d, cJSON *o)
+{
+	cJSON *h = cJSON_AddObjectToObject(o, "capture_delay"), *list = cJSON_AddArrayToObject(h, "buckets"), *b;
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < FS_DELAYS; i++) {
+		n += d->n[i];
+		b = cJSON_CreateObject();
+		cJSON_AddNumberToObject(b, "seconds", (double)fs_delay_ms[i] / 1000);
+		cJSON_AddNumberToObject(b, "count", (double)n);
+		cJSON_AddItemToArray(list, b);
+	}
+	cJSON_AddNumberToObject(h, "count", (double)(n + d->n[FS_DELAYS]));
+	cJSON_AddNumberToObject(h, "sum_seconds", (double)d->sum_ms / 1000);
+}
+
+static void add_errors(struct fz_tally *t, cJSON *o)
+{
+	cJSON *e = cJSON_AddObjectToObject(o, "errors");
+	uint64_t n;
+	int code;
+
+	for (size_t i = 0; (code = fz_tally_at(t, i, &n)) != 0; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "FZ-%d", code);
+		cJSON_AddNumberToObject(e, name, (double)n);
+	}
 }
 
 static int add_status(struct fs_db *db, cJSON *array)
@@ -383,6 +422,8 @@ static int add_status(struct fs_db *db, cJSON *array)
 	cJSON_AddNumberToObject(o, "resyncs", (double)db->resyncs);
 	cJSON_AddNumberToObject(o, "scrub_found", (double)db->scrub_found);
 	cJSON_AddNumberToObject(o, "scrub_percent", head->commit ? 100.0 * db->scrub_next / head->commit : 0);
+	add_delay(&db->delay, o);
+	add_errors(&db->errors, o);
 	return cJSON_AddStringToObject(o, "last_error", db->last_error) ? 0 : -ENOMEM;
 }
 
@@ -412,18 +453,18 @@ static int add_replica_status(struct fs_capture *c, cJSON *array)
 
 int fs_capture_status(struct fs_capture *c, struct cJSON *array)
 {
-	struct fs_db *db;
+	struct fs_db *db = NULL;
 	int rc = 0;
 
 	if (c->conf.replica)
 		return add_replica_status(c, array);
-	for (size_t i = 0; rc == 0 && (db = fs_registry_at(c, i)); i++) {
+	while (rc == 0 && (db = fs_registry_next(c, db))) {
 		pthread_mutex_lock(&db->mu);
 		if (db->log)
 			rc = add_status(db, array);
 		pthread_mutex_unlock(&db->mu);
-		fs_registry_put(db);
 	}
+	fs_registry_put(db);
 	return rc;
 }
 
@@ -447,6 +488,11 @@ void fs_capture_attached(struct fs_capture *c, const char *name, bool on)
 bool fs_capture_guards(const struct fs_capture *c)
 {
 	return !fs_guard_idle(c->guard) || !fs_lapse_idle(&c->lapse);
+}
+
+bool fs_capture_protects(struct fs_capture *c, const char *path)
+{
+	return fs_guard_is_database(c->guard, path);
 }
 
 int fs_capture_may_open(struct fs_capture *c, const char *path, int flags, int pid)

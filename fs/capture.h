@@ -35,6 +35,7 @@ struct fs_capture_conf {
 	uint64_t scrub_bytes_per_s; /* 0 = 8 MiB; UINT64_MAX = no background scrub */
 	bool passthrough;     /* the kernel passes reads and writes through: writes are seen only by their effects */
 	bool resume;          /* applications live on from a former worker: do not recover, catch up */
+	bool held;            /* with resume: no WAL is judged by its frames before fs_capture_release() */
 	uint64_t small_bytes; /* up to here a database is compared at once, not in the background; 0 = 16 MiB */
 	bool clean_only;      /* tests: fail instead of resync when the clean marker does not match */
 	bool replica; /* databases come from elsewhere and are applied by the agent: nothing is captured, see below */
@@ -61,6 +62,8 @@ int fs_capture_may_alter(struct fs_capture *c, const char *path, int pid);
 int fs_capture_may_remove_dir(struct fs_capture *c, const char *path, int pid);
 /* False: nothing is protected, all of these answer 0. */
 bool fs_capture_guards(const struct fs_capture *c);
+/* path is a database that comes from another host. */
+bool fs_capture_protects(struct fs_capture *c, const char *path);
 
 /* ---- on a primary that needs a lease ----
  * Commits may be accepted until then, in fz_boot_ns()'s time: from soft on nothing is opened for writing, from hard on nothing is written
@@ -89,6 +92,11 @@ int fs_capture_file_open(struct fs_capture *c, const char *path, int fd, bool cr
 /* Its last handle is gone. */
 void fs_capture_file_close(struct fs_file *f);
 enum fs_role fs_capture_file_role(const struct fs_file *f);
+/* It is opened once more while it has handles; path as for fs_capture_file_open(). True: it was no database so far, or one by a name
+ * that is gone, and is one now (it was renamed from an excluded name, or written anew), captured from here on. */
+bool fs_capture_file_again(struct fs_file *f, const char *path);
+/* The path that an open file has, once more after fs_capture_file_open(): a rename between the two knew nothing of the file. */
+void fs_capture_file_at(struct fs_file *f, const char *path);
 /* The role a path would have by its name and what is there now (a journal of a known database, ...). */
 enum fs_role fs_capture_role(struct fs_capture *c, const char *path);
 
@@ -106,6 +114,8 @@ struct fs_event {
 	enum fs_event_op op;
 	struct fs_file *file; /* NULL when the file is not open */
 	const char *path, *path2;
+	const char
+	        *other; /* after(): a name that the file which lost path (UNLINK) or path2 (RENAME) still has; NULL */
 	uint64_t off_bytes, len_bytes, size_bytes;
 	bool exchange;
 	bool dir;   /* CREATE: a directory */
@@ -125,6 +135,9 @@ void fs_capture_after(struct fs_capture *c, struct fs_event *ev, int rc);
 
 /* Nobody waits for replicas any more: what waits ends with -ECANCELED. */
 void fs_capture_interrupt(struct fs_capture *c);
+/* All files that applications have open are open here again (conf.held). A -wal without its -shm would count frames that their
+ * writer has not published yet. */
+void fs_capture_release(struct fs_capture *c);
 
 /* Nobody commits any more and all is captured: nothing is looked at again. Without passthrough only the agent can read a wal-index, and it
  * is about to serve a replica; what lies in the backing file may be older, and would look as if commits had been dropped. */
@@ -153,7 +166,8 @@ int fs_capture_scrub(struct fs_capture *c, const char *name, struct fs_scrub_res
                      struct fz_err *err) FZ_MUST_CHECK;
 /* Adds one object per database to the JSON array: name, txid, time, checksum, epoch, lineage, page_size, pages,
  * journal_mode, capture ("wal" | "journal" | "compare" | "baseline"), in_doubt, merged_txns, resyncs, scrub_found,
- * scrub_percent, last_error, log_bytes, base_bytes. */
+ * scrub_percent, last_error, log_bytes, base_bytes, and since the start commits, captured_pages, captured_bytes, capture_delay (a
+ * histogram: buckets: [{seconds, count}], count, sum_seconds), errors ({"FZ-1303": 2}). */
 int fs_capture_status(struct fs_capture *c, struct cJSON *array);
 
 #endif

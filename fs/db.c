@@ -74,12 +74,16 @@ int fs_db_attach_log(struct fs_db *db, bool create, struct fz_err *err)
 	rc = ltx_sums_open(&db->sums, ltx_log_dirfd(db->log), err);
 	if (rc == 0)
 		rc = fs_dirty_open(&db->dirty, ltx_log_dirfd(db->log), "fs-dirty", err);
+	if (rc == 0 && unlinkat(ltx_log_dirfd(db->log), LTX_LOG_APPLIED, 0) < 0 && errno != ENOENT)
+		rc = fz_fail_errno(err, errno, "%s: removing what it was as a replica", db->name);
 	if (rc < 0) {
 		fs_db_detach_log(db);
 		return rc;
 	}
 	ltx_log_info(db->log, &info);
 	db->tail_ms = info.tail_time_ms;
+	if (!info.tail_txid) /* a new log: all that the table will ever stand for is of this boot */
+		ltx_sums_boot_id(ltx_sums_head(db->sums)->boot_id);
 	return 0;
 }
 
@@ -204,7 +208,7 @@ out:
 void fs_db_lose(struct fs_db *db, const char *why)
 {
 	if (db->state == FS_DB_LIVE)
-		fz_warn("%s: %s: all pages are compared", db->name, why);
+		fz_warn("%s: %s: all pages are compared", fz_log_db(db->name), why);
 	if (db->state != FS_DB_ENDED)
 		db->state = FS_DB_LOST;
 	snprintf(db->lost_why, sizeof(db->lost_why), "%s", why);
@@ -216,10 +220,11 @@ void fs_db_note_error(struct fs_db *db, const struct fz_err *err)
 {
 	uint64_t now = fz_mono_ns();
 
+	fz_tally_add(&db->errors, err->code);
 	/* the same again and again is told once; the same with other numbers once a minute */
 	if (!db->last_error[0] || db->last_error_code != err->code ||
 	    (strcmp(db->last_error, err->text) && now - db->last_error_ns > NOTE_EVERY_NS)) {
-		fz_log_err(db->name, err);
+		fz_log_err(fz_log_db(db->name), err);
 		db->last_error_ns = now;
 	}
 	db->last_error_code = err->code;

@@ -12,6 +12,7 @@
 #include "fs/capture.h"
 #include "fs/dirty.h"
 #include "fs/pages.h"
+#include "base/tally.h"
 #include "ltx/sums.h"
 #include "ltx/enc.h"
 #include "ltx/log.h"
@@ -63,6 +64,13 @@ struct fs_offer {
 	uint32_t wal_to; /* its last frame, 0 = not from the WAL */
 	uint8_t last_frame[LTX_WAL_FRAME_SIZE];
 };
+/* Time from a commit to its place in the log, by number of commits: bucket i is up to fs_delay_ms[i], the last one beyond. */
+#define FS_DELAYS 8
+extern const int64_t fs_delay_ms[FS_DELAYS];
+struct fs_delay {
+	uint64_t n[FS_DELAYS + 1];
+	int64_t sum_ms;
+};
 struct fs_sweep;
 
 struct fs_db {
@@ -71,8 +79,10 @@ struct fs_db {
 	/* under c->mu: */
 	struct fs_db *next;
 	unsigned refs;
-	bool active; /* the capture thread looks at it */
-	bool woken;  /* since the last look began */
+	uint64_t serial; /* the registry is in descending order */
+	bool forgotten;  /* the registry does not know it any more */
+	bool active;     /* the capture thread looks at it */
+	bool woken;      /* since the last look began */
 	unsigned idle;
 	atomic_bool hint_wal, hint_db;
 	atomic_uint wal_syncing; /* FSYNCs of the WAL under way */
@@ -101,6 +111,8 @@ struct fs_db {
 	int64_t foreign_ns; /* mtime up to which that has been compared */
 	bool scrub_wanted;  /* taken for LIVE on evidence: look at every page */
 	uint64_t merged, resyncs, scrub_found, scrub_next, scrub_done_txid;
+	struct fs_delay delay;
+	struct fz_tally errors;
 	char lost_why[160], last_error[400];
 	int last_error_code;
 	uint64_t last_error_ns; /* told at, fz_mono_ns() */

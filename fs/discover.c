@@ -20,13 +20,8 @@
 static bool is_database(struct fs_capture *c, int dirfd, const char *base, const char *path)
 {
 	int fd = openat(dirfd, base, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	struct stat st;
-	bool yes = false;
-	char b[16];
+	bool yes = fd >= 0 && fs_file_is_database(c, path, fd);
 
-	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0)
-		yes = fs_registry_named_database(c, path) ||
-		      (fz_pread(fd, b, sizeof(b), 0) == sizeof(b) && !memcmp(b, "SQLite format 3", sizeof(b)));
 	fz_close(&fd);
 	return yes;
 }

@@ -28,13 +28,13 @@ static struct target target_of(struct fs_capture *c, const struct fs_event *ev)
 {
 	struct target t = {NULL, FS_ROLE_OTHER};
 
-	if (ev->file && !ev->file->db)
-		return t;
-	if (ev->file) {
-		t.role = ev->file->role;
-		t.db = ev->file->db;
+	if (ev->file && !(ev->op == FS_EV_UNLINK && ev->path)) { /* an open file may have several names */
 		pthread_mutex_lock(&c->mu);
-		t.db->refs++;
+		if (ev->file->db) {
+			t.role = ev->file->role;
+			t.db = ev->file->db;
+			t.db->refs++;
+		}
 		pthread_mutex_unlock(&c->mu);
 	} else if (ev->path) {
 		size_t len;
@@ -162,7 +162,8 @@ static void before_first_frame(struct fs_db *db)
 	struct fz_err err = {0};
 
 	if (db->state == FS_DB_LIVE && !fs_db_in_wal(db) && !fs_db_journal_hot(db) &&
-	    (db->rb.loose || (db->passthrough && fs_rollback_moved(db))) && fs_rollback_capture(db, &err) < 0)
+	    (db->rb.loose || db->rb.whole || (db->passthrough && fs_rollback_moved(db))) &&
+	    fs_rollback_capture(db, &err) < 0)
 		failed(db, &err);
 }
 
@@ -378,121 +379,18 @@ static void dispatch_after(struct fs_db *db, enum fs_role role, const struct fs_
 
 /* ---- names ---- */
 
-static void end_name(struct fs_db *db)
-{
-	pthread_mutex_lock(&db->mu);
-	fs_db_end(db);
-	pthread_mutex_unlock(&db->mu);
-	fs_registry_forget(db);
-}
-
-/* The file that now has this name, if it is a database: known from here on. Handles that were open go with it. */
-static void begin_name(struct fs_capture *c, const char *name, struct fs_db *was)
-{
-	struct fz_err err = {0};
-	struct fs_db_head h;
-	struct fs_db *db = fs_registry_get(c, name, true);
-	int rc;
-
-	if (!db)
-		return;
-	pthread_mutex_lock(&db->mu);
-	if (was) {
-		pthread_mutex_lock(&c->mu);
-		for (struct fs_file *f = c->files; f; f = f->next)
-			if (f->db == was && f->role == FS_ROLE_DB) {
-				f->db = db;
-				was->refs--;
-				db->refs++;
-				db->open_db++;
-			}
-		pthread_mutex_unlock(&c->mu);
-		db->passthrough = was->passthrough;
-		db->opaque = was->opaque;
-		was->open_db = 0;
-	}
-	db->opaque |= fs_registry_named_database(c, name);
-	rc = fs_db_read_head(db, &h, &err);
-	if (rc == 0 && h.page_size) {
-		if (db->state == FS_DB_CANDIDATE)
-			fs_db_lose(db, "not seen before");
-		if (!fs_db_journal_hot(db))
-			rc = fs_baseline_now(db, &err);
-		if (rc < 0 && rc != -EAGAIN && rc != -FZ_ENOTFOUND)
-			fs_db_note_error(db, &err);
-	}
-	rc = db->state == FS_DB_CANDIDATE && !db->open_db;
-	pthread_mutex_unlock(&db->mu);
-	if (rc)
-		fs_registry_forget(db);
-	fs_registry_put(db);
-}
-
-static void rename_one(struct fs_capture *c, const char *from, const char *to, bool exchange)
-{
-	struct fs_db *a = fs_registry_get(c, from, false), *b = fs_registry_get(c, to, false);
-
-	if (b)
-		end_name(b);
-	if (a)
-		end_name(a);
-	if (a || b) {
-		begin_name(c, to, a);
-		if (exchange)
-			begin_name(c, from, b);
-	}
-	fs_registry_put(a);
-	fs_registry_put(b);
-}
-
-/* A directory counts for all below it. */
-static void rename_names(struct fs_capture *c, const char *from, const char *to, bool exchange)
-{
-	size_t nf = strlen(from), nt = strlen(to), n = 0, cap = 0;
-	char **below = NULL; /* "/x.db": first listed, since renaming changes the registry */
-	struct fs_db *db;
-
-	for (size_t i = 0; (db = fs_registry_at(c, i)); i++) {
-		const char *rest = NULL;
-
-		if (!strncmp(db->name, from, nf) && db->name[nf] == '/')
-			rest = db->name + nf;
-		else if (!strncmp(db->name, to, nt) && db->name[nt] == '/')
-			rest = db->name + nt;
-		for (size_t k = 0; rest && k < n; k++)
-			if (!strcmp(below[k], rest))
-				rest = NULL;
-		if (rest && n == cap) {
-			char **p = realloc(below, (cap + 16) * sizeof(*p));
-
-			if (p) {
-				below = p;
-				cap += 16;
-			}
-		}
-		if (rest && n < cap && (below[n] = strdup(rest)))
-			n++;
-		fs_registry_put(db);
-	}
-	rename_one(c, from, to, exchange);
-	for (size_t k = 0; k < n; k++) {
-		char *a = NULL, *b = NULL;
-
-		if (asprintf(&a, "%s%s", from, below[k]) > 0 && asprintf(&b, "%s%s", to, below[k]) > 0)
-			rename_one(c, a, b, exchange);
-		free(a);
-		free(b);
-		free(below[k]);
-	}
-	free(below);
-}
-
 static void after_name(struct fs_capture *c, const struct fs_event *ev, const struct target *t)
 {
-	if (ev->op == FS_EV_UNLINK && t->db && t->role == FS_ROLE_DB)
-		end_name(t->db);
+	if (ev->op == FS_EV_UNLINK && t->db && t->role == FS_ROLE_DB && !ev->other)
+		fs_names_end(t->db);
+	if (ev->op == FS_EV_UNLINK && ev->path && ev->other)
+		fs_names_moved(c, ev->path, ev->other);
+	if (ev->op == FS_EV_RENAME && ev->path2 && ev->other)
+		fs_names_moved(c, ev->path2, ev->other);
 	if (ev->op == FS_EV_RENAME && ev->path && ev->path2)
-		rename_names(c, ev->path, ev->path2, ev->exchange);
+		fs_names_renamed(c, ev->path, ev->path2, ev->exchange);
+	if (ev->op == FS_EV_LINK && ev->path && ev->path2)
+		fs_names_linked(c, ev->path, ev->path2);
 }
 
 static int refused(struct fs_capture *c, const struct fs_event *ev)
@@ -509,32 +407,6 @@ static int refused(struct fs_capture *c, const struct fs_event *ev)
 	return rc;
 }
 
-/* Nothing is captured on a replica, but an open file must be known by the name it has now: the agent makes a database under
- * another one. */
-static void rename_files(struct fs_capture *c, const char *from, const char *to, bool exchange)
-{
-	size_t nf = strlen(from), nt = strlen(to);
-
-	pthread_mutex_lock(&c->mu);
-	for (struct fs_file *f = c->files; f; f = f->next) {
-		const char *now = NULL, *rest = NULL;
-		char *path;
-
-		if (!strncmp(f->path, from, nf) && (!f->path[nf] || f->path[nf] == '/')) {
-			now = to;
-			rest = f->path + nf;
-		} else if (exchange && !strncmp(f->path, to, nt) && (!f->path[nt] || f->path[nt] == '/')) {
-			now = from;
-			rest = f->path + nt;
-		}
-		if (now && asprintf(&path, "%s%s", now, rest) > 0) {
-			free(f->path);
-			f->path = path;
-		}
-	}
-	pthread_mutex_unlock(&c->mu);
-}
-
 /* What this event has committed without having been in doubt before. At synchronous=OFF nothing is waited for. */
 static int wait_committed(struct fs_db *db, enum fs_role role, const struct fs_event *ev)
 {
@@ -543,6 +415,21 @@ static int wait_committed(struct fs_db *db, enum fs_role role, const struct fs_e
 	if (role == FS_ROLE_JOURNAL && ends_journal(ev) && ev->ack.syncs)
 		(void)fs_ack_wait_commit(db, ev, true);
 	return 0;
+}
+
+/* What a rename replaces or exchanges is about to leave its WAL, or a WAL its database. */
+static void before_replaced(struct fs_capture *c, const struct fs_event *ev)
+{
+	struct fs_event of = {.op = FS_EV_RENAME, .path = ev->path2};
+	struct target t = target_of(c, &of);
+
+	if (t.db) {
+		pthread_mutex_lock(&t.db->mu);
+		if (t.db->state != FS_DB_ENDED && fs_db_in_wal(t.db))
+			barrier(t.db);
+		pthread_mutex_unlock(&t.db->mu);
+	}
+	fs_registry_put(t.db);
 }
 
 int fs_capture_before(struct fs_capture *c, struct fs_event *ev)
@@ -557,6 +444,8 @@ int fs_capture_before(struct fs_capture *c, struct fs_event *ev)
 	rc = fs_lapse_event(c, ev, t.role, t.db);
 	if (t.db && rc == 0)
 		dispatch_before(t.db, t.role, ev);
+	if (rc == 0 && ev->op == FS_EV_RENAME && ev->path2)
+		before_replaced(c, ev);
 	fs_registry_put(t.db);
 	return rc;
 }
@@ -567,7 +456,7 @@ void fs_capture_after(struct fs_capture *c, struct fs_event *ev, int rc)
 	struct fz_err err = {0};
 
 	if (ev->priv && fs_syncer_wait(&c->syncer, ev->priv, &err) < 0)
-		fz_log_err(t.db ? t.db->name : "log", &err);
+		fz_log_err(t.db ? fz_log_db(t.db->name) : "log", &err);
 	ev->priv = NULL;
 	if (t.db && c->conf.acks && ev->op == FS_EV_FSYNC && rc == 0)
 		ev->verdict = fs_ack_wait_offer(t.db, t.role, ev);
@@ -575,9 +464,7 @@ void fs_capture_after(struct fs_capture *c, struct fs_event *ev, int rc)
 		dispatch_after(t.db, t.role, ev, ev->verdict < 0 ? ev->verdict : rc);
 	if (t.db && c->conf.acks && rc == 0 && ev->verdict == 0)
 		ev->verdict = wait_committed(t.db, t.role, ev);
-	if (rc == 0 && c->conf.replica && ev->op == FS_EV_RENAME)
-		rename_files(c, ev->path, ev->path2, ev->exchange);
-	else if (rc == 0 && (ev->op == FS_EV_UNLINK || ev->op == FS_EV_RENAME))
+	if (rc == 0 && (ev->op == FS_EV_UNLINK || ev->op == FS_EV_RENAME || ev->op == FS_EV_LINK))
 		after_name(c, ev, &t);
 	fs_registry_put(t.db);
 }

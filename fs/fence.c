@@ -53,7 +53,28 @@ static int lock_rollback(struct fs_fence *f, int mountfd, uint64_t end_ns)
 	return rc;
 }
 
-static int open_shm(struct fs_deadman *deadman, int mountfd, const char *path)
+/* In WAL mode, and nobody has it open: readers go on coming, and once this host is fenced they cannot make what SQLite needs. */
+static int make_shm(int mountfd, const char *path, int db_fd)
+{
+	struct fz_err err;
+	char name[4200];
+	uint8_t head[20];
+	struct stat st;
+	int fd;
+
+	if (fstat(db_fd, &st) < 0 || fz_pread(db_fd, head, sizeof(head), 0) != sizeof(head) || head[18] != 2 ||
+	    head[19] != 2)
+		return -1;
+	snprintf(name, sizeof(name), "%s-wal", path);
+	fd = fz_open_like(mountfd, name, &st, &err);
+	if (fd < 0)
+		return -1;
+	fz_close(&fd);
+	snprintf(name, sizeof(name), "%s-shm", path);
+	return fz_open_like(mountfd, name, &st, &err);
+}
+
+static int open_shm(struct fs_deadman *deadman, int mountfd, const char *path, int db_fd)
 {
 	char name[4200];
 	struct statx st;
@@ -63,7 +84,9 @@ static int open_shm(struct fs_deadman *deadman, int mountfd, const char *path)
 	if (deadman && statx(mountfd, name, AT_SYMLINK_NOFOLLOW, STATX_INO, &st) == 0 &&
 	    fs_deadman_has(deadman, path, st.stx_ino))
 		fd = fs_deadman_share(deadman, path);
-	return fd >= 0 ? fd : openat(mountfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		fd = openat(mountfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	return fd >= 0 || errno != ENOENT ? fd : make_shm(mountfd, path, db_fd);
 }
 
 int fs_fence_take(struct fs_fence **list, struct fs_deadman *deadman, int mountfd, const char *path, int wait_ms)
@@ -88,7 +111,7 @@ int fs_fence_take(struct fs_fence **list, struct fs_deadman *deadman, int mountf
 		rc = 0;
 	}
 	if (rc == 0)
-		f->shm_fd = open_shm(deadman, mountfd, path);
+		f->shm_fd = open_shm(deadman, mountfd, path, f->db_fd);
 	if (rc == 0)
 		rc = f->shm_fd >= 0 ? fs_lock_within(f->shm_fd, FS_LOCK_SHM_WRITE, end)
 		                    : lock_rollback(f, mountfd, end);

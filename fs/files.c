@@ -51,6 +51,14 @@ static enum kind kind_at(struct fs_capture *c, const char *path, bool *wal)
 	return k;
 }
 
+bool fs_file_is_database(struct fs_capture *c, const char *path, int fd)
+{
+	bool wal;
+	enum kind k = kind_of(c, path, fd, &wal);
+
+	return k == KIND_SQLITE || k == KIND_OPAQUE;
+}
+
 static char *base_name(const char *path, size_t len)
 {
 	return strndup(path, len);
@@ -93,6 +101,16 @@ static bool has_history(struct fs_db *db)
 	return yes;
 }
 
+/* Written since the last capture, while no handle of it was open: through another name of the same file. */
+static bool written_meanwhile(struct fs_db *db)
+{
+	struct fs_db_head h;
+
+	return db->open_db == 1 && db->state == FS_DB_LIVE && !db->resumed && db->sums &&
+	       ltx_sums_head(db->sums)->txid && fs_db_read_head(db, &h, NULL) == 0 && h.page_size &&
+	       h.mtime_ns != ltx_sums_head(db->sums)->seen_mtime_ns;
+}
+
 /* The first handle of a database file. */
 static void open_database(struct fs_db *db, struct fs_file *f, enum kind kind, bool wal, bool created)
 {
@@ -116,7 +134,7 @@ static void open_database(struct fs_db *db, struct fs_file *f, enum kind kind, b
 			fs_db_note_error(db, &err);
 	}
 	/* what happened while nobody told: written through, the dirty set is complete from here on */
-	if (db->passthrough && !wal)
+	if ((!wal && db->passthrough) || (!fs_db_in_wal(db) && written_meanwhile(db)))
 		db->rb.whole = true;
 	pthread_mutex_unlock(&db->mu);
 	if (db->passthrough)
@@ -182,6 +200,7 @@ int fs_capture_file_open(struct fs_capture *c, const char *path, int fd, bool cr
 	struct fs_db *db = NULL;
 	char *base = NULL;
 	bool wal = false;
+	struct stat st;
 	size_t len;
 
 	if (!f)
@@ -196,6 +215,10 @@ int fs_capture_file_open(struct fs_capture *c, const char *path, int fd, bool cr
 		free(base);
 		*out = f;
 		return open_uncaptured(c, f, mode);
+	}
+	if (fstat(fd, &st) == 0) {
+		f->dev = st.st_dev;
+		f->ino = st.st_ino;
 	}
 	if (f->role == FS_ROLE_DB) {
 		kind = kind_of(c, path, fd, &wal);
@@ -221,7 +244,6 @@ int fs_capture_file_open(struct fs_capture *c, const char *path, int fd, bool cr
 
 		if (kind == KIND_OPAQUE) {
 			char *w = malloc(len + 5);
-			struct stat st;
 
 			if (w) {
 				memcpy(w, path, len);
@@ -245,6 +267,8 @@ int fs_capture_file_open(struct fs_capture *c, const char *path, int fd, bool cr
 	f->next = c->files;
 	c->files = f;
 	pthread_mutex_unlock(&c->mu);
+	if (db && f->role != FS_ROLE_DB)
+		fs_names_used(db);
 	*out = f;
 	return 0;
 fail:

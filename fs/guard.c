@@ -227,6 +227,11 @@ bool fs_guard_protects(struct fs_guard *g, const char *path)
 	return !fs_guard_idle(g) && role_of(g, path) != FS_ROLE_OTHER;
 }
 
+bool fs_guard_is_database(struct fs_guard *g, const char *path)
+{
+	return !fs_guard_idle(g) && role_of(g, path) == FS_ROLE_DB;
+}
+
 /* ---- processes ---- */
 
 void fs_guard_trust(struct fs_guard *g, int pid)

@@ -28,6 +28,7 @@ bool fs_guard_idle(const struct fs_guard *g);
 /* See fs_capture_attached(). */
 void fs_guard_attached(struct fs_guard *g, const char *name, bool on);
 bool fs_guard_protects(struct fs_guard *g, const char *path);
+bool fs_guard_is_database(struct fs_guard *g, const char *path); /* the protected database itself */
 
 /* All: 0 or -EROFS. */
 int fs_guard_may_open(struct fs_guard *g, const char *path, int flags, int pid); /* flags: O_ACCMODE, O_TRUNC */

@@ -1,6 +1,6 @@
 #include "fs/inuse.h"
 
-#include "fs/supervisor.h"
+#include "fs/supervisor_priv.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -15,6 +15,7 @@ struct query {
 	size_t len;
 	char *who;
 	size_t cap;
+	int below_mnt; /* id of the mount that fazt's covers; -1 = none */
 };
 
 /* The part of path below the directory ("" for itself); NULL when it lies elsewhere. */
@@ -64,6 +65,26 @@ static bool link_uses(const struct query *q, int procfd, const char *pid, const 
 	return true;
 }
 
+/* The descriptor leads to what lies under the mount: a service manager keeps such for the next supervisor. */
+static bool underneath(const struct query *q, int procfd, const char *pid, const char *fdname)
+{
+	char name[300], line[128];
+	int fd, mnt = -2;
+	FILE *f;
+
+	snprintf(name, sizeof(name), "%.20s/fdinfo/%.20s", pid, fdname);
+	fd = q->below_mnt < 0 ? -1 : openat(procfd, name, O_RDONLY | O_CLOEXEC);
+	f = fd < 0 ? NULL : fdopen(fd, "r");
+	while (f && mnt < 0 && fgets(line, sizeof(line), f))
+		if (sscanf(line, "mnt_id: %d", &mnt) != 1)
+			mnt = -2;
+	if (f)
+		fclose(f);
+	else if (fd >= 0)
+		close(fd);
+	return mnt == q->below_mnt;
+}
+
 static bool fds_use(const struct query *q, int procfd, const char *pid)
 {
 	char name[300];
@@ -85,7 +106,7 @@ static bool fds_use(const struct query *q, int procfd, const char *pid)
 		if (d->d_name[0] == '.')
 			continue;
 		snprintf(name, sizeof(name), "%.20s/fd/%.20s", pid, d->d_name);
-		found = link_uses(q, procfd, pid, name, "open");
+		found = link_uses(q, procfd, pid, name, "open") && !underneath(q, procfd, pid, d->d_name);
 	}
 	closedir(dir);
 	return found;
@@ -141,7 +162,7 @@ static bool process_uses(const struct query *q, int procfd, const char *pid)
 
 bool fs_inuse_find(const char *dir, const pid_t *skip, size_t n_skip, char *who, size_t cap)
 {
-	struct query q = {dir, strlen(dir), who, cap};
+	struct query q = {dir, strlen(dir), who, cap, fs_mountpoint_below(dir)};
 	bool found = false;
 	struct dirent *d;
 	DIR *proc = opendir("/proc");

@@ -100,7 +100,7 @@ static void bound(struct fs_db *db)
 		return;
 	ltx_log_info(log, &info);
 	if (info.log_bytes > max && info.tail_txid > info.first_txid) {
-		fz_warn("%s: its log has reached %llu bytes: old transactions are merged", db->name,
+		fz_warn("%s: its log has reached %llu bytes: old transactions are merged", fz_log_db(db->name),
 		        (unsigned long long)info.log_bytes);
 		rc = ltx_log_squash(log, info.first_txid, info.tail_txid, &err); /* the log counts what it merges */
 		ltx_log_info(log, &info);
@@ -136,7 +136,7 @@ void fs_keeper_run(void *arg)
 		fs_discover(c);
 		if (day)
 			day_ns = fz_mono_ns();
-		for (size_t i = 0; !fz_worker_stopping(&c->keeper) && (db = fs_registry_at(c, i)); i++) {
+		for (db = NULL; !fz_worker_stopping(&c->keeper) && (db = fs_registry_next(c, db));) {
 			int64_t ms;
 
 			pthread_mutex_lock(&db->mu);
@@ -149,7 +149,7 @@ void fs_keeper_run(void *arg)
 			if (ms >= 0 && ms < wait_ms)
 				wait_ms = ms;
 			bound(db);
-			fs_registry_put(db);
 		}
+		fs_registry_put(db);
 	}
 }

@@ -23,11 +23,11 @@ int fs_super_high(int fd)
 	return h;
 }
 
-bool fs_mountpoint_is_ours(const char *dir)
+int fs_mountpoint_below(const char *dir)
 {
 	char *line = NULL, point[PATH_MAX], escaped[PATH_MAX * 4];
 	size_t cap = 0, n = 0;
-	bool ours = false;
+	int parent, below = -1;
 	FILE *f = fopen("/proc/self/mountinfo", "re");
 
 	for (const char *p = dir; *p && n < sizeof(escaped) - 5; p++) /* as the kernel escapes */
@@ -37,13 +37,13 @@ bool fs_mountpoint_is_ours(const char *dir)
 	while (f && getline(&line, &cap, f) > 0) {
 		const char *dash = strstr(line, " - ");
 
-		if (sscanf(line, "%*d %*d %*s %*s %4095s", point) == 1 && strcmp(point, escaped) == 0)
-			ours = dash && strncmp(dash, " - fuse.fazt ", 13) == 0;
+		if (sscanf(line, "%*d %d %*s %*s %4095s", &parent, point) == 2 && strcmp(point, escaped) == 0)
+			below = dash && strncmp(dash, " - fuse.fazt ", 13) == 0 ? parent : -1;
 	}
 	free(line);
 	if (f)
 		fclose(f);
-	return ours;
+	return below;
 }
 
 int fs_mountpoint_open_fuse(struct fz_err *err)
@@ -59,6 +59,16 @@ int fs_mountpoint_open_fuse(struct fz_err *err)
 		        "(--device /dev/fuse --cap-add SYS_ADMIN)");
 	return fz_fail(err, FZ_ENOFUSE, "cannot open /dev/fuse: %s (run as root; a container needs --device /dev/fuse)",
 	               strerror(errno));
+}
+
+int fs_mountpoint_lock_state(struct fs_super *s, struct fz_err *err)
+{
+	s->lockfd = fs_super_high(openat(s->statefd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+	if (s->lockfd < 0)
+		return fz_fail_errno(err, errno, "cannot open the state directory's lock");
+	if (flock(s->lockfd, LOCK_EX | LOCK_NB) < 0)
+		return fz_fail(err, FZ_EMOUNTED, "another fazt uses the state directory of %s", s->dir);
+	return 0;
 }
 
 int fs_mountpoint_open_state(struct fs_super *s, struct fz_err *err)
@@ -81,12 +91,7 @@ int fs_mountpoint_open_state(struct fs_super *s, struct fz_err *err)
 	if (st.st_uid != geteuid() || (st.st_mode & 077))
 		return fz_fail(err, FZ_ECONFIG,
 		               "the state directory must belong to root and be closed to others (0700)");
-	s->lockfd = fs_super_high(openat(s->statefd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
-	if (s->lockfd < 0)
-		return fz_fail_errno(err, errno, "cannot open the state directory's lock");
-	if (flock(s->lockfd, LOCK_EX | LOCK_NB) < 0)
-		return fz_fail(err, FZ_EMOUNTED, "another fazt uses the state directory of %s", s->dir);
-	return 0;
+	return fs_mountpoint_lock_state(s, err);
 }
 
 int fs_mountpoint_mount(struct fs_super *s, struct fz_err *err)

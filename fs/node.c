@@ -9,7 +9,8 @@
 /* Chains of cell numbers; FS_NIL ends one. A free cell is chained by id_next. */
 struct fs_link {
 	uint32_t id_next, ino_next, name_next;
-	uint32_t alias; /* node: its first further name; further name: the next one */
+	uint32_t alias;    /* node: its first further name; further name: the next one */
+	uint32_t children; /* directory: names in it that the table knows */
 };
 
 static struct fs_cell *cell(const struct fs_table *t, uint32_t i)
@@ -85,6 +86,24 @@ static void name_del(struct fs_table *t, uint32_t i)
 	CHAIN_DEL(t, &t->by_name[hash_name(t, c->parent, c->name)], name_next, i);
 }
 
+static void gain_child(struct fs_table *t, uint64_t parent)
+{
+	struct fs_cell *p = fs_node_get_locked(t, parent);
+
+	if (p)
+		t->links[index_of(t, p)].children++;
+}
+
+static void drop_unused(struct fs_table *t, struct fs_cell *n);
+
+static void lose_child(struct fs_table *t, uint64_t parent)
+{
+	struct fs_cell *p = fs_node_get_locked(t, parent);
+
+	if (p && t->links[index_of(t, p)].children && --t->links[index_of(t, p)].children == 0)
+		drop_unused(t, p);
+}
+
 static void index_all(struct fs_table *t)
 {
 	memset(t->by_id, 0xff, t->buckets * sizeof(uint32_t));
@@ -155,6 +174,7 @@ int fs_table_init(struct fs_table *t, struct fs_shared *sh, int memfd, struct fz
 		struct fs_cell *c = cell(t, i);
 
 		t->links[i].alias = FS_NIL;
+		t->links[i].children = 0;
 		if (c->id && (c->node == c->id || c->parent)) {
 			t->used++;
 			continue;
@@ -170,6 +190,8 @@ int fs_table_init(struct fs_table *t, struct fs_shared *sh, int memfd, struct fz
 
 		if (n2)
 			chain_add(&t->links[index_of(t, n2)].alias, &t->links[i].alias, i);
+		if (c->id && c->parent)
+			gain_child(t, c->parent);
 	}
 	return 0;
 }
@@ -254,6 +276,7 @@ static uint32_t take(struct fs_table *t)
 	t->sh->cells = n + 1;
 got:
 	t->links[i].alias = FS_NIL;
+	t->links[i].children = 0;
 	cell(t, i)->parent = 0;
 	return i;
 }
@@ -261,6 +284,8 @@ got:
 static void publish(struct fs_table *t, uint32_t i, uint64_t id)
 {
 	atomic_store_explicit(&cell(t, i)->id, id, memory_order_release);
+	if (cell(t, i)->parent)
+		gain_child(t, cell(t, i)->parent);
 	if (++t->used > t->buckets && set_buckets(t, t->buckets * 2) == 0)
 		return;
 	chain_add(&t->by_id[hash_id(t, id)], &t->links[i].id_next, i);
@@ -273,6 +298,7 @@ static void publish(struct fs_table *t, uint32_t i, uint64_t id)
 static void retire(struct fs_table *t, uint32_t i)
 {
 	struct fs_cell *c = cell(t, i);
+	uint64_t parent = c->parent;
 
 	CHAIN_DEL(t, &t->by_id[hash_id(t, c->id)], id_next, i);
 	if (in_ino(c))
@@ -282,6 +308,23 @@ static void retire(struct fs_table *t, uint32_t i)
 	atomic_store_explicit(&c->id, 0, memory_order_release);
 	t->used--;
 	chain_add(&t->free_head, &t->links[i].id_next, i);
+	if (parent)
+		lose_child(t, parent);
+}
+
+/* Frees a node that the kernel has forgotten and that is not open. A directory stays while the table knows a name in it: the path
+ * of an open file may lead through a directory that the kernel holds no longer. */
+static void drop_unused(struct fs_table *t, struct fs_cell *n)
+{
+	uint32_t i = index_of(t, n), alias;
+
+	if (n->id == 1 || n->nlookup || n->nopen || (t->links[i].children && !(n->flags & FS_CELL_DEAD)))
+		return;
+	while ((alias = t->links[i].alias) != FS_NIL) {
+		t->links[i].alias = t->links[alias].alias;
+		retire(t, alias);
+	}
+	retire(t, i);
 }
 
 struct fs_cell *fs_node_add_locked(struct fs_table *t, uint64_t id, const struct stat *st, uint32_t nopen)
@@ -291,8 +334,10 @@ struct fs_cell *fs_node_add_locked(struct fs_table *t, uint64_t id, const struct
 
 	if (i == FS_NIL)
 		return NULL;
-	if (old)
+	if (old) {
 		fs_node_set_dead_locked(t, old, true);
+		drop_unused(t, old);
+	}
 	c = cell(t, i);
 	c->node = id;
 	c->dev = st->st_dev;
@@ -333,6 +378,7 @@ int fs_node_name_locked(struct fs_table *t, struct fs_cell *n, uint64_t parent, 
 	if (!n->parent) {
 		put_name(t, self, parent, name, len);
 		name_add(t, self);
+		gain_child(t, parent);
 		return 0;
 	}
 	i = take(t);
@@ -356,6 +402,7 @@ struct fs_cell *fs_node_unname_locked(struct fs_table *t, uint64_t parent, const
 	if (is_node(cell(t, i))) {
 		name_del(t, i);
 		atomic_store_explicit(&cell(t, i)->parent, 0, memory_order_release);
+		lose_child(t, parent);
 		return n;
 	}
 	if (n)
@@ -394,19 +441,11 @@ void fs_node_set_dead_locked(struct fs_table *t, struct fs_cell *n, bool dead)
 void fs_node_forget_locked(struct fs_table *t, uint64_t id, uint64_t count)
 {
 	struct fs_cell *n = fs_node_get_locked(t, id);
-	uint32_t i, alias;
 
 	if (!n || id == 1)
 		return;
 	n->nlookup -= count < n->nlookup ? count : n->nlookup;
-	if (n->nlookup || n->nopen)
-		return;
-	i = index_of(t, n);
-	while ((alias = t->links[i].alias) != FS_NIL) {
-		t->links[i].alias = t->links[alias].alias;
-		retire(t, alias);
-	}
-	retire(t, i);
+	drop_unused(t, n);
 }
 
 /* Prepends "/name" for name and each directory above it; end is one past the last byte. NULL when a parent is unknown. */
@@ -459,14 +498,14 @@ int fs_node_path_locked(struct fs_table *t, uint64_t id, char path[static PATH_M
 		memcpy(path, ".", 2);
 		return 0;
 	}
-	if (n->flags & FS_CELL_HIDDEN) {
-		snprintf(path, PATH_MAX, FS_HIDDEN_DIR "/%llu", (unsigned long long)id);
-		return 0;
-	}
 	if (n->parent)
 		rc = fs_node_child_path_locked(t, n->parent, n->name, path);
-	/* A name whose directory was forgotten leads nowhere: try the inode's others. */
+	/* A name in a directory that was removed leads nowhere: try the inode's others. */
 	for (uint32_t i = t->links[index_of(t, n)].alias; rc == -ESTALE && i != FS_NIL; i = t->links[i].alias)
 		rc = fs_node_child_path_locked(t, cell(t, i)->parent, cell(t, i)->name, path);
+	if (rc == -ESTALE && (n->flags & FS_CELL_HIDDEN)) {
+		snprintf(path, PATH_MAX, FS_HIDDEN_DIR "/%llu", (unsigned long long)id);
+		rc = 0;
+	}
 	return rc;
 }

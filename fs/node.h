@@ -52,7 +52,8 @@ bool fs_node_has_name_locked(struct fs_table *t, const struct fs_cell *n);
 bool fs_node_has_other_name_locked(struct fs_table *t, const struct fs_cell *n, uint64_t parent, const char *name);
 /* The inode is gone or going (false: it stays after all): it is (not) found by number any more. */
 void fs_node_set_dead_locked(struct fs_table *t, struct fs_cell *n, bool dead);
-/* Takes count references away; frees the node when none is left and it is not open. */
+/* Takes count references away; frees the node when none is left, it is not open, and the table knows no name in it: the path of
+ * an open file may lead through a directory that the kernel has forgotten. */
 void fs_node_forget_locked(struct fs_table *t, uint64_t id, uint64_t count);
 
 /* Path relative to the backing root ("." for the root itself, <FS_HIDDEN_DIR>/<id> when hidden). -ESTALE, -ENAMETOOLONG. */

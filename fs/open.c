@@ -72,7 +72,7 @@ static void settle_closed(struct fs_session *s, uint64_t node)
 	if (hidden) {
 		fs_table_lock(&s->tab);
 		n = fs_node_get_locked(&s->tab, node);
-		if (n) /* before its inode number can be used again */
+		if (n && !fs_node_has_name_locked(&s->tab, n)) /* before its inode number can be used again */
 			fs_node_set_dead_locked(&s->tab, n, true);
 		fs_table_unlock(&s->tab);
 		remove_hidden(s, node);
@@ -190,19 +190,28 @@ static int32_t make_backing_id(struct fs_session *s, struct fs_open *o)
 	return id;
 }
 
+static void lock_database(const char *path)
+{
+	struct fz_err why;
+
+	if (fs_super_lock_database(path, &why) == -FZ_EBUSY)
+		fz_log_err("a database of the mount", &why);
+}
+
 int fs_open_start(struct fs_session *s, struct fs_open *o, int fd, bool created, struct fz_err *err)
 {
 	char path[PATH_MAX];
 	enum fs_mode mode = FS_MODE_ANY;
 	int32_t backing_id = 0;
-	bool hidden = false, resumed;
-	struct fz_err why;
 	struct fs_cell *n;
 	struct stat st;
+	bool resumed;
 	int rc;
 
 	if (o->live) {
 		fz_close(&fd);
+		if (o->file && fs_path(s, o->node, path) == 0 && fs_capture_file_again(o->file, path))
+			lock_database(path);
 		return 0;
 	}
 	if (fd >= 0) {
@@ -228,16 +237,12 @@ int fs_open_start(struct fs_session *s, struct fs_open *o, int fd, bool created,
 	if (n->nopen && n->fs_mode)
 		mode = (enum fs_mode)n->fs_mode;
 	backing_id = n->backing_id;
-	hidden = n->flags & FS_CELL_HIDDEN;
 	fs_table_unlock(&s->tab);
 
-	if (!hidden) { /* nobody can find the name of a hidden file: nothing to capture */
-		rc = fs_capture_file_open(s->capture, path, fd, created, &mode, &o->file, err);
-		if (rc < 0)
-			goto out;
-	}
-	if (o->file && fs_capture_file_role(o->file) == FS_ROLE_DB && fs_super_lock_database(path, &why) == -FZ_EBUSY)
-		fz_log_err("a database of the mount", &why);
+	/* a hidden file too: nobody's, until it is opened by another name that it may have */
+	rc = fs_capture_file_open(s->capture, path, fd, created, &mode, &o->file, err);
+	if (rc < 0)
+		goto out;
 	if (mode == FS_MODE_PASSTHROUGH && !backing_id && make_backing_id(s, o) <= 0) {
 		/* A file system that the kernel cannot pass through to (stacked too deep): the slow way. */
 		mode = FS_MODE_WRITE_THROUGH;
@@ -249,6 +254,11 @@ int fs_open_start(struct fs_session *s, struct fs_open *o, int fd, bool created,
 				goto out;
 		}
 	}
+	/* ns is not held while files are captured; from here on a rename tells the capture */
+	if (o->file && fs_path(s, o->node, path) == 0)
+		fs_capture_file_at(o->file, path);
+	if (o->file && fs_capture_file_role(o->file) == FS_ROLE_DB)
+		lock_database(path);
 	if (mode == FS_MODE_ANY)
 		mode = FS_MODE_WRITE_THROUGH;
 	fs_table_lock(&s->tab);
@@ -269,7 +279,7 @@ out:
 	return rc;
 }
 
-int fs_open_count(struct fs_session *s, struct fs_open *o, enum fs_redo_op op, int delta)
+int fs_open_count(struct fs_session *s, struct fs_open *o, enum fs_redo_op op, int delta, bool fixed)
 {
 	struct fs_intent in = fs_intent_for(op, 0, "", o->node);
 	struct fs_cell *n;
@@ -283,16 +293,22 @@ int fs_open_count(struct fs_session *s, struct fs_open *o, enum fs_redo_op op, i
 		return -ESTALE;
 	}
 	in.nopen = n->nopen + (uint32_t)delta;
+	in.nfixed = n->nfixed;
+	if (fixed && (delta > 0 || n->nfixed))
+		in.nfixed += (uint32_t)delta;
+	if (in.nfixed > in.nopen)
+		in.nfixed = in.nopen;
 	fs_redo_begin(fs_self->slot, &in);
 	n->nopen = in.nopen;
+	n->nfixed = in.nfixed;
 	fs_redo_end(s->sh, fs_self->slot, 0, o->node);
 	fs_table_unlock(&s->tab);
 	return 0;
 }
 
-void fs_open_reply(struct fs_session *s, struct fs_open *o, struct fuse_file_info *fi)
+void fs_open_reply(struct fs_session *s, struct fs_open *o, bool fixed, struct fuse_file_info *fi)
 {
-	fi->fh = o->node;
+	fi->fh = o->node | (fixed ? FS_FH_FIXED : 0);
 	if (o->mode == FS_MODE_PASSTHROUGH) {
 		fs_table_lock(&s->tab);
 		struct fs_cell *n = fs_node_get_locked(&s->tab, o->node);

@@ -27,10 +27,10 @@ struct fs_open *fs_open_get(struct fs_session *s, uint64_t node, bool make);
 void fs_open_put(struct fs_session *s, struct fs_open *o);
 /* Opens the backing file unless it is open. fd: a descriptor to use (owned from here on) or -1. Needs o->mu. */
 int fs_open_start(struct fs_session *s, struct fs_open *o, int fd, bool created, struct fz_err *err) FZ_MUST_CHECK;
-/* Sets the node's count of handles, so that a repeated OPEN or RELEASE counts once. Needs o->mu. */
-int fs_open_count(struct fs_session *s, struct fs_open *o, enum fs_redo_op op, int delta) FZ_MUST_CHECK;
-/* Fills the flags of an OPEN or CREATE reply. */
-void fs_open_reply(struct fs_session *s, struct fs_open *o, struct fuse_file_info *fi);
+/* Sets the node's count of handles, so that a repeated OPEN or RELEASE counts once. fixed: see struct fs_cell. Needs o->mu. */
+int fs_open_count(struct fs_session *s, struct fs_open *o, enum fs_redo_op op, int delta, bool fixed) FZ_MUST_CHECK;
+/* Fills the handle and the flags of an OPEN or CREATE reply. */
+void fs_open_reply(struct fs_session *s, struct fs_open *o, bool fixed, struct fuse_file_info *fi);
 /* A new worker: opens again what applications have open, ends what the former one left half closed. */
 int fs_open_resume(struct fs_session *s, struct fz_err *err) FZ_MUST_CHECK;
 /* Stops using all files without telling the kernel: the next worker goes on. */

@@ -103,7 +103,8 @@ int fs_node_stat(struct fs_session *s, uint64_t node, struct stat *st)
 	n = fs_node_get_locked(&s->tab, node);
 	if (n) {
 		hidden = n->flags & FS_CELL_HIDDEN;
-		dead = n->flags & FS_CELL_DEAD;
+		dead = (n->flags & FS_CELL_DEAD) &&
+		       !fs_node_has_name_locked(&s->tab, n); /* else it is going, or stays */
 		st->st_mode = n->mode;
 		st->st_uid = n->uid;
 		st->st_gid = n->gid;
@@ -150,6 +151,8 @@ int fs_entry(struct fs_session *s, uint64_t node, const struct stat *st, struct 
 		n->nlookup++;
 	else
 		rc = -ESTALE;
+	if (n && st && (n->flags & FS_CELL_HIDDEN))
+		as_unlinked(&e->attr);
 	fs_table_unlock(&s->tab);
 	e->ino = node;
 	e->attr_timeout = FS_TIMEOUT_S;

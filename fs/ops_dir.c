@@ -212,7 +212,7 @@ static int do_link(struct fs_session *s, uint64_t node, uint64_t parent, const c
 		return fs_entry(s, node, NULL, e);
 	fs_table_lock(&s->tab);
 	n = fs_node_get_locked(&s->tab, node);
-	rc = !n || (n->flags & (FS_CELL_HIDDEN | FS_CELL_DEAD)) ? -ENOENT : 0;
+	rc = !n || !fs_node_has_name_locked(&s->tab, n) ? -ENOENT : 0;
 	fs_table_unlock(&s->tab);
 	if (rc == 0)
 		rc = fs_path(s, node, from);
@@ -288,6 +288,8 @@ static enum fs_loss prepare_loss(struct fs_session *s, uint64_t node, uint64_t p
 	n = fs_node_get_locked(&s->tab, node);
 	if (n && S_ISDIR(st->st_mode)) {
 		loss = FS_LOSS_GONE;
+	} else if (n && (n->flags & FS_CELL_HIDDEN)) {
+		loss = FS_LOSS_NAME; /* lives on under its hidden name already */
 	} else if (n && n->nopen && st->st_dev == s->hidden_dev &&
 	           !fs_node_has_other_name_locked(&s->tab, n, parent, name)) {
 		loss = FS_LOSS_HIDDEN;
@@ -327,12 +329,27 @@ static int remove_at(struct fs_session *s, const char *path, bool dir, uint64_t 
 	return renameat(s->rootfd, path, s->rootfd, hidden) < 0 ? -errno : 0;
 }
 
+/* The name that is left to what lost one, told to the capture. */
+static void note_other(struct fs_session *s, struct fs_event *ev, const struct fs_intent *in, uint64_t node,
+                       char path[static PATH_MAX])
+{
+	struct fs_cell *n;
+
+	if (!node || in->loss != FS_LOSS_NAME)
+		return;
+	fs_table_lock(&s->tab);
+	n = fs_node_get_locked(&s->tab, node);
+	if (n && fs_node_has_name_locked(&s->tab, n) && fs_node_path_locked(&s->tab, node, path) == 0)
+		ev->other = path;
+	fs_table_unlock(&s->tab);
+}
+
 static int do_unlink(struct fs_session *s, uint64_t parent, const char *name, bool dir)
 {
 	struct fs_intent in = fs_intent_for(FS_REDO_UNLINK, parent, name, 0);
 	struct fs_event ev = {.op = FS_EV_UNLINK, .pid = fs_self->pid};
 	struct fs_open *o = NULL;
-	char path[PATH_MAX];
+	char path[PATH_MAX], other[PATH_MAX];
 	struct stat st;
 	int rc;
 
@@ -377,6 +394,8 @@ static int do_unlink(struct fs_session *s, uint64_t parent, const char *name, bo
 	pthread_rwlock_unlock(&s->tab.ns);
 	if (o)
 		pthread_mutex_unlock(&o->mu);
+	if (rc == 0)
+		note_other(s, &ev, &in, in.node, other);
 	if (!dir)
 		fs_capture_after(s->capture, &ev, rc);
 out:
@@ -420,7 +439,7 @@ static int rename_locked(struct fs_session *s, struct fs_intent *in, const struc
 	FS_CRASHPOINT(rename_done);
 	if (rc < 0) {
 		undo_loss(s, in->node2, (enum fs_loss)in->loss);
-	} else if (in->node) {
+	} else {
 		fs_table_lock(&s->tab);
 		if (fs_redo_renamed_locked(&s->tab, in) < 0)
 			fz_warn("the node table could not follow the rename of %s", from);
@@ -435,7 +454,7 @@ static int do_rename(struct fs_session *s, uint64_t parent, const char *name, ui
 {
 	struct fs_intent in = fs_intent_for(FS_REDO_RENAME, parent, name, 0);
 	struct fs_event ev = {.op = FS_EV_RENAME, .pid = fs_self->pid, .exchange = flags & RENAME_EXCHANGE};
-	char from[PATH_MAX], to[PATH_MAX];
+	char from[PATH_MAX], to[PATH_MAX], other[PATH_MAX];
 	struct stat st, target = {0};
 	struct fs_open *o = NULL;
 	bool exists;
@@ -479,6 +498,8 @@ static int do_rename(struct fs_session *s, uint64_t parent, const char *name, ui
 	pthread_rwlock_unlock(&s->tab.ns);
 	if (o)
 		pthread_mutex_unlock(&o->mu);
+	if (rc == 0 && !ev.exchange)
+		note_other(s, &ev, &in, in.node2, other);
 	fs_capture_after(s->capture, &ev, rc);
 out:
 	fs_open_put(s, o);

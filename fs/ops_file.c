@@ -18,7 +18,6 @@ static int told(int rc, const struct fz_err *err)
 	return rc;
 }
 
-/* A hidden file of a former worker has no capture file: nothing of it can reach a database. */
 static int before(struct fs_session *s, struct fs_event *ev)
 {
 	return ev->file || ev->path ? fs_capture_before(s->capture, ev) : 0;
@@ -55,15 +54,18 @@ static int truncate_open(struct fs_session *s, struct fs_open *o, uint64_t size)
 
 /* ---- open, create, release ---- */
 
-/* A database that comes from another host is not written to; but what a former worker has opened stays open. */
-static int may_open(struct fs_session *s, uint64_t node, int flags)
+/* A database that comes from another host is not written to; but what a former worker has opened stays open. *fixed: it is such a
+ * database, and this handle will never write. */
+static int may_open(struct fs_session *s, uint64_t node, int flags, bool *fixed)
 {
 	char path[PATH_MAX];
 	struct fs_result r;
 	int rc;
 
+	*fixed = false;
 	if (!fs_capture_guards(s->capture) || fs_path(s, node, path) < 0)
 		return 0;
+	*fixed = (flags & O_ACCMODE) == O_RDONLY && fs_capture_protects(s->capture, path);
 	rc = fs_capture_may_open(s->capture, path, flags, fs_self->pid);
 	if (rc < 0 && fs_self->resent && fs_redo_find(s->sh, fs_self->unique, &r))
 		rc = 0;
@@ -72,7 +74,8 @@ static int may_open(struct fs_session *s, uint64_t node, int flags)
 
 static int do_open(struct fs_session *s, uint64_t node, struct fuse_file_info *fi)
 {
-	int rc = may_open(s, node, fi->flags);
+	bool fixed;
+	int rc = may_open(s, node, fi->flags, &fixed);
 	struct fz_err err = {0};
 	struct fs_open *o;
 
@@ -86,7 +89,7 @@ static int do_open(struct fs_session *s, uint64_t node, struct fuse_file_info *f
 	if (rc == 0 && !o->writable && (fi->flags & O_ACCMODE) != O_RDONLY)
 		rc = -EROFS;
 	if (rc == 0)
-		rc = fs_open_count(s, o, FS_REDO_OPEN, +1);
+		rc = fs_open_count(s, o, FS_REDO_OPEN, +1, fixed);
 	pthread_mutex_unlock(&o->mu);
 	if (rc == 0 && (fi->flags & O_TRUNC)) {
 		rc = truncate_open(s, o, 0);
@@ -101,7 +104,7 @@ static int do_open(struct fs_session *s, uint64_t node, struct fuse_file_info *f
 		}
 	}
 	if (rc == 0)
-		fs_open_reply(s, o, fi);
+		fs_open_reply(s, o, fixed, fi);
 	fs_open_put(s, o);
 	return rc;
 }
@@ -202,7 +205,7 @@ static int do_create(struct fs_session *s, fuse_req_t req, uint64_t parent, cons
 	rc = told(fs_open_start(s, o, fd, created, &err), &err);
 	pthread_mutex_unlock(&o->mu);
 	if (rc == 0) {
-		fs_open_reply(s, o, fi);
+		fs_open_reply(s, o, false, fi);
 		rc = fs_entry(s, node, NULL, e);
 	}
 	if (rc < 0) {
@@ -227,14 +230,14 @@ void fs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
 		fuse_reply_create(req, &e, fi);
 }
 
-static int do_release(struct fs_session *s, uint64_t node)
+static int do_release(struct fs_session *s, uint64_t node, bool fixed)
 {
 	struct fs_open *o = fs_open_get(s, node, true);
 
 	if (!o)
 		return -ENOMEM;
 	pthread_mutex_lock(&o->mu);
-	if (fs_open_count(s, o, FS_REDO_RELEASE, -1) < 0)
+	if (fs_open_count(s, o, FS_REDO_RELEASE, -1, fixed) < 0)
 		fz_debug("release of node %llu, which is not open", (unsigned long long)node);
 	pthread_mutex_unlock(&o->mu);
 	fs_open_put(s, o);
@@ -247,7 +250,7 @@ void fs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fs_vop_release(req, fi);
 		return;
 	}
-	do_release(fs_session_of(req), ino);
+	do_release(fs_session_of(req), ino, fi->fh & FS_FH_FIXED);
 	fuse_reply_err(req, 0);
 }
 

@@ -56,7 +56,8 @@ void fs_poll_later(struct fs_db *db)
 	wake(db, IDLE_TICKS + 6);
 }
 
-int fs_poll_watch(struct fs_capture *c, struct fs_db *db, enum fs_role role, int fd)
+/* Needs c->mu. */
+static int watch(struct fs_capture *c, struct fs_db *db, enum fs_role role, int fd)
 {
 	struct fs_watch *w = calloc(1, sizeof(*w));
 	char path[40];
@@ -64,10 +65,8 @@ int fs_poll_watch(struct fs_capture *c, struct fs_db *db, enum fs_role role, int
 	if (!w)
 		return -1;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	pthread_mutex_lock(&c->mu);
 	w->wd = inotify_add_watch(c->inotify_fd, path, IN_MODIFY);
 	if (w->wd < 0) {
-		pthread_mutex_unlock(&c->mu);
 		free(w);
 		fz_warn("%s: inotify: %s; commits reach the log later", db->name, fz_strerror(-errno));
 		return -1;
@@ -77,15 +76,24 @@ int fs_poll_watch(struct fs_capture *c, struct fs_db *db, enum fs_role role, int
 	w->next = c->watches;
 	c->watches = w;
 	db->refs++;
-	pthread_mutex_unlock(&c->mu);
 	return w->wd;
 }
 
-void fs_poll_unwatch(struct fs_capture *c, int wd)
+int fs_poll_watch(struct fs_capture *c, struct fs_db *db, enum fs_role role, int fd)
+{
+	int wd;
+
+	pthread_mutex_lock(&c->mu);
+	wd = watch(c, db, role, fd);
+	pthread_mutex_unlock(&c->mu);
+	return wd;
+}
+
+/* Its reference goes to the caller; NULL: there is no such watch. Needs c->mu. */
+static struct fs_db *unwatch(struct fs_capture *c, int wd)
 {
 	struct fs_db *db = NULL;
 
-	pthread_mutex_lock(&c->mu);
 	for (struct fs_watch **at = &c->watches; *at; at = &(*at)->next) {
 		struct fs_watch *w = *at;
 
@@ -97,8 +105,26 @@ void fs_poll_unwatch(struct fs_capture *c, int wd)
 		break;
 	}
 	inotify_rm_watch(c->inotify_fd, wd);
+	return db;
+}
+
+void fs_poll_unwatch(struct fs_capture *c, int wd)
+{
+	struct fs_db *db;
+
+	pthread_mutex_lock(&c->mu);
+	db = unwatch(c, wd);
 	pthread_mutex_unlock(&c->mu);
 	fs_registry_put(db);
+}
+
+int fs_poll_move(struct fs_capture *c, int wd, int fd, struct fs_db *to, enum fs_role role)
+{
+	struct fs_db *was = wd < 0 ? NULL : unwatch(c, wd);
+
+	if (was)
+		was->refs--;
+	return to ? watch(c, to, role, fd) : -1;
 }
 
 static void read_hints(struct fs_capture *c)
@@ -155,7 +181,7 @@ static bool capture_loose(struct fs_db *db)
 	wait = db->rb.loose;
 	pthread_mutex_unlock(&db->mu);
 	if (!alone && rc == 0 && fs_agent_lock(agent, db->name, false, 0, &err) < 0)
-		fz_log_err(db->name, &err);
+		fz_log_err(fz_log_db(db->name), &err);
 	return wait;
 }
 
@@ -216,9 +242,8 @@ static bool look(struct fs_db *db, int64_t *commits)
 static int64_t round_of_looks(struct fs_capture *c)
 {
 	int64_t sleep_ns = -1;
-	struct fs_db *db;
 
-	for (size_t i = 0; (db = fs_registry_at(c, i)); i++) {
+	for (struct fs_db *db = NULL; (db = fs_registry_next(c, db));) {
 		int64_t want = -1, commits = 0;
 		bool active, again;
 
@@ -247,19 +272,14 @@ static int64_t round_of_looks(struct fs_capture *c)
 		}
 		if (want >= 0 && (sleep_ns < 0 || want < sleep_ns))
 			sleep_ns = want;
-		fs_registry_put(db);
 	}
 	return sleep_ns;
 }
 
 static void look_at_all(struct fs_capture *c)
 {
-	struct fs_db *db;
-
-	for (size_t i = 0; (db = fs_registry_at(c, i)); i++) {
+	for (struct fs_db *db = NULL; (db = fs_registry_next(c, db));)
 		fs_poll_kick(db);
-		fs_registry_put(db);
-	}
 }
 
 void fs_poll_run(void *arg)
@@ -278,7 +298,7 @@ void fs_poll_run(void *arg)
 		uint64_t v;
 
 		if (c->conf.resume && !atomic_load(&c->settled)) {
-			if (fz_mono_ns() - c->last_open_ns < RESUME_NS) {
+			if (atomic_load(&c->held) || fz_mono_ns() - c->last_open_ns < RESUME_NS) {
 				poll(p, 1, 10);
 				continue;
 			}

@@ -83,7 +83,7 @@ static int load_sums(struct fs_db *db, bool same_boot, struct fz_err *err)
 	if (rc == 0 && ltx_sums_head(db->sums)->checksum == info.tail_checksum &&
 	    (same_boot || ltx_sums_total(db->sums) == info.tail_checksum))
 		return 0;
-	fz_warn("%s: the checksum table does not fit the log: built anew", db->name);
+	fz_warn("%s: the checksum table does not fit the log: built anew", fz_log_db(db->name));
 	ltx_sums_clear(db->sums);
 	rc = fs_txn_replay_sums(db, err);
 	if (rc == 0 && ltx_sums_total(db->sums) != info.tail_checksum)
@@ -219,14 +219,15 @@ static int bring_together(struct fs_db *db, bool was_clean, bool same_boot, stru
 
 		/* the log holds what the database lost for good: what follows is another history */
 		ltx_log_info(db->log, &info);
-		fz_warn("%s: log and database went apart in a crash: epoch %u begins", db->name, info.epoch + 1);
+		fz_warn("%s: log and database went apart in a crash: epoch %u begins", fz_log_db(db->name),
+		        info.epoch + 1);
 		rc = ltx_log_set_epoch(db->log, info.epoch + 1, err);
 		if (rc < 0)
 			return rc;
 	}
 	fs_db_lose(db, "it was changed while it was not mounted");
 	head->unsure = 1;
-	fz_warn("%s: it was changed while it was not mounted: all pages are compared", db->name);
+	fz_warn("%s: it was changed while it was not mounted: all pages are compared", fz_log_db(db->name));
 	return 0;
 }
 
@@ -249,7 +250,7 @@ int fs_recover_start(struct fs_db *db, struct fz_err *err)
 
 	rc = fs_db_fd(db, err);
 	if (rc == -FZ_ENOTFOUND) {
-		fz_warn("%s was deleted while it was not mounted", db->name);
+		fz_warn("%s was deleted while it was not mounted", fz_log_db(db->name));
 		fs_db_end(db);
 		return 0;
 	}

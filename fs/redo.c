@@ -14,6 +14,7 @@ void fs_redo_begin(struct fs_slot *slot, const struct fs_intent *want)
 	struct fs_intent *in = &slot->intent;
 
 	in->nopen = want->nopen;
+	in->nfixed = want->nfixed;
 	in->rename_flags = want->rename_flags;
 	in->loss = want->loss;
 	in->unique = want->unique;
@@ -90,6 +91,11 @@ int fs_redo_renamed_locked(struct fs_table *t, const struct fs_intent *in)
 	               *other = in->node2 ? fs_node_get_locked(t, in->node2) : NULL;
 	int rc;
 
+	if (!in->node) { /* the table did not know what was renamed */
+		if (other && !(in->rename_flags & RENAME_EXCHANGE))
+			fs_redo_unlinked_locked(t, in->node2, in->parent2, in->name2, (enum fs_loss)in->loss);
+		return 0;
+	}
 	if (!n)
 		return -ESTALE;
 	if (in->rename_flags & RENAME_EXCHANGE) {
@@ -105,14 +111,16 @@ int fs_redo_renamed_locked(struct fs_table *t, const struct fs_intent *in)
 }
 
 /* Puts back what an unlink or rename that did not happen has taken from the table. */
-static int restore_name(struct fs_table *t, uint64_t node, uint64_t parent, const char *name)
+static int restore_name(struct fs_table *t, uint64_t node, uint64_t parent, const char *name, uint32_t loss)
 {
 	struct fs_cell *n = node ? fs_node_get_locked(t, node) : NULL;
 
 	if (!n)
 		return 0;
-	n->flags &= (uint8_t)~FS_CELL_HIDDEN;
-	fs_node_set_dead_locked(t, n, false);
+	if (loss == FS_LOSS_HIDDEN)
+		n->flags &= (uint8_t)~FS_CELL_HIDDEN;
+	if (loss == FS_LOSS_GONE)
+		fs_node_set_dead_locked(t, n, false);
 	return fs_node_name_locked(t, n, parent, name);
 }
 
@@ -154,7 +162,7 @@ static int settle(struct fs_table *t, int rootfd, struct fs_intent *in, bool *do
 	case FS_REDO_UNLINK:
 		*done = !stat_name(t, rootfd, in->parent, in->name, &st);
 		if (!*done)
-			return restore_name(t, in->node, in->parent, in->name);
+			return restore_name(t, in->node, in->parent, in->name, in->loss);
 		fs_redo_unlinked_locked(t, in->node, in->parent, in->name, (enum fs_loss)in->loss);
 		return 0;
 	case FS_REDO_RENAME:
@@ -162,17 +170,19 @@ static int settle(struct fs_table *t, int rootfd, struct fs_intent *in, bool *do
 		        st.st_dev == in->dev;
 		if (*done)
 			return fs_redo_renamed_locked(t, in);
-		rc = restore_name(t, in->node, in->parent, in->name);
+		rc = restore_name(t, in->node, in->parent, in->name, FS_LOSS_NAME);
 		if (rc == 0)
-			rc = restore_name(t, in->node2, in->parent2, in->name2);
+			rc = restore_name(t, in->node2, in->parent2, in->name2, in->loss);
 		if (in->node2 && in->loss == FS_LOSS_HIDDEN)
 			drop_hidden(rootfd, in->node2); /* the spare link made for the replaced file */
 		return rc;
 	case FS_REDO_OPEN:
 	case FS_REDO_RELEASE:
 		*done = true;
-		if (n)
+		if (n) {
 			n->nopen = in->nopen;
+			n->nfixed = in->nfixed;
+		}
 		return 0;
 	default:
 		return 0;

@@ -20,6 +20,7 @@ struct fs_db *fs_registry_get(struct fs_capture *c, const char *name, bool creat
 	if (!db && create) {
 		db = fs_db_new(c, name);
 		if (db) {
+			db->serial = ++c->serial;
 			db->next = c->dbs;
 			c->dbs = db; /* its first reference is the registry's */
 		}
@@ -55,6 +56,7 @@ void fs_registry_forget(struct fs_db *db)
 		if (*at == db) {
 			*at = db->next;
 			db->next = NULL;
+			db->forgotten = true;
 			found = true;
 			break;
 		}
@@ -63,17 +65,22 @@ void fs_registry_forget(struct fs_db *db)
 		fs_registry_put(db);
 }
 
-struct fs_db *fs_registry_at(struct fs_capture *c, size_t i)
+struct fs_db *fs_registry_next(struct fs_capture *c, struct fs_db *prev)
 {
 	struct fs_db *db;
 
 	pthread_mutex_lock(&c->mu);
-	db = c->dbs;
-	while (db && i--)
-		db = db->next;
+	if (prev && !prev->forgotten) {
+		db = prev->next;
+	} else {
+		db = c->dbs;
+		while (prev && db && db->serial > prev->serial)
+			db = db->next;
+	}
 	if (db)
 		db->refs++;
 	pthread_mutex_unlock(&c->mu);
+	fs_registry_put(prev);
 	return db;
 }
 
@@ -92,7 +99,8 @@ bool fs_registry_named_database(const struct fs_capture *c, const char *path)
 
 bool fs_registry_excluded(const struct fs_capture *c, const char *path)
 {
-	return matches(c->exclude, c->conf.n_exclude, path);
+	/* the state directory: what was unlinked while open has its path there (fs/node.h) */
+	return !strncmp(path, ".fazt/", 6) || matches(c->exclude, c->conf.n_exclude, path);
 }
 
 enum fs_role fs_registry_split(const char *path, size_t *base_len)

@@ -90,7 +90,7 @@ int fs_rollforward_journal(struct fs_db *db, struct fz_err *err)
 		rc = fz_fail_errno(err, errno, "cannot play back %s", path);
 		goto out;
 	}
-	fz_info("%s: played back a transaction that was not finished", db->name);
+	fz_info("%s: played back a transaction that was not finished", fz_log_db(db->name));
 	rc = fs_rollforward_unlink(db, "-journal", err);
 out:
 	ltx_journal_close(&j);
@@ -372,6 +372,6 @@ int fs_rollforward_run(struct fs_db *db, uint64_t txid, struct fz_err *err)
 	head->rolling_txid = 0;
 	fs_wal_set_position(db, 0);
 	fz_info("%s: brought forward from TXID %llu to %llu, which the log has and a crash had taken from the database",
-	        db->name, (unsigned long long)from, (unsigned long long)tail);
+	        fz_log_db(db->name), (unsigned long long)from, (unsigned long long)tail);
 	return ltx_sums_sync(db->sums, err);
 }

@@ -78,8 +78,8 @@ static int take(struct fs_db *db, struct fs_scratch *sc, uint64_t *differences, 
 	size_t n = sc->pages.n;
 	int rc = 0;
 
-	fz_error("%s: %zu pages (first: %u) are not what was captured; they become a new transaction", db->name, n,
-	         sc->pages.e[0].pgno);
+	fz_error("%s: %zu pages (first: %u) are not what was captured; they become a new transaction",
+	         fz_log_db(db->name), n, sc->pages.e[0].pgno);
 	if (fs_db_in_wal(db) && db->wal.known && db->wal.frame) {
 		rc = fs_wal_read_frame(db, db->wal.frame, last, err);
 		t.wal_from = t.wal_to = db->wal.frame;
@@ -164,6 +164,6 @@ int64_t fs_scrub_step(struct fs_db *db, uint32_t *next, uint64_t max_bytes, uint
 		*next = 0;
 	pthread_mutex_unlock(&db->mu);
 	if (locked && fs_agent_lock(agent, db->name, false, 0, &ignored) < 0)
-		fz_log_err(db->name, &ignored);
+		fz_log_err(fz_log_db(db->name), &ignored);
 	return n;
 }

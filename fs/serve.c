@@ -72,6 +72,8 @@ void fs_process(struct fs_session *s, struct fs_thread *me, size_t n, bool resen
 			return;
 		}
 	}
+	if (h->opcode == FUSE_FORGET || h->opcode == FUSE_BATCH_FORGET)
+		me->slot->answered = me->unique; /* not again after a death: counts may be too high, never too low */
 	atomic_store_explicit(&me->slot->current, me->unique, memory_order_release);
 	FS_CRASHPOINT(request);
 	fuse_session_process_buf(s->se, &fb);

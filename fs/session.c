@@ -185,6 +185,7 @@ static void replay_slots(struct fs_session *s)
 	for (unsigned i = 0; i < FS_SLOTS; i++) {
 		const struct fuse_in_header *h = (const struct fuse_in_header *)(const void *)fs_shared_buf(s->sh, i);
 		struct fs_slot *slot = &s->sh->slots[i];
+		uint8_t reply[FS_REPLY_BYTES];
 
 		me.slot = slot;
 		me.buf = fs_shared_buf(s->sh, i);
@@ -192,7 +193,9 @@ static void replay_slots(struct fs_session *s)
 		if (h->len < sizeof(*h) || h->len > FS_BUF_BYTES || (h->unique & ~FS_RESENT) == slot->answered)
 			continue;
 		if (slot->replying == (h->unique & ~FS_RESENT)) {
-			if (write(s->fusefd, slot->reply, slot->reply_bytes) < 0 && errno != ENOENT)
+			/* From resident memory: a kill in the middle of the kernel's copy ends the request with EIO. */
+			memcpy(reply, slot->reply, slot->reply_bytes);
+			if (write(s->fusefd, reply, slot->reply_bytes) < 0 && errno != ENOENT)
 				fz_warn("cannot repeat an answer: %s", fz_strerror(-errno));
 		} else if (h->opcode == FUSE_FSYNC) { /* may wait for replicas: by a thread of its own */
 			s->slot_left[i] = true;
@@ -257,6 +260,8 @@ int fs_session_run(struct fs_session *s, struct fs_capture *capture, void (*read
 	rc = take_over(s, err);
 	if (rc < 0)
 		goto out;
+	if (capture)
+		fs_capture_release(capture);
 	threads = BASE_THREADS + left_requests(s);
 	for (int i = 0; i < threads; i++)
 		if (!fs_serve_spawn(s) && !atomic_load(&s->stop)) {
@@ -290,6 +295,11 @@ void fs_session_stop(struct fs_session *s)
 	fs_session_wake(s);
 }
 
+bool fs_session_orphan(const struct fs_session *s)
+{
+	return s->sh->supervisor_pid == 0;
+}
+
 int fs_session_request_umount(struct fs_session *s, struct fz_err *err)
 {
 	return fs_super_umount(err);
@@ -315,6 +325,19 @@ static const char *const op_names[FS_OPS] = {
         [FUSE_FALLOCATE] = "fallocate", [FUSE_RENAME2] = "rename2",
         [FUSE_POLL] = "poll",
 };
+
+unsigned fs_session_fixed(struct fs_session *s)
+{
+	const struct fs_cell *c = (const struct fs_cell *)(const void *)((const uint8_t *)s->sh + FS_CELL_OFF);
+	unsigned n = 0;
+
+	fs_table_lock(&s->tab);
+	for (uint32_t i = 0; i < s->sh->cells; i++)
+		if (c[i].id && c[i].node == c[i].id)
+			n += c[i].nfixed;
+	fs_table_unlock(&s->tab);
+	return n;
+}
 
 int fs_session_status(struct fs_session *s, cJSON *object)
 {

@@ -32,8 +32,12 @@ int fs_session_run(struct fs_session *s, struct fs_capture *capture, void (*read
 /* Ends fs_session_run() soon; requests in flight are finished first. Async-signal-safe. */
 void fs_session_stop(struct fs_session *s);
 void fs_session_close(struct fs_session *s);
+/* Nobody would replace this worker. */
+bool fs_session_orphan(const struct fs_session *s);
 /* Asks the supervisor to unmount once this worker has finished: 0, or -FZ_EBUSY with who holds a file open. */
 int fs_session_request_umount(struct fs_session *s, struct fz_err *err) FZ_MUST_CHECK;
+/* Handles of databases that stay read-only since this host was a replica when they were opened. */
+unsigned fs_session_fixed(struct fs_session *s);
 /* Adds counters (requests by opcode, fsyncs, forwarded, resent) to the JSON object. */
 int fs_session_status(struct fs_session *s, struct cJSON *object);
 

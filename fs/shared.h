@@ -19,7 +19,7 @@
 #include <stdint.h>
 
 #define FS_SHARED_MAGIC   0x31544c5546545a41ull
-#define FS_SHARED_VERSION 1
+#define FS_SHARED_VERSION 2
 #define FS_SLOTS          256           /* serving threads at most */
 #define FS_MAX_WRITE      (256u * 1024) /* largest WRITE and READ */
 #define FS_BUF_BYTES      (FS_MAX_WRITE + 4096)
@@ -30,11 +30,13 @@
 #define FS_WAITERS        96
 #define FS_RESENT         (1ull << 63) /* FUSE_UNIQUE_RESEND */
 #define FS_SYNTHETIC      (1ull << 62) /* unique of a replayed INIT: never the kernel's */
+#define FS_FH_FIXED       (1ull << 63) /* of a file handle, beside the node's id: one of the node's nfixed */
 
 /* One name or node. A node holds its first name itself; each further hard link is a cell with id != node. */
 enum {
-	FS_CELL_HIDDEN = 1, /* unlinked while open: lives as <hidden dir>/<id> */
-	FS_CELL_DEAD = 2,   /* its inode is gone: never found by inode number */
+	FS_CELL_HIDDEN =
+	        1, /* lost its last known name while open: lives as <hidden dir>/<id>; may get others again, by LOOKUP or LINK */
+	FS_CELL_DEAD = 2, /* its inode is gone: never found by inode number */
 };
 struct fs_cell {
 	_Atomic uint64_t id;     /* 0 = free; stored last, cleared first */
@@ -46,6 +48,7 @@ struct fs_cell {
 	int32_t backing_id;      /* passthrough; 0 = none */
 	uint32_t mode; /* st_mode; with uid and gid of a removed directory that somebody still holds, its last */
 	uint32_t uid, gid;
+	uint32_t nfixed; /* of nopen: read-only for good, since this host was a replica when they were opened */
 	uint8_t fs_mode; /* enum fs_mode while open */
 	uint8_t flags;
 	uint16_t name_len;
@@ -58,13 +61,13 @@ enum fs_redo_op {
 	FS_REDO_LINK,
 	FS_REDO_UNLINK, /* and RMDIR */
 	FS_REDO_RENAME, /* parent/name -> parent2/name2; node2 = the node that is replaced */
-	FS_REDO_OPEN,   /* nopen is the value to set */
+	FS_REDO_OPEN,   /* nopen and nfixed are the values to set */
 	FS_REDO_RELEASE,
 };
 /* Written before an operation that cannot be repeated, cleared after its result is in the ring. */
 struct fs_intent {
 	_Atomic uint32_t op; /* enum fs_redo_op; stored last, cleared first */
-	uint32_t nopen;
+	uint32_t nopen, nfixed;
 	uint32_t rename_flags;
 	uint32_t loss;   /* enum fs_loss of the inode that loses its name (UNLINK; RENAME: node2) */
 	uint64_t unique; /* without FS_RESENT */
@@ -120,8 +123,7 @@ struct fs_shared {
 };
 
 #define FS_BUF_OFF (((sizeof(struct fs_shared) + 4095) / 4096) * 4096)
-/* The waiters came later, into what was zero: nothing else may move. */
-_Static_assert(FS_BUF_OFF == 77 * 4096, "another layout: raise FS_SHARED_VERSION");
+_Static_assert(FS_BUF_OFF == 78 * 4096, "another layout: raise FS_SHARED_VERSION");
 #define FS_CELL_OFF  (FS_BUF_OFF + (uint64_t)FS_SLOTS * FS_BUF_BYTES)
 #define FS_MAP_BYTES (FS_CELL_OFF + (16ull << 30)) /* address space reserved: 50 million cells */
 
@@ -137,6 +139,7 @@ int fs_shared_map(struct fs_shared **out, int fd, struct fz_err *err) FZ_MUST_CH
 void fs_shared_unmap(struct fs_shared *sh);
 
 /* ---- messages on FS_FD_SUPER, SEQPACKET; worker -> supervisor, answered by FS_MSG_REPLY where noted ---- */
+#define FS_REPORT_ENV "FAZT_REPORT_MS" /* in a worker's environment: how often a report is wanted; 0 = never */
 enum fs_msg_type {
 	FS_MSG_READY = 1,     /* requests are being answered */
 	FS_MSG_FAILED,        /* code and text: why this worker cannot start */
@@ -149,7 +152,8 @@ enum fs_msg_type {
 	FS_MSG_RESTART, /* the worker anew, as in an upgrade, and the agent unless the text is "keep"; answered: 0 = accepted, then
 			 * SIGUSR2 comes */
 	FS_MSG_KEEP_AGENT, /* from now on the agent outlives the worker, with the locks it holds; text "late": in an upgrade until the
-			    * next worker is ready */
+			    * next worker is ready; "no": it does not */
+	FS_MSG_REPORT, /* text: one line of status; only sent after a look at everything that could hang */
 };
 struct fs_msg {
 	uint32_t type, id;

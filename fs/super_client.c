@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -154,9 +155,31 @@ int fs_super_restart(bool keep_agent, struct fz_err *err)
 	return ask(FS_MSG_RESTART, keep_agent ? "keep" : NULL, RESTART_MS, err);
 }
 
-void fs_super_keep_agent(bool late)
+static void tell_keep(const char *text)
 {
 	pthread_mutex_lock(&mu);
-	(void)put_locked(FS_MSG_KEEP_AGENT, 0, late ? "late" : NULL, -1);
+	(void)put_locked(FS_MSG_KEEP_AGENT, 0, text, -1);
 	pthread_mutex_unlock(&mu);
+}
+
+void fs_super_keep_agent(bool late)
+{
+	tell_keep(late ? "late" : NULL);
+}
+
+void fs_super_drop_agent(void)
+{
+	tell_keep("no");
+}
+
+uint64_t fs_super_report_ms(void)
+{
+	const char *ms = getenv(FS_REPORT_ENV);
+
+	return ms ? strtoull(ms, NULL, 10) : 0;
+}
+
+void fs_super_report(const char *line)
+{
+	tell(FS_MSG_REPORT, 0, line);
 }

@@ -30,6 +30,13 @@ int fs_super_restart(bool keep_agent, struct fz_err *err) FZ_MUST_CHECK;
 /* A replica's agent outlives its workers: the locks that keep applications from writing are never let go. Ends with the next
  * fs_super_restart(false) and with an upgrade; late: there it is replaced once the next worker is ready, not before. Does not wait. */
 void fs_super_keep_agent(bool late);
+/* From now on it goes with this worker, however that ends. Does not wait. */
+void fs_super_drop_agent(void);
+
+/* How often a report is wanted; 0 = never. */
+uint64_t fs_super_report_ms(void);
+/* One line of status for the service manager, and a sign of life: whoever sends it has just made sure that this worker works. */
+void fs_super_report(const char *line);
 
 /* Kernel passthrough for a worker without CAP_SYS_ADMIN (fs/backing.h): the id of fd, or a negative code. */
 int32_t fs_super_backing_open(int fd);

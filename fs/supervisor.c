@@ -10,6 +10,8 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/notify.h"
+#include "fs/alive.h"
 #include "fs/backing.h"
 #include "fs/inuse.h"
 #include "fs/supervisor_priv.h"
@@ -30,7 +32,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define AGENT_GOOD_NS 1000000000ull /* an agent that lived so long is followed by the next one at once */
+#define AGENT_GOOD_NS 1000000000ull  /* an agent that lived so long is followed by the next one at once */
+#define SETTLE_NS     10000000000ull /* a former supervisor's worker gets so long to hand over */
+#define CHECK_S       20             /* the installed program, to say whether it can take over */
 
 /* ---- children ---- */
 
@@ -38,29 +42,45 @@ struct give {
 	int from, to;
 };
 
-static pid_t start(const char *const *argv, const struct give *g, size_t n, bool open_mount, const char *dir)
+/* In a child: the rest of what makes it another process. */
+static void become(const char *const *argv) __attribute__((noreturn));
+static void become(const char *const *argv)
 {
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	syscall(SYS_close_range, FS_FD_MOUNT + 1, ~0u, CLOSE_RANGE_CLOEXEC);
+	unsetenv("NOTIFY_SOCKET"); /* the service manager hears the supervisor alone */
+	unsetenv("WATCHDOG_PID");
+	unsetenv("WATCHDOG_USEC");
+	execv(argv[0], (char *const *)(uintptr_t)argv);
+	_exit(127);
+}
+
+static pid_t start(struct fs_super *s, const char *const *argv, const struct give *g, size_t n, bool open_mount)
+{
+	char ms[24];
 	pid_t pid = fork();
 
 	if (pid != 0)
 		return pid;
-	sigset_t none;
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
 	for (size_t i = 0; i < n; i++)
-		if (g[i].from >= 0 && dup2(g[i].from, g[i].to) < 0)
+		if (g[i].from < 0)
+			close(g[i].to); /* whatever was inherited under that number */
+		else if (dup2(g[i].from, g[i].to) < 0)
 			_exit(127);
 	if (open_mount) { /* O_PATH: needs no answer from the worker */
-		int fd = open(dir, O_PATH | O_DIRECTORY);
+		int fd = open(s->dir, O_PATH | O_DIRECTORY);
 
 		if (fd < 0 || dup2(fd, FS_FD_MOUNT) < 0)
 			_exit(127);
 		if (fd != FS_FD_MOUNT)
 			close(fd);
 	}
-	syscall(SYS_close_range, FS_FD_MOUNT + 1, ~0u, CLOSE_RANGE_CLOEXEC);
-	execv(argv[0], (char *const *)(uintptr_t)argv);
-	_exit(127);
+	snprintf(ms, sizeof(ms), "%llu", (unsigned long long)s->watch.report_ms);
+	setenv(FS_REPORT_ENV, ms, 1);
+	become(argv);
 }
 
 static void drop_worker_ends(struct fs_super *s)
@@ -100,11 +120,14 @@ static int start_worker(struct fs_super *s, struct fz_err *err)
                 {s->statefd,      FS_FD_STATE },
 	        {s->memfd,        FS_FD_SHARED},
                 {up[1],           FS_FD_SUPER },
-                {s->worker_agent, FS_FD_AGENT }
+                {s->worker_agent, FS_FD_AGENT },
+	        {s->logdirfd,     FS_FD_LOGDIR}
         };
 
+	fs_estate_keep_agent(s);
 	atomic_fetch_add(&s->sh->starts, 1);
-	s->worker = start(s->conf->worker_argv, g, sizeof(g) / sizeof(g[0]), false, s->dir);
+	fs_watch_begin(s);
+	s->worker = start(s, s->conf->worker_argv, g, sizeof(g) / sizeof(g[0]), false);
 	fz_close(&up[1]);
 	if (s->worker < 0)
 		return fz_fail_errno(err, errno, "cannot start a worker");
@@ -115,15 +138,16 @@ static int start_worker(struct fs_super *s, struct fz_err *err)
 static void start_agent(struct fs_super *s)
 {
 	struct give g[] = {
-	        {s->agent_end, FS_FD_AGENT},
-                {s->statefd,   FS_FD_STATE}
+	        {s->agent_end, FS_FD_AGENT },
+                {s->statefd,   FS_FD_STATE },
+                {s->logdirfd,  FS_FD_LOGDIR}
         };
 
 	s->agent_ns = 0;
 	if (!s->conf->agent_argv || s->conf->no_agent || s->agent > 0 || s->leaving || !s->ready)
 		return;
 	s->agent_since_ns = fz_mono_ns();
-	s->agent = start(s->conf->agent_argv, g, sizeof(g) / sizeof(g[0]), true, s->dir);
+	s->agent = start(s, s->conf->agent_argv, g, sizeof(g) / sizeof(g[0]), true);
 	if (s->agent < 0)
 		fz_warn("cannot start the agent: %s", strerror(errno));
 }
@@ -144,6 +168,7 @@ static uint64_t backoff(unsigned fails)
 	return fz_mono_ns() + (ms < 5000 ? ms : 5000) * 1000000;
 }
 
+/* Tells who started this process. */
 static void report(struct fs_super *s, char c, const char *text)
 {
 	char line[sizeof(((struct fz_err *)0)->text) + 2];
@@ -159,15 +184,17 @@ static void report(struct fs_super *s, char c, const char *text)
 
 static bool busy(struct fs_super *s, char *who, size_t cap)
 {
-	pid_t skip[] = {s->worker, s->agent};
+	pid_t skip[] = {s->worker, s->agent, s->watch.probe};
 
-	return fs_inuse_find(s->dir, skip, 2, who, cap);
+	return fs_inuse_find(s->dir, skip, 3, who, cap);
 }
 
 static void next_step_out(struct fs_super *s)
 {
 	if (s->agent > 0)
 		kill_agent(s); /* goes on when it is reaped */
+	else if (fs_watch_leave(s))
+		; /* as well */
 	else if (s->worker > 0)
 		kill(s->worker, SIGTERM);
 }
@@ -186,6 +213,7 @@ static void try_leave(struct fs_super *s)
 		return;
 	}
 	s->leaving = true;
+	(void)fz_notify("STOPPING=1\nSTATUS=unmounting");
 	next_step_out(s);
 }
 
@@ -256,6 +284,10 @@ static void on_ready(struct fs_super *s)
 {
 	s->ready = true;
 	s->fails = 0;
+	fs_watch_begin(s);
+	if (!s->told)
+		(void)fz_notify("READY=1");
+	s->told = true;
 	if (!s->ever_ready) {
 		s->ever_ready = true;
 		report(s, 'k', "");
@@ -279,10 +311,20 @@ static ssize_t receive(struct fs_super *s, int *fd)
 	struct msghdr h = {
 	        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof(control.room)};
 	ssize_t n = recvmsg(s->sock, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&h) : NULL;
+	struct cmsghdr *c = n >= 0 ? CMSG_FIRSTHDR(&h) : NULL;
+	size_t fds = c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS
+	                     ? (c->cmsg_len - CMSG_LEN(0)) / sizeof(int)
+	                     : 0;
 
-	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
-		memcpy(fd, CMSG_DATA(c), sizeof(*fd));
+	for (size_t i = 0; i < fds; i++) { /* aligned, the room for one takes two */
+		int got;
+
+		memcpy(&got, CMSG_DATA(c) + i * sizeof(int), sizeof(got));
+		if (n > 0 && i == 0)
+			*fd = got;
+		else
+			fz_close(&got);
+	}
 	return n;
 }
 
@@ -325,8 +367,12 @@ static void on_message(struct fs_super *s)
 		on_restart(s, id, strcmp(m->text, "keep") == 0);
 		break;
 	case FS_MSG_KEEP_AGENT:
-		s->keep_agent = true;
+		s->keep_agent = strcmp(m->text, "no") != 0;
 		s->late_agent = strcmp(m->text, "late") == 0;
+		fs_estate_keep_agent(s);
+		break;
+	case FS_MSG_REPORT:
+		fs_watch_reported(s, m->text);
 		break;
 	case FS_MSG_BACKING_OPEN:
 		reply(s, id, fd < 0 ? -EBADF : fs_backing_own_open(s->fusefd, fd), "");
@@ -354,6 +400,8 @@ static bool on_worker_end(struct fs_super *s, int status, int *rc, struct fz_err
 	bool was_ready = s->ready;
 
 	s->worker = -1;
+	s->settle_ns = 0;
+	fz_close(&s->worker_pidfd);
 	s->sh->worker_pid = 0;
 	s->ready = false;
 	if (fs_mountpoint_is_gone(s)) {
@@ -386,6 +434,9 @@ static bool on_worker_end(struct fs_super *s, int status, int *rc, struct fz_err
 	}
 	if (was_ready)
 		s->fails = 0;
+	if (s->upgrade && !s->leave)
+		fs_estate_exec(s); /* comes back only when that is not possible */
+	s->upgrade = false;
 	/* At once when it had served; otherwise it cannot start, and trying faster does not help. */
 	if (!s->fails && start_worker(s, &s->why) == 0)
 		return false;
@@ -395,9 +446,10 @@ static bool on_worker_end(struct fs_super *s, int status, int *rc, struct fz_err
 
 static void on_agent_end(struct fs_super *s, int status)
 {
-	bool expected = s->agent_dying;
+	bool expected = s->agent_dying || s->agent_pidfd >= 0; /* a former supervisor's ends with its worker */
 
 	s->agent = -1;
+	fz_close(&s->agent_pidfd);
 	s->agent_dying = false;
 	if (s->leaving) {
 		next_step_out(s);
@@ -415,6 +467,50 @@ static void on_agent_end(struct fs_super *s, int status)
 	s->agent_ns = backoff(s->agent_fails++);
 }
 
+/* An upgrade: first of all, can what is installed go on with what is here? It may be half copied, miss a library, or want the
+ * node table in another form. */
+static void check_installed(struct fs_super *s)
+{
+	char layout[32];
+	const char *argv[] = {s->conf->worker_argv[0], "worker", layout, NULL};
+
+	if (s->check > 0 || s->worker <= 0 || s->leaving || s->leave)
+		return;
+	snprintf(layout, sizeof(layout), "layout=%u", FS_SHARED_VERSION);
+	s->check = fork();
+	if (s->check == 0) {
+		alarm(CHECK_S);
+		become(argv);
+	}
+	if (s->check < 0)
+		fz_warn("cannot look at what is installed: %s", strerror(errno));
+}
+
+static void on_checked(struct fs_super *s, int status)
+{
+	s->check = -1;
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+		fz_error("%s cannot go on with this mount (%s %d): nothing is changed", s->conf->worker_argv[0],
+		         WIFSIGNALED(status) ? "signal" : "status",
+		         WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+		return;
+	}
+	if (s->worker <= 0 || s->leaving || s->leave)
+		return;
+	s->upgrade = true;
+	s->renew_agent = s->keep_agent && s->late_agent;
+	s->keep_agent = s->renew_agent;
+	replace_worker(s, "upgrade");
+}
+
+/* Worker or agent of a former supervisor: not our child, unless that was this process under another program. */
+static int status_of(pid_t pid)
+{
+	int status = 0;
+
+	return waitpid(pid, &status, WNOHANG) == pid ? status : 0;
+}
+
 static bool on_signal(struct fs_super *s, int *rc, struct fz_err *err)
 {
 	struct signalfd_siginfo si;
@@ -425,10 +521,11 @@ static bool on_signal(struct fs_super *s, int *rc, struct fz_err *err)
 		if (si.ssi_signo == SIGTERM || si.ssi_signo == SIGINT) {
 			s->leave = true;
 			try_leave(s);
-		} else if (si.ssi_signo == SIGUSR2 && s->worker > 0 && !s->leaving) {
-			s->renew_agent = s->keep_agent && s->late_agent;
-			s->keep_agent = s->renew_agent;
-			replace_worker(s, "upgrade");
+		} else if (si.ssi_signo == SIGUSR2) {
+			check_installed(s);
+		} else if (si.ssi_signo == SIGHUP && s->conf->reload_argv && !s->leaving) {
+			if (start(s, s->conf->reload_argv, NULL, 0, false) < 0)
+				fz_warn("cannot start the reload: %s", strerror(errno));
 		}
 	}
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
@@ -444,6 +541,10 @@ static bool on_signal(struct fs_super *s, int *rc, struct fz_err *err)
 				return true;
 		} else if (pid == s->agent) {
 			on_agent_end(s, status);
+		} else if (pid == s->check) {
+			on_checked(s, status);
+		} else if (fs_watch_reaped(s, pid, status) && s->leaving) {
+			next_step_out(s);
 		}
 	}
 	return false;
@@ -452,9 +553,9 @@ static bool on_signal(struct fs_super *s, int *rc, struct fz_err *err)
 static int wait_ms(const struct fs_super *s)
 {
 	uint64_t next = 0, now = fz_mono_ns();
-	const uint64_t plans[] = {s->restart_ns, s->agent_ns, s->retry_ns};
+	const uint64_t plans[] = {s->restart_ns, s->agent_ns, s->retry_ns, s->settle_ns, s->watch.next_ns};
 
-	for (size_t i = 0; i < 3; i++)
+	for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++)
 		if (plans[i] && (!next || plans[i] < next))
 			next = plans[i];
 	return !next ? -1 : next <= now ? 0 : (int)((next - now) / 1000000 + 1);
@@ -470,6 +571,13 @@ static void on_time(struct fs_super *s)
 		start_agent(s);
 	if (s->retry_ns && s->retry_ns <= now)
 		try_leave(s);
+	if (s->settle_ns && s->settle_ns <= now && s->worker > 0) {
+		fz_warn("the former worker (process %d) does not hand over: it is killed", (int)s->worker);
+		kill(s->worker, SIGKILL);
+		s->settle_ns = 0;
+	}
+	if (s->watch.next_ns && s->watch.next_ns <= now)
+		fs_watch_look(s);
 }
 
 static int loop(struct fs_super *s, struct fz_err *err)
@@ -478,30 +586,88 @@ static int loop(struct fs_super *s, struct fz_err *err)
 
 	for (;;) {
 		struct pollfd p[] = {
-		        {s->sigfd, POLLIN, 0},
-                        {s->sock,  POLLIN, 0}
+		        {s->sigfd,        POLLIN, 0},
+		        {s->sock,         POLLIN, 0},
+		        {s->worker_pidfd, POLLIN, 0},
+		        {s->agent_pidfd,  POLLIN, 0}
                 };
 
-		if (poll(p, 2, wait_ms(s)) < 0 && errno != EINTR)
+		if (poll(p, 4, wait_ms(s)) < 0 && errno != EINTR)
 			return fz_fail_errno(err, errno, "poll");
 		if (p[1].revents)
 			on_message(s);
 		if (p[0].revents && on_signal(s, &rc, err))
 			return rc;
+		if (p[2].revents && s->worker_pidfd >= 0 && on_worker_end(s, status_of(s->worker), &rc, err))
+			return rc;
+		if (p[3].revents && s->agent_pidfd >= 0)
+			on_agent_end(s, status_of(s->agent));
 		on_time(s);
 	}
 }
 
-static int prepare(struct fs_super *s, struct fz_err *err)
+static int catch_signals(struct fs_super *s, struct fz_err *err)
 {
 	static const struct rlimit none = {0, 0};
-	char who[512];
 	sigset_t set;
+
+	setrlimit(RLIMIT_CORE, &none); /* a dump would hold the exit back, and with it the next worker */
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGUSR2);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	s->sigfd = fs_super_high(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+	return s->sigfd < 0 ? fz_fail_errno(err, errno, "signalfd") : 0;
+}
+
+/* Goes on with a mount that is there. Its path is not touched: perhaps nobody answers. */
+static int adopt(struct fs_super *s, struct fz_err *err)
+{
+	int rc;
+
+	snprintf(s->dir, sizeof(s->dir), "%s", s->conf->dir);
+	rc = fs_estate_adopt(s, s->conf->estate, err);
+	if (rc == 0)
+		rc = fs_mountpoint_lock_state(s, err);
+	if (rc == 0)
+		rc = fs_shared_map(&s->sh, s->memfd, err);
+	if (rc == 0)
+		rc = catch_signals(s, err);
+	if (rc < 0)
+		return rc;
+	s->sh->supervisor_pid = getpid();
+	s->mounted = s->ever_ready = true;
+	s->agent = fs_alive_find(s->statefd, FS_ALIVE_AGENT, &s->agent_pidfd);
+	if (s->agent > 0 && s->worker_agent >= 0)
+		s->keep_agent = s->late_agent = s->renew_agent = true; /* until it is replaced */
+	else
+		drop_worker_ends(s);
+	if (s->conf->estate->unkept)
+		fs_estate_keep(s);
+	s->worker = fs_alive_find(s->statefd, FS_ALIVE_WORKER, &s->worker_pidfd);
+	fz_info("this supervisor goes on with the mount of %s%s", s->dir,
+	        s->worker > 0 ? ", whose worker hands over" : "");
+	if (s->worker <= 0) {
+		if (!s->keep_agent)
+			kill_agent(s);
+		return start_worker(s, err);
+	}
+	s->settle_ns = fz_mono_ns() + SETTLE_NS;
+	kill(s->worker, SIGUSR2);
+	return 0;
+}
+
+static int prepare(struct fs_super *s, struct fz_err *err)
+{
+	char who[512];
 	int rc;
 
 	if (!realpath(s->conf->dir, s->dir))
 		return fz_fail_errno(err, errno, "%s", s->conf->dir);
-	if (fs_mountpoint_is_ours(s->dir))
+	if (fs_mountpoint_below(s->dir) >= 0)
 		return fz_fail(err, FZ_EMOUNTED, "%s is mounted already", s->dir);
 	s->fusefd = fs_mountpoint_open_fuse(err);
 	if (s->fusefd < 0)
@@ -527,15 +693,19 @@ static int prepare(struct fs_super *s, struct fz_err *err)
 	s->sh->no_passthrough = s->conf->no_passthrough;
 	s->sh->no_resend = s->conf->no_resend;
 	s->sh->supervisor_pid = getpid();
-	setrlimit(RLIMIT_CORE, &none); /* a dump would hold the exit back, and with it the next worker */
-	sigemptyset(&set);
-	sigaddset(&set, SIGCHLD);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGUSR2);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	s->sigfd = fs_super_high(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
-	return s->sigfd < 0 ? fz_fail_errno(err, errno, "signalfd") : 0;
+	return catch_signals(s, err);
+}
+
+/* Mounts, and starts the first worker. */
+static int begin(struct fs_super *s, struct fz_err *err)
+{
+	int rc = prepare(s, err);
+
+	if (rc == 0)
+		rc = fs_mountpoint_mount(s, err);
+	if (rc == 0)
+		fs_estate_keep(s);
+	return rc < 0 ? rc : start_worker(s, err);
 }
 
 /* Ends what is left after a failure: no child and no dead mount stay behind. */
@@ -552,6 +722,8 @@ static void clean_up(struct fs_super *s)
 		waitpid(s->worker, &status, 0);
 	if (s->mounted && umount2(s->dir, UMOUNT_NOFOLLOW) < 0)
 		fz_error("cannot unmount %s: %s", s->dir, strerror(errno));
+	if (s->told || !s->conf->estate) /* else another try may succeed */
+		fs_estate_forget();
 	fz_close(&s->fusefd);
 	if (s->agent > 0) /* last: it may wait for an answer until the connection ends */
 		waitpid(s->agent, &status, 0);
@@ -576,13 +748,12 @@ int fs_supervisor_run(const struct fs_supervisor_conf *conf, struct fz_err *err)
 		return fz_fail(err, -ENOMEM, "no memory");
 	s->conf = conf;
 	s->fusefd = s->rootfd = s->statefd = s->lockfd = s->memfd = s->sigfd = -1;
+	s->logdirfd = conf->logdir_fd > 0 ? conf->logdir_fd : -1;
 	s->sock = s->worker_agent = s->agent_end = -1;
-	s->worker = s->agent = -1;
-	rc = prepare(s, &local);
-	if (rc == 0)
-		rc = fs_mountpoint_mount(s, &local);
-	if (rc == 0)
-		rc = start_worker(s, &local);
+	s->worker_pidfd = s->agent_pidfd = -1;
+	s->worker = s->agent = s->check = -1;
+	fs_watch_init(s);
+	rc = conf->estate ? adopt(s, &local) : begin(s, &local);
 	if (rc == 0)
 		rc = loop(s, &local);
 	if (rc < 0 && !s->ever_ready)

@@ -157,7 +157,8 @@ static int begin(struct fs_db *db, struct fz_err *err)
 	}
 	if (!ltx_sums_head(db->sums)->unsure)
 		ltx_sums_head(db->sums)->unsure = 1;
-	fz_info("%s: %s (%u pages) in the background", db->name, s->first ? "first snapshot" : "compare", s->commit);
+	fz_info("%s: %s (%u pages) in the background", fz_log_db(db->name), s->first ? "first snapshot" : "compare",
+	        s->commit);
 	return 0;
 }
 
@@ -497,6 +498,6 @@ int fs_sweep_run(struct fs_db *db, struct fz_err *err)
 		rc = fs_sweep_finish(db, err);
 	pthread_mutex_unlock(&db->mu);
 	if (locked && fs_agent_lock(agent, db->name, false, 0, err) < 0)
-		fz_log_err(db->name, err);
+		fz_log_err(fz_log_db(db->name), err);
 	return rc == -EAGAIN || rc > 0 ? 0 : rc;
 }

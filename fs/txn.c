@@ -281,6 +281,22 @@ int fs_txn_offer(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *i
 	return 1;
 }
 
+const int64_t fs_delay_ms[FS_DELAYS] = {5, 10, 25, 50, 100, 250, 1000, 10000};
+
+/* The tail was just committed to the log. Its time is that of the commit, or a tick of the kernel's clock before. */
+static void note_delay(struct fs_db *db)
+{
+	int64_t ms = fz_now_ms() - db->tail_ms;
+	size_t i = 0;
+
+	if (ms < 0) /* commits of the same millisecond come one after the other in the log */
+		ms = 0;
+	while (i < FS_DELAYS && ms > fs_delay_ms[i])
+		i++;
+	db->delay.n[i]++;
+	db->delay.sum_ms += ms;
+}
+
 int fs_txn_append(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *in, struct fz_err *err)
 {
 	struct ltx_trailer trailer;
@@ -327,6 +343,7 @@ int fs_txn_append(struct fs_db *db, struct fs_scratch *sc, const struct fs_txn *
 	} else {
 		apply_sums(db, &sc->pages, t.page_size, t.commit, t.full, trailer.post_checksum, h.max_txid);
 		db->merged += t.commits - 1;
+		note_delay(db);
 	}
 	db->grown_bytes += bytes;
 	if (db->grown_bytes > BOUND_STEP ||
@@ -346,6 +363,7 @@ int fs_txn_confirm(struct fs_db *db, struct fz_err *err)
 	apply_sums(db, &db->rb.pages, db->rb.page_size, db->rb.commit, db->rb.full, db->rb.checksum, db->rb.txid);
 	fs_pages_reset(&db->rb.pages);
 	db->rb.staged = false;
+	note_delay(db);
 	return 0;
 }
 

@@ -3,6 +3,7 @@
  * the file, and then the chunk that would be the last does not open with the last one's flag, which is tried at open. */
 #include "ltx/age.h"
 
+#include "ltx/aead.h"
 #include "ltx/agehead.h"
 
 #include <errno.h>
@@ -32,7 +33,7 @@ static int seal(struct ltx_age_writer *w, bool last, struct fz_err *err)
 	uint8_t nonce[12];
 
 	ltx_age_chunk_nonce(nonce, w->chunk++, last);
-	crypto_aead_chacha20poly1305_ietf_encrypt(w->buf, NULL, w->buf, w->n, NULL, 0, NULL, nonce, w->key);
+	ltx_aead_seal(w->key, nonce, NULL, 0, w->buf, w->n, w->buf);
 	w->failed = fz_sink_write(w->to, w->buf, w->n + LTX_AGE_TAG, err);
 	w->n = 0;
 	return w->failed;
@@ -151,8 +152,7 @@ static int open_chunk(const struct age_src *s, uint64_t chunk, uint8_t *out, con
 	uint8_t nonce[12];
 
 	ltx_age_chunk_nonce(nonce, chunk, chunk + 1 == s->chunks);
-	if (crypto_aead_chacha20poly1305_ietf_decrypt(out, NULL, NULL, sealed, chunk_bytes(s, chunk) + LTX_AGE_TAG,
-	                                              NULL, 0, nonce, s->key) < 0)
+	if (!ltx_aead_open(s->key, nonce, NULL, 0, sealed, chunk_bytes(s, chunk) + LTX_AGE_TAG, out))
 		return fz_fail(err, FZ_ECRYPT, "age payload: chunk %llu of %llu is damaged or missing",
 		               (unsigned long long)chunk + 1, (unsigned long long)s->chunks);
 	return 0;
@@ -297,5 +297,26 @@ out:
 		age_close(&s->src);
 	else
 		*out = &s->src;
+	return rc;
+}
+
+/* ---- other recipients -------------------------------------------------------------------------------------------- */
+
+int ltx_age_rekey(struct fz_src *cipher, const struct ltx_age_identities *ids, const struct ltx_age_recipient *r,
+                  size_t n, struct fz_buf *head, uint64_t *off_bytes, struct fz_err *err)
+{
+	uint8_t file_key[LTX_AGE_FILE_KEY], nonce[LTX_AGE_NONCE];
+	int rc;
+
+	if (n == 0)
+		return fz_fail(err, FZ_ECONFIG, "no recipient to encrypt to");
+	if (sodium_init() < 0)
+		return fz_fail(err, FZ_EINTERNAL, "libsodium does not start");
+	rc = ltx_age_header_read(cipher, ids, file_key, nonce, off_bytes, err);
+	if (rc == 0)
+		rc = ltx_age_header_write(head, file_key, r, n, err);
+	if (rc == 0 && fz_buf_add(head, nonce, sizeof(nonce)) < 0)
+		rc = fz_fail_errno(err, ENOMEM, "encrypting");
+	sodium_memzero(file_key, sizeof(file_key));
 	return rc;
 }

@@ -50,6 +50,11 @@ uint64_t ltx_age_size(uint64_t plain_bytes, size_t recipients);
  * source for each MiB; the chunk it ends in is kept for the next. No match: -FZ_ENOKEY; damaged: -FZ_ECRYPT. */
 int ltx_age_src(struct fz_src **out, struct fz_src *cipher, const struct ltx_age_identities *ids,
                 struct fz_err *err) FZ_MUST_CHECK;
+/* The same payload for other recipients: *head is the header for them and the nonce, which take the place of the first *off_bytes of the
+ * source; what follows stays as it is. It wraps the same file key, so nobody who could open the payload before is kept from a copy he has.
+ * One of ids must open it: -FZ_ENOKEY, -FZ_ECRYPT. The chunks are not looked at. */
+int ltx_age_rekey(struct fz_src *cipher, const struct ltx_age_identities *ids, const struct ltx_age_recipient *r,
+                  size_t n, struct fz_buf *head, uint64_t *off_bytes, struct fz_err *err) FZ_MUST_CHECK;
 /* True when the source starts with age's magic line. */
 int ltx_age_detect(struct fz_src *src, bool *is_age, struct fz_err *err) FZ_MUST_CHECK;
 

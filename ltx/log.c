@@ -279,6 +279,9 @@ static void publish_locked(struct ltx_log *log, const struct ltx_pack_entry *e, 
 	log->tail = e->max_txid;
 	log->tail_checksum = t->post_checksum;
 	log->tail_header = *h;
+	log->added_txns += e->max_txid - e->min_txid + 1;
+	log->added_pages += e->pages;
+	log->added_bytes += e->size_bytes;
 	ltx_head_set_txid(&log->head, e->max_txid);
 	log->head_dirty = true;
 }
@@ -312,7 +315,7 @@ int ltx_log_commit(struct ltx_log *log, uint64_t file_bytes, uint32_t pages, con
 	end_sink(log);
 	if (rc < 0) {
 		if (cut_back(log, true, NULL) < 0)
-			fz_error("log of %s: a failed append could not be taken back", log->meta.name);
+			fz_error("log of %s: a failed append could not be taken back", fz_log_db(log->meta.name));
 		return rc;
 	}
 	pthread_mutex_lock(&log->mu);
@@ -393,7 +396,7 @@ void ltx_log_info(struct ltx_log *log, struct ltx_log_info *out)
 
 	pthread_mutex_lock(&log->mu);
 	if (log->readonly && ltx_log_refresh_locked(log, NULL) < 0)
-		fz_debug("log of %s: could not be read again", log->meta.name);
+		fz_debug("log of %s: could not be read again", fz_log_db(log->meta.name));
 	memcpy(i.name, log->meta.name, sizeof(i.name));
 	memcpy(i.lineage, log->meta.lineage, sizeof(i.lineage));
 	i.epoch = log->meta.epoch;
@@ -410,6 +413,9 @@ void ltx_log_info(struct ltx_log *log, struct ltx_log_info *out)
 	i.synced_txid = log->synced;
 	i.tail_checksum = log->tail_checksum;
 	i.merged_txns = log->merged_txns;
+	i.added_txns = log->added_txns;
+	i.added_pages = log->added_pages;
+	i.added_bytes = log->added_bytes;
 	i.syncs = log->n_syncs;
 	for (size_t k = 0; k < log->n_segs; k++) {
 		i.log_bytes += log->segs[k].bytes + log->segs[k].n * LTX_PACK_ENTRY_SIZE;
@@ -439,7 +445,7 @@ uint64_t ltx_log_wait(struct ltx_log *log, uint64_t txid, int64_t timeout_ms)
 		if (log->readonly) { /* another process appends: nobody signals us */
 			next_ns = fz_mono_ns() + 20 * 1000000;
 			if (ltx_log_refresh_locked(log, NULL) < 0)
-				fz_debug("log of %s: could not be read again", log->meta.name);
+				fz_debug("log of %s: could not be read again", fz_log_db(log->meta.name));
 		}
 		if (log->tail > txid || log->wakes != wakes || log->wake_pending || fz_mono_ns() >= end_ns)
 			break;

@@ -44,7 +44,8 @@ struct ltx_log_info {
 	uint64_t log_bytes, base_bytes; /* on disk */
 	int64_t created_ms, ended_ms;   /* ended: the database was deleted or renamed away; 0 = lives */
 	uint64_t syncs;                 /* fsyncs since it was opened */
-	uint64_t merged_txns;           /* commits whose detail was given up in this log since it was opened */
+	uint64_t added_txns, added_pages, added_bytes; /* committed here since it was opened */
+	uint64_t merged_txns; /* commits whose detail was given up in this log since it was opened */
 };
 void ltx_log_info(struct ltx_log *log, struct ltx_log_info *out);
 
@@ -87,6 +88,8 @@ int ltx_log_set_ended(struct ltx_log *log, int64_t ms, struct fz_err *err) FZ_MU
 int ltx_log_install_base(struct ltx_log *log, const char *tmp_name, struct fz_err *err) FZ_MUST_CHECK;
 int ltx_log_dirfd(struct ltx_log *log); /* borrowed: the database's state directory; other modules keep files there
 					  * whose names start with their folder ("fs-sums", "ship-...") */
+#define LTX_LOG_APPLIED                                                                                                \
+	"apply" /* one of them: how far the log was applied on this host (replica/position.h). Whoever captures removes it */
 
 /* ---- reading ---- */
 struct ltx_log_entry {
@@ -151,6 +154,8 @@ int ltx_log_open_lineage(struct ltx_log **out, int state_dirfd, const char *line
 void ltx_log_put(struct ltx_log *log); /* NULL is fine */
 /* All logs, living and ended, in the order (name, created_ms): i-th or NULL; counted. */
 struct ltx_log *ltx_logset_at(struct ltx_logset *set, size_t i);
+/* The log of that lineage, living or ended, or NULL; counted. */
+struct ltx_log *ltx_logset_find(struct ltx_logset *set, const char *lineage);
 /* Deletes an ended log's directory; the caller holds the only reference but the set's. */
 int ltx_logset_remove(struct ltx_logset *set, struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK;
 /* Anything appended, created, ended in any log, and a wake, moves the generation. Waits for it to differ from gen. */

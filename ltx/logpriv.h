@@ -86,6 +86,7 @@ struct ltx_log {
 	uint64_t wakes;
 	bool wake_pending; /* a wake that nobody waited for: the next wait returns at once */
 	uint64_t merged_txns;
+	uint64_t added_txns, added_pages, added_bytes;
 };
 
 /* logopen.c: takes over dirfd (also on failure). set may be NULL. */

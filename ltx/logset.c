@@ -298,6 +298,20 @@ struct ltx_log *ltx_logset_at(struct ltx_logset *set, size_t i)
 	return log;
 }
 
+struct ltx_log *ltx_logset_find(struct ltx_logset *set, const char *lineage)
+{
+	struct ltx_log_info info;
+	struct ltx_log *log;
+
+	for (size_t i = 0; (log = ltx_logset_at(set, i)); i++) {
+		ltx_log_info(log, &info);
+		if (strcmp(info.lineage, lineage) == 0)
+			return log;
+		ltx_log_put(log);
+	}
+	return NULL;
+}
+
 /* The directory's name is not kept: it is the one that ends in the lineage. */
 static int find_dir(int dirfd, const char *lineage, char *out, size_t cap, struct fz_err *err)
 {
@@ -369,7 +383,8 @@ static int reopen_or_put_aside_locked(struct ltx_logset *set, const char *lineag
 	snprintf(aside, sizeof(aside), ".damaged-%s-%lld", lineage, (long long)fz_now_ms());
 	if (renameat(set->dirfd, dir, set->dirfd, aside) < 0)
 		return fz_fail_errno(err, errno, "cannot put the damaged log %s aside", dir);
-	fz_warn("log %s is damaged (%s) and now db/%s in the state directory: it can be deleted", dir, why.text, aside);
+	fz_warn("log %s is damaged (%s) and now db/%s in the state directory: it can be deleted", dir, fz_log_why(&why),
+	        aside);
 	return 0;
 }
 

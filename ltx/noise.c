@@ -5,6 +5,8 @@
  * refused, the cipher is ChaCha20-Poly1305 (RFC 8439) whose nonce is 4 zero bytes and the counter, little-endian. */
 #include "ltx/noise.h"
 
+#include "ltx/aead.h"
+
 #include <limits.h>
 #include <sodium.h>
 #include <string.h>
@@ -15,7 +17,7 @@
 #define DEAD     (-1) /* a step: the handshake has failed and is wiped */
 
 _Static_assert(sizeof(PROTOCOL) - 1 <= HASH, "a name of up to HASHLEN bytes is padded, not hashed");
-_Static_assert(crypto_aead_chacha20poly1305_ietf_ABYTES == LTX_NOISE_MAC, "the MAC's size");
+_Static_assert(LTX_AEAD_TAG == LTX_NOISE_MAC, "the MAC's size");
 
 static void hash2(uint8_t out[static HASH], const void *a, size_t na, const void *b, size_t nb)
 {
@@ -105,8 +107,7 @@ static int encrypt_with_ad(struct ltx_noise_cipher *c, const void *ad, size_t n_
 	if (c->nonce == UINT64_MAX) /* the specification keeps the last one for rekeying */
 		return fz_fail(err, FZ_ECRYPT, "this connection has used up its nonces: connect again");
 	nonce_bytes(nonce, c->nonce);
-	crypto_aead_chacha20poly1305_ietf_encrypt(out, NULL, n ? plain : (const void *)"", n, ad, n_ad, NULL, nonce,
-	                                          c->key);
+	ltx_aead_seal(c->key, nonce, ad, n_ad, plain, n, out);
 	c->nonce++;
 	return 0;
 }
@@ -115,13 +116,12 @@ static int encrypt_with_ad(struct ltx_noise_cipher *c, const void *ad, size_t n_
 static int decrypt_with_ad(struct ltx_noise_cipher *c, const void *ad, size_t n_ad, const uint8_t *sealed, size_t n,
                            void *out, struct fz_err *err)
 {
-	uint8_t nonce[12], none;
+	uint8_t nonce[12];
 
 	if (c->nonce == UINT64_MAX)
 		return fz_fail(err, FZ_ECRYPT, "this connection has used up its nonces: connect again");
 	nonce_bytes(nonce, c->nonce);
-	if (crypto_aead_chacha20poly1305_ietf_decrypt(n > LTX_NOISE_MAC ? out : &none, NULL, NULL, sealed, n, ad, n_ad,
-	                                              nonce, c->key) < 0)
+	if (!ltx_aead_open(c->key, nonce, ad, n_ad, sealed, n, out))
 		return fz_fail(err, FZ_ECRYPT, "a message is not authentic");
 	c->nonce++;
 	return 0;

@@ -140,9 +140,13 @@ uint64_t ltx_sums_total(const struct ltx_sums *s)
 void ltx_sums_clear(struct ltx_sums *s)
 {
 	struct ltx_sums_head *h = ltx_sums_head(s);
+	char boot_id[sizeof(h->boot_id)] = "";
 
+	if (!memcmp(h->magic, sums_magic, sizeof(sums_magic)))
+		memcpy(boot_id, h->boot_id, sizeof(boot_id));
 	memset(s->map, 0, s->bytes);
 	memcpy(h->magic, sums_magic, sizeof(sums_magic));
+	memcpy(h->boot_id, boot_id, sizeof(boot_id));
 	h->checksum = LTX_EMPTY_DB;
 }
 

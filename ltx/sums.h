@@ -45,7 +45,7 @@ int ltx_sums_room(struct ltx_sums *s, uint32_t pages, struct fz_err *err) FZ_MUS
 void ltx_sums_set(struct ltx_sums *s, uint32_t pgno, uint64_t sum); /* within the room */
 /* XOR over pages 1..commit, as the database checksum is defined. */
 uint64_t ltx_sums_total(const struct ltx_sums *s);
-void ltx_sums_clear(struct ltx_sums *s);       /* no pages, txid 0 */
+void ltx_sums_clear(struct ltx_sums *s);       /* no pages, txid 0; the boot stays */
 void ltx_sums_clear_pages(struct ltx_sums *s); /* no pages; the rest of the head stays, txid 0 until it is set */
 int ltx_sums_sync(struct ltx_sums *s, struct fz_err *err) FZ_MUST_CHECK;
 /* This boot's id; "" when unknown. */

@@ -79,7 +79,7 @@ int primary_accept_take(struct primary_accept *a, int listen_fd)
 		if (fd == -EAGAIN)
 			return -1;
 		if (fd < 0) { /* no descriptors, no memory: others may end */
-			fz_debug("%s", err.text);
+			fz_debug("%s", fz_log_why(&err));
 			return PRIMARY_ACCEPT_MS / 10;
 		}
 		s->fd = fd;

@@ -120,7 +120,7 @@ static bool look(struct primary_acks *a, struct database *d, const struct primar
 		fz_info("%s: replicas have caught up: commits wait for them again, after %lld ms and %llu commits that "
 		        "did "
 		        "not",
-		        d->name, (long long)(fz_now_ms() - since_ms), (unsigned long long)commits);
+		        fz_log_db(d->name), (long long)(fz_now_ms() - since_ms), (unsigned long long)commits);
 	return is;
 }
 
@@ -135,8 +135,8 @@ static void late(struct primary_acks *a, struct database *d, const struct primar
 	primary_ackstate_late(&d->state, tail, fz_now_ms(), fz_mono_ns());
 	pthread_mutex_unlock(&a->mu);
 	if (!was)
-		fz_warn("%s: %s: commits go on without waiting for replicas, until %u have caught up", d->name, why,
-		        a->conf.n);
+		fz_warn("%s: %s: commits go on without waiting for replicas, until %u have caught up",
+		        fz_log_db(d->name), why, a->conf.n);
 }
 
 /* SIGKILL is pending for that thread. Where /proc is closed to us nobody is ever seen to be killed. */

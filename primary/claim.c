@@ -134,6 +134,14 @@ static int put_claim(struct fz_store *store, const char *database, const struct 
 	return rc;
 }
 
+static bool may_follow(const struct primary_claim *top, const struct primary_claim *want, bool take_over)
+{
+	bool superseded = strcmp(top->lineage, want->lineage) == 0 && top->epoch >= want->promoted;
+
+	return strcmp(top->writer_id, want->writer_id) == 0 || take_over || (want->promoted && !superseded) ||
+	       (want->first && strcmp(top->writer_id, PRIMARY_NOBODY) == 0);
+}
+
 int primary_claim_hold(struct fz_store *store, const char *database, struct primary_claim *want, uint32_t known_n,
                        bool take_over, bool *vanished, struct fz_err *err)
 {
@@ -162,6 +170,8 @@ int primary_claim_hold(struct fz_store *store, const char *database, struct prim
 			if (strcmp(top.writer_id, want->writer_id) == 0 && strcmp(top.lineage, want->lineage) == 0 &&
 			    top.epoch == want->epoch) { /* put before the cursor was written */
 				want->n = n;
+				want->base_txid = top.base_txid; /* whatever has come to the store since */
+				want->base_checksum = top.base_checksum;
 				return 0;
 			}
 			if (want->ended && strcmp(top.writer_id, want->writer_id) == 0 &&
@@ -169,7 +179,7 @@ int primary_claim_hold(struct fz_store *store, const char *database, struct prim
 				want->n = known_n;
 				return 0;
 			}
-			if (strcmp(top.writer_id, want->writer_id) != 0 && !take_over) {
+			if (!may_follow(&top, want, take_over)) {
 				char when[FZ_TIME_SIZE];
 
 				return fz_fail(err, FZ_EFENCED,
@@ -185,6 +195,30 @@ int primary_claim_hold(struct fz_store *store, const char *database, struct prim
 			return rc;
 	}
 	return fz_fail(err, FZ_EFENCED, "%s: claims are fought over, %d tries were lost", database, TRIES);
+}
+
+int primary_claim_top(struct fz_store *store, const char *database, struct primary_claim *out, bool *ended,
+                      struct fz_err *err)
+{
+	struct fz_buf key = {0}, text = {0};
+	uint32_t n;
+	int rc = highest(store, database, &n, err);
+
+	memset(out, 0, sizeof(*out));
+	*ended = false;
+	if (rc < 0 || n == 0)
+		return rc;
+	rc = read_claim(store, database, n, out, err);
+	if (rc == 0 && fz_buf_addf(&key, "%s/claim/%08x-ended", database, n) < 0)
+		rc = fz_fail_errno(err, ENOMEM, "reading claims");
+	if (rc == 0) {
+		rc = fz_store_get(store, fz_buf_str(&key), CLAIM_MAX, &text, err);
+		*ended = rc == 0;
+		rc = rc == -FZ_ENOTFOUND ? 0 : rc;
+	}
+	fz_buf_fini(&key);
+	fz_buf_fini(&text);
+	return rc;
 }
 
 int primary_claim_end(struct fz_store *store, const char *database, const struct primary_claim *c, uint64_t txid,

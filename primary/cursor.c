@@ -14,11 +14,15 @@ struct field {
 	const char *name;
 	size_t at;
 	size_t size;
+	bool late; /* a cursor without it is whole: an earlier version's */
 };
-#define F(name, member)                                                                                                \
+#define FIELD(name, member, late)                                                                                      \
 	{                                                                                                              \
-		name, offsetof(struct primary_cursor, member), sizeof(((struct primary_cursor *)0)->member)            \
+		name, offsetof(struct primary_cursor, member), sizeof(((struct primary_cursor *)0)->member), late      \
 	}
+#define F(name, member)    FIELD(name, member, false)
+#define LATE(name, member) FIELD(name, member, true)
+#define N_LATE             3
 static const struct field fields[] = {
         F("epoch", epoch),
         F("claim", claim),
@@ -43,7 +47,9 @@ static const struct field fields[] = {
         F("snap_ms", levels.snap_ms),
         F("since_snap_bytes", levels.since_snap_bytes),
         F("need_snapshot", levels.need_snapshot),
-        F("ended", ended), /* since 0.1; a cursor without it is whole */
+        LATE("ended", ended),
+        LATE("took", took),
+        LATE("promoted", promoted),
 };
 #define N_FIELDS (sizeof(fields) / sizeof(fields[0]))
 
@@ -108,11 +114,11 @@ static int parse(struct primary_cursor *c, const char *text, size_t size, struct
 			if (strlen(fields[i].name) == (size_t)(eq - p) &&
 			    memcmp(p, fields[i].name, (size_t)(eq - p)) == 0) {
 				set(c, &fields[i], strtoull(eq + 1, NULL, 16));
-				seen += fields[i].at != offsetof(struct primary_cursor, ended);
+				seen += !fields[i].late;
 			}
 		p = nl + 1;
 	}
-	return seen >= N_FIELDS - 1 ? 0 : fz_fail(err, FZ_ECORRUPT, "cursor is incomplete");
+	return seen >= N_FIELDS - N_LATE ? 0 : fz_fail(err, FZ_ECORRUPT, "cursor is incomplete");
 }
 
 int primary_cursor_load(struct primary_cursor *c, int dirfd, struct fz_err *err)

@@ -13,7 +13,10 @@ struct primary_cursor {
 	uint32_t epoch; /* of the log, for which `claim` stands */
 	uint32_t claim; /* number of our claim; 0 = none yet */
 	uint32_t ended; /* the claim whose end was marked; 0 = none */
-	uint64_t txid;  /* the next pack starts above it; 0 = nothing shipped */
+	/* of the target's configuration when the claim was last seen to be ours: what they allowed is used up */
+	uint32_t promoted;
+	uint64_t took; /* take_over */
+	uint64_t txid; /* the next pack starts above it; 0 = nothing shipped */
 	uint64_t checksum;
 	uint64_t held_txid;  /* the target can restore up to it: less than txid while a snapshot that must come first is
 	                       still on its way */

@@ -4,6 +4,10 @@
  *     disk. Killed anywhere, the next start puts the same bytes under the same key, or finds them acknowledged.
  * (2) The log is synced before anything of it is put: no target can hold what a power cut takes from the log.
  * (3) Nothing is put without having seen, within the last minute, that the highest claim is ours.
+ * (4) A range of the log that begins above coarse_txid was shipped as this very range: levels 1 and 2 may hold it. One at or
+ *     below it may have been merged since (the log reached its limit): what went out keeps the detail. The log counts what
+ *     it merges, so all that was shipped before that count was last seen to change is in doubt; a pack that was built
+ *     before and is acknowledged after puts the count back, so that the next look finds it changed.
  *                                      held by: tests/unit/test_primary_ship.c, test_primary_claim.c */
 #include "primary/target.h"
 
@@ -122,8 +126,8 @@ int primary_db_open(struct primary_db **out, struct primary_target *t, const str
 	if (rc == 0 && strcmp(db->cur.lineage, info->lineage) != 0)
 		rc = -FZ_ECORRUPT;
 	if (rc == -FZ_ECORRUPT) {
-		fz_warn("%s: %s/cursor is damaged; a snapshot starts the history at this target anew", db->name,
-		        db->dir);
+		fz_warn("%s: %s/cursor is damaged; a snapshot starts the history at this target anew",
+		        fz_log_db(db->name), db->dir);
 		primary_cursor_init(&db->cur, info->lineage);
 		db->cur.anchor_wait = db->cur.levels.need_snapshot = true;
 		db->gap = true;
@@ -131,6 +135,9 @@ int primary_db_open(struct primary_db **out, struct primary_target *t, const str
 	}
 	if (rc == -ENOENT)
 		rc = 0;
+	db->merged_txns = info->merged_txns; /* what was merged before is not known */
+	db->coarse_txid = db->cur.txid;
+	db->spooled_merged = UINT64_MAX;
 	if (t->conf.keep_bytes && db->cur.claim) /* the sum is over all */
 		db->judge_at_ms = 1;
 	if (rc == 0)
@@ -189,7 +196,7 @@ static int find_base(struct primary_target *t, struct primary_db *db, struct ltx
 	uint64_t here;
 	int rc = 0;
 
-	if (*txid == 0 || (checksum_at(log, *txid, &here) && here == *checksum))
+	if (*txid && checksum_at(log, *txid, &here) && here == *checksum)
 		return 0;
 	*txid = 0;
 	*checksum = LTX_EMPTY_DB;
@@ -210,26 +217,47 @@ static int find_base(struct primary_target *t, struct primary_db *db, struct ltx
 	return rc;
 }
 
+/* What this host may do about another writer's claim. Each permission counts until a claim of that name is ours with it: whoever claims the
+ * name afterwards came later, and stays. Cursors keep that, since a later worker has the same permissions. t->mu. */
+static void allowed_locked(const struct primary_target *t, const struct primary_db *db, bool *take_over,
+                           uint32_t *promoted)
+{
+	*take_over = t->conf.take_over != 0;
+	*promoted = t->conf.promoted;
+	for (size_t i = 0; i < t->n_dbs; i++) {
+		const struct primary_cursor *c = &t->dbs[i]->cur;
+
+		if (strcmp(t->dbs[i]->name, db->name) != 0)
+			continue;
+		if (c->took == t->conf.take_over)
+			*take_over = false;
+		/* by its epoch: a cursor of an earlier version does not tell */
+		if (c->promoted == t->conf.promoted || (c->claim && c->epoch >= t->conf.promoted))
+			*promoted = 0;
+	}
+}
+
 static int claim_locked(struct primary_target *t, struct primary_db *db, struct ltx_log *log, bool *asked,
                         struct fz_err *err)
 {
 	struct primary_claim want = {.n = 0};
 	struct primary_cursor c;
 	struct ltx_log_info info;
-	bool fresh, vanished, take_over;
+	bool fresh, continues, vanished, take_over;
 	uint64_t base, checksum;
 	int rc;
 
 	ltx_log_info(log, &info);
 	pthread_mutex_lock(&t->mu);
 	c = db->cur;
-	take_over = t->conf.take_over && !db->took;
+	allowed_locked(t, db, &take_over, &want.promoted);
 	pthread_mutex_unlock(&t->mu);
 	base = c.txid;
 	checksum = c.txid ? c.checksum : LTX_EMPTY_DB;
 	fresh = c.claim == 0 || c.epoch != info.epoch;
 	*asked = true;
-	if (fresh && c.claim != 0) {
+	continues = fresh && (c.claim != 0 || info.epoch > 0); /* maybe of what another host has shipped */
+	if (continues) {
 		rc = find_base(t, db, log, &base, &checksum, err);
 		if (rc < 0)
 			return rc;
@@ -239,24 +267,30 @@ static int claim_locked(struct primary_target *t, struct primary_db *db, struct 
 	memcpy(want.writer_id, t->writer_id, sizeof(want.writer_id));
 	want.epoch = info.epoch;
 	want.ended = info.ended_ms != 0;
+	want.first = c.claim == 0;
 	want.base_txid = base;
 	want.base_checksum = checksum;
 	rc = primary_claim_hold(t->store, db->name, &want, fresh ? 0 : c.claim, take_over, &vanished, err);
+	if (rc == 0 && want.base_txid < base) { /* what an older epoch has put beyond since counts for nothing */
+		base = want.base_txid;
+		checksum = want.base_checksum;
+	}
 	pthread_mutex_lock(&t->mu);
 	if (rc == -FZ_EFENCED) {
 		db->fenced = true;
 	} else if (rc == 0) {
-		db->took = true;
 		db->claim_ns = fz_mono_ns();
 		db->cur.claim = want.n;
 		db->cur.epoch = info.epoch;
+		db->cur.took = t->conf.take_over;
+		db->cur.promoted = t->conf.promoted;
 		if (vanished) {
 			db->cur.held_txid = 0;
 			db->cur.anchor_wait = db->cur.levels.need_snapshot = true;
 		}
 		if (db->cur.retained_ms == 0)
 			db->cur.retained_ms = fz_now_ms();
-		if (fresh && c.claim != 0) { /* levels of the new epoch start at a snapshot of it */
+		if (continues) { /* levels of the new epoch start at a snapshot of it */
 			db->cur.levels.need_snapshot = true;
 			if (base != c.txid) {
 				db->cur.txid = base;
@@ -268,9 +302,10 @@ static int claim_locked(struct primary_target *t, struct primary_db *db, struct 
 		}
 	}
 	pthread_mutex_unlock(&t->mu);
-	if (rc == 0 && (fresh || vanished || want.n != c.claim)) {
+	if (rc == 0 &&
+	    (fresh || vanished || want.n != c.claim || c.took != t->conf.take_over || c.promoted != t->conf.promoted)) {
 		if (vanished)
-			fz_warn("%s: everything vanished from %s; a snapshot follows", db->name,
+			fz_warn("%s: everything vanished from %s; a snapshot follows", fz_log_db(db->name),
 			        fz_store_url(t->store));
 		(void)primary_db_save(t, db);
 	}
@@ -318,15 +353,28 @@ int primary_db_put(struct primary_target *t, struct primary_db *db, const struct
 	rc = fz_store_put(t->store, fz_buf_str(&key), src, err);
 	*asked = rc < 0;
 	fz_buf_fini(&key);
+	if (rc == 0) {
+		pthread_mutex_lock(&t->mu);
+		t->uploads[name->level]++;
+		pthread_mutex_unlock(&t->mu);
+	}
 	return rc;
 }
 
 /* ---- ship -------------------------------------------------------------------------------------------------------- */
 
+void primary_db_merged_locked(struct primary_db *db, uint64_t merged_txns)
+{
+	if (merged_txns != db->merged_txns && db->coarse_txid < db->cur.txid)
+		db->coarse_txid = db->cur.txid;
+	db->merged_txns = merged_txns;
+}
+
 static void acknowledge(struct primary_target *t, struct primary_db *db, const struct ltx_name *n, uint64_t bytes)
 {
 	pthread_mutex_lock(&t->mu);
 	if (n->min_txid == db->cur.txid + 1) { /* else a snapshot went past it meanwhile */
+		primary_db_merged_locked(db, db->spooled_merged);
 		db->cur.txid = n->max_txid;
 		db->cur.checksum = n->post_checksum;
 		if (!db->cur.anchor_wait && n->max_txid > db->cur.held_txid)
@@ -386,8 +434,8 @@ static void found_gap(struct primary_target *t, struct primary_db *db, const str
 	db->cur.levels.need_snapshot = true;
 	pthread_mutex_unlock(&t->mu);
 	if (txid > 0)
-		fz_warn("%s: gap after transaction %llu at %s (%s); a snapshot heals it", db->name,
-		        (unsigned long long)txid, fz_store_url(t->store), why->text);
+		fz_warn("%s: gap after transaction %llu at %s (%s); a snapshot heals it", fz_log_db(db->name),
+		        (unsigned long long)txid, fz_store_url(t->store), fz_log_why(why));
 	(void)primary_db_save(t, db);
 }
 
@@ -468,6 +516,7 @@ int primary_db_ship(struct primary_target *t, struct primary_db *db, struct ltx_
 	}
 	if (db->spooled.max_txid == 0) {
 		rc = info.synced_txid < info.tail_txid ? ltx_log_sync(log, err) : 0;
+		db->spooled_merged = info.merged_txns;
 		if (rc == 0)
 			rc = build(t, db, log, dirfd, epoch, from, info.tail_txid, &spool, err);
 		if (rc == -FZ_EGAP) {

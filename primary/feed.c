@@ -66,7 +66,7 @@ static int fail(struct primary_feed *f, const struct fz_err *why)
 	if (tell) {
 		struct fz_err e = *why;
 
-		fz_err_prefix(&e, "%s", f->name);
+		fz_err_prefix(&e, "%s", fz_log_db(f->name));
 		fz_log_err("a replica waits for what cannot be sent", &e);
 	}
 	return 0;
@@ -208,7 +208,7 @@ static int diverged(struct primary_feed *f, const struct ltx_log_info *info, con
 	if (tell) {
 		struct fz_err e = *why;
 
-		fz_err_prefix(&e, "%s", f->name);
+		fz_err_prefix(&e, "%s", fz_log_db(f->name));
 		fz_log_err("a replica has diverged", &e);
 	}
 	return ltx_wire_put(out, &m, err);

@@ -80,9 +80,9 @@ void primary_target_ok(struct primary_target *t, struct primary_db *db, enum pri
 		t->last_success_ms = fz_now_ms();
 	pthread_mutex_unlock(&t->mu);
 	if (back && stored)
-		fz_info("target %s works again", target_name(t));
+		fz_info("target %s works again", fz_log_target(target_name(t)));
 	else if (db_back && stored)
-		fz_info("%s: ships to %s again", db->name, target_name(t));
+		fz_info("%s: ships to %s again", fz_log_db(db->name), fz_log_target(target_name(t)));
 	moved(t);
 }
 
@@ -111,6 +111,8 @@ void primary_target_fail(struct primary_target *t, struct primary_db *db, enum p
 		return;
 	/* the store refused this object only: others may go on */
 	whole = asked && err->code != -FZ_ESTORE && err->code != -FZ_ECONFLICT && err->code != -FZ_EUSAGE;
+	if (!asked)
+		fz_tally_add(&t->errors, err->code);
 	pthread_mutex_lock(&t->mu);
 	count_requests_locked(t);
 	db->claim_ns = 0;
@@ -129,7 +131,7 @@ void primary_target_fail(struct primary_target *t, struct primary_db *db, enum p
 	if (tell) {
 		struct fz_err e = *err;
 
-		fz_err_prefix(&e, "%s to %s", db->name, target_name(t));
+		fz_err_prefix(&e, "%s to %s", fz_log_db(db->name), fz_log_target(target_name(t)));
 		fz_log_err(fenced ? "fenced" : "shipping waits", &e);
 	}
 	moved(t);
@@ -199,13 +201,7 @@ static struct ltx_log *find_log(struct ltx_logset *set, const char *lineage, siz
 			return log;
 		ltx_log_put(log);
 	}
-	for (size_t i = 0; (log = ltx_logset_at(set, i)); i++) {
-		ltx_log_info(log, &info);
-		if (strcmp(info.lineage, lineage) == 0)
-			return log;
-		ltx_log_put(log);
-	}
-	return NULL;
+	return ltx_logset_find(set, lineage);
 }
 
 /* Logs that were removed: their cursors go with them. Missing in two passes and in a search of its own, since the list may
@@ -219,7 +215,7 @@ static void forget_gone(struct primary_target *t)
 
 		pthread_mutex_lock(&t->mu);
 		db = i < t->n_dbs ? t->dbs[i] : NULL;
-		gone = db && !db->in_logs && db->missing++ > 0 && !db->slow_busy;
+		gone = db && !db->in_logs && db->missing++ > 0 && !db->slow_busy && !db->pins;
 		if (db && db->in_logs)
 			db->missing = 0;
 		pthread_mutex_unlock(&t->mu);
@@ -232,7 +228,7 @@ static void forget_gone(struct primary_target *t)
 		if (log)
 			continue;
 		pthread_mutex_lock(&t->mu);
-		gone = !db->slow_busy;
+		gone = !db->slow_busy && !db->pins;
 		if (gone) {
 			memmove(&t->dbs[i], &t->dbs[i + 1], (t->n_dbs - i - 1) * sizeof(*t->dbs));
 			t->n_dbs--;
@@ -531,7 +527,7 @@ static void save_budget(struct primary_target *t, int64_t *saved_ms, bool now)
 	pthread_mutex_unlock(&t->mu);
 	snprintf(path, sizeof(path), "%s/budget", t->dir);
 	if (primary_budget_save(&b, t->statefd, path, &err) < 0)
-		fz_debug("budget: %s", err.text);
+		fz_debug("budget: %s", fz_log_why(&err));
 	*saved_ms = fz_now_ms();
 }
 

@@ -66,6 +66,10 @@ static int64_t snapshot_in(const struct primary_levels_conf *c, const struct pri
 
 	if (shipped_txid <= s->snap_txid || s->snap_ms == 0)
 		return -1;
+	/* The clock was far ahead when it was made: that day is not waited for. A clock that is set back by less only makes
+	 * the next one come that much later, since a snapshot is dear. */
+	if (s->snap_ms - now_ms > c->snapshot_interval_ms)
+		return 0;
 	/* by volume only where a minute ended: at most one a minute, and level 3 can follow it */
 	if (left <= 0 || (s->since_snap_bytes > volume && s->from_txid[LTX_L_MINUTE] > s->snap_txid + 1))
 		return 0;

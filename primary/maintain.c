@@ -203,7 +203,7 @@ static int snapshot(struct primary_target *t, struct primary_db *db, struct ltx_
 	return 0;
 }
 
-/* Levels 1 and 2. 0 = nothing was built. */
+/* Levels 1 and 2: what was shipped, as it was shipped. 0 = nothing was built. */
 static int concatenate(struct primary_target *t, struct primary_db *db, struct ltx_log *log,
                        const struct primary_place *at, const struct primary_cursor *c, struct ltx_name *name,
                        struct fz_err *err)
@@ -216,8 +216,17 @@ static int concatenate(struct primary_target *t, struct primary_db *db, struct l
 	struct primary_pack_result r;
 	struct primary_spool spool;
 	struct ltx_log_entry e;
-	int rc = ltx_log_find(log, from, &e, err);
+	struct ltx_log_info info;
+	uint64_t merged;
+	int rc;
 
+	ltx_log_info(log, &info);
+	merged = info.merged_txns;
+	pthread_mutex_lock(&t->mu);
+	primary_db_merged_locked(db, merged);
+	limit.coarse_txid = db->coarse_txid;
+	pthread_mutex_unlock(&t->mu);
+	rc = ltx_log_find(log, from, &e, err);
 	if (rc == 0 && e.seg != 0 && e.e.min_txid == from && e.e.time_ms < end && c->levels.packs[l] < 2) {
 		/* a single pack stands for itself */
 		rc = ltx_log_find_time(log, end - 1, &e, err);
@@ -229,6 +238,11 @@ static int concatenate(struct primary_target *t, struct primary_db *db, struct l
 		if (rc < 0)
 			return rc;
 		rc = primary_pack_build(log, from, &limit, spool.sink, &r, err);
+		ltx_log_info(log, &info);
+		if (rc == 0 && info.merged_txns != merged && r.entries <= r.max_txid - r.min_txid) {
+			primary_spool_fini(&spool); /* a range that it holds may be one of just now: once more */
+			return 0;
+		}
 		if (rc == 0) {
 			primary_pack_name(name, &r);
 			rc = primary_spool_commit(&spool, name, err);
@@ -240,8 +254,6 @@ static int concatenate(struct primary_target *t, struct primary_db *db, struct l
 			return rc;
 	}
 	if (next <= from) { /* The log was folded or merged there. The packs below stay: no commit is lost by that. */
-		struct ltx_log_info info;
-
 		ltx_log_info(log, &info);
 		next = info.base_txid + 1 > from ? info.base_txid + 1 : from;
 		if (ltx_log_find(log, next, &e, NULL) == 0 && (e.e.min_txid != next || next == from))
@@ -277,7 +289,7 @@ static int merge(struct primary_target *t, struct primary_db *db, struct ltx_log
 	if (rc == 0)
 		return 1;
 	if (rc == -FZ_EGAP) { /* neither the log nor plain files hold it: the history of this level restarts */
-		fz_info("%s: %s; the merged levels start anew with a snapshot", db->name, err->text);
+		fz_info("%s: %s; the merged levels start anew with a snapshot", fz_log_db(db->name), fz_log_why(err));
 		pthread_mutex_lock(&t->mu);
 		db->cur.levels.need_snapshot = true;
 		pthread_mutex_unlock(&t->mu);
@@ -345,6 +357,8 @@ static int judge(struct primary_target *t, struct primary_db *db, struct ltx_log
 	} else {
 		db->cur.retained_ms = now;
 		db->judge_at_ms = 0;
+		db->tiers = r.tiers;
+		db->tiers.at_ms = now;
 		if (r.pending && !t->retain.append_only) {
 			int64_t grace = t->retain.delete_grace_ms, hour = t->levels.window_ms[LTX_L_HOUR];
 
@@ -361,7 +375,8 @@ static int judge(struct primary_target *t, struct primary_db *db, struct ltx_log
 	}
 	pthread_mutex_unlock(&t->mu);
 	if (rc == 0 && r.hole)
-		fz_warn("%s: objects vanished from %s; a snapshot heals the gap", db->name, fz_store_url(t->store));
+		fz_warn("%s: objects vanished from %s; a snapshot heals the gap", fz_log_db(db->name),
+		        fz_store_url(t->store));
 	if (rc == 0)
 		(void)primary_db_save(t, db);
 	return rc == 0 ? 1 : rc;

@@ -107,6 +107,12 @@ int primary_pack_build(struct ltx_log *log, uint64_t from_txid, const struct pri
 			             (unsigned long long)r.max_txid + 1);
 			break;
 		}
+		if (e.e.min_txid <= limit->coarse_txid && e.e.max_txid > e.e.min_txid) { /* it ends before the range */
+			if (r.entries == 0)
+				rc = fz_fail(err, FZ_EGAP, "the local log has merged transactions %llu to %llu",
+				             (unsigned long long)e.e.min_txid, (unsigned long long)e.e.max_txid);
+			break;
+		}
 		if (!fits(limit, &r, &e))
 			break;
 		if (!joins(&run, &e)) {

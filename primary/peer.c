@@ -331,7 +331,7 @@ static void leave(struct primary_peer *p, int rc, const struct fz_err *why)
 	atomic_fetch_sub(&p->running, 1);
 	pthread_mutex_unlock(&p->mu);
 	if (last && err.code)
-		fz_warn("replica %s (%s) is no longer connected: %s", peer_name(p), p->address, err.text);
+		fz_warn("replica %s (%s) is no longer connected: %s", peer_name(p), p->address, fz_log_why(&err));
 	else if (last)
 		fz_info("replica %s (%s) is no longer connected", peer_name(p), p->address);
 	if (last)

@@ -1,7 +1,5 @@
 #include "primary/retain.h"
 
-#include "store/store.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -464,36 +462,48 @@ static int execute(struct primary_retain_run *r, const struct primary_condemned 
 	return rc;
 }
 
+int primary_retain_list(struct fz_store *store, const char *database, struct fz_store_list *l, obj **v, size_t *n,
+                        struct fz_err *err)
+{
+	struct fz_buf prefix = {0};
+	int rc = fz_buf_addf(&prefix, "%s/", database) < 0 ? fz_fail_errno(err, ENOMEM, "retention") : 0;
+
+	*v = NULL;
+	*n = 0;
+	if (rc == 0)
+		rc = fz_store_list(store, fz_buf_str(&prefix), NULL, false, l, err);
+	if (rc == 0) {
+		*v = calloc(l->n ? l->n : 1, sizeof(**v));
+		rc = *v ? 0 : fz_fail_errno(err, ENOMEM, "retention");
+	}
+	for (size_t i = 0; rc == 0 && i < l->n; i++)
+		if (ltx_name_get(&(*v)[*n].name, l->v[i].key + prefix.size) == 0) {
+			(*v)[*n].size_bytes = l->v[i].size_bytes;
+			(*v)[(*n)++].key = l->v[i].key;
+		}
+	fz_buf_fini(&prefix);
+	return rc;
+}
+
 int primary_retain_run(struct primary_retain_run *r, struct primary_condemned *condemned, int64_t now_ms,
                        struct fz_err *err)
 {
 	struct fz_store_list l = {0};
 	const char *living = r->ended ? NULL : r->lineage;
-	struct fz_buf prefix = {0};
 	obj *v = NULL;
 	size_t n = 0;
-	int rc = fz_buf_addf(&prefix, "%s/", r->database) < 0 ? fz_fail_errno(err, ENOMEM, "retention") : 0;
+	int rc;
 
 	r->deleted = 0;
 	r->hole = r->pending = false;
-	if (rc == 0)
-		rc = fz_store_list(r->store, fz_buf_str(&prefix), NULL, false, &l, err);
+	rc = primary_retain_list(r->store, r->database, &l, &v, &n, err);
 	if (rc < 0)
 		goto out;
-	v = calloc(l.n ? l.n : 1, sizeof(*v));
-	if (!v) {
-		rc = fz_fail_errno(err, ENOMEM, "retention");
-		goto out;
-	}
-	for (size_t i = 0; i < l.n; i++) /* what has no such name is not ours: never touched */
-		if (ltx_name_get(&v[n].name, l.v[i].key + prefix.size) == 0) {
-			v[n].size_bytes = l.v[i].size_bytes;
-			v[n++].key = l.v[i].key;
-		}
 	for (unsigned i = 0; r->want_cuts && i < PRIMARY_RETAIN_CUTS; i++)
 		r->kept_bytes[i] =
 		        primary_retain_decide(v, n, r->conf, living, now_ms, primary_retain_cut_age(r->conf, i));
 	primary_retain_decide(v, n, r->conf, living, now_ms, primary_retain_cut_age(r->conf, r->cut));
+	primary_tiers_sum(&r->tiers, v, n, r->lineage);
 	if (r->held_txid)
 		r->hole = !primary_retain_reaches(v, n, r->lineage, r->held_txid);
 	if (r->conf->append_only || r->hole) /* with a hole nothing is certain: heal first */
@@ -504,6 +514,5 @@ int primary_retain_run(struct primary_retain_run *r, struct primary_condemned *c
 out:
 	free(v);
 	fz_store_list_fini(&l);
-	fz_buf_fini(&prefix);
 	return rc;
 }

@@ -14,6 +14,8 @@
 #define FZ_PRIMARY_RETAIN_H
 
 #include "ltx/name.h"
+#include "primary/tiers.h"
+#include "store/store.h"
 
 struct fz_store;
 
@@ -62,9 +64,14 @@ struct primary_retain_run {
 	uint64_t kept_bytes[PRIMARY_RETAIN_CUTS]; /* with each cut; filled when want_cuts */
 	bool want_cuts;
 	uint64_t deleted;
-	bool hole;    /* held_txid cannot be restored any more: objects vanished */
-	bool pending; /* something waits for its grace to pass */
+	bool hole;                  /* held_txid cannot be restored any more: objects vanished */
+	bool pending;               /* something waits for its grace to pass */
+	struct primary_tiers tiers; /* of lineage: what stays */
 };
+/* One LIST: the objects of a database, with nothing decided yet. What has no such name is not ours, and left out. *v (the caller's; NULL on
+ * failure) points into l, which is the caller's to free in any case. */
+int primary_retain_list(struct fz_store *store, const char *database, struct fz_store_list *l,
+                        struct primary_retain_object **v, size_t *n, struct fz_err *err) FZ_MUST_CHECK;
 /* One LIST, the decision, and DELETEs of what was condemned long enough. */
 int primary_retain_run(struct primary_retain_run *r, struct primary_condemned *condemned, int64_t now_ms,
                        struct fz_err *err) FZ_MUST_CHECK;

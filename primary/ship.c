@@ -21,6 +21,19 @@ static int64_t or_default(int64_t v, int64_t d)
 	return v ? v : d;
 }
 
+void primary_target_retain(const struct primary_target_conf *c, struct primary_retain_conf *out)
+{
+	*out = (struct primary_retain_conf){
+	        .keep_ms = {or_default(c->keep_commits_ms, INT64_C(86400000)),
+	                    or_default(c->keep_minutes_ms, INT64_C(7) * 86400000),
+	                    or_default(c->keep_hours_ms, INT64_C(30) * 86400000),
+	                    or_default(c->keep_days_ms, INT64_C(365) * 86400000)},
+	        .day_ms = or_default(c->day_ms, 86400000),
+	        .delete_grace_ms = or_default(c->delete_grace_ms, 3600000),
+	        .append_only = c->append_only
+        };
+}
+
 static void target_close(struct primary_target *t)
 {
 	if (!t)
@@ -67,15 +80,7 @@ static int target_open(struct primary_target **out, struct primary_ship *s, cons
 	t->levels.window_ms[LTX_L_DAY] = or_default(c->day_ms, 86400000);
 	t->levels.snapshot_interval_ms = or_default(c->snapshot_interval_ms, 86400000);
 	t->levels.settle_ms = t->levels.window_ms[LTX_L_MINUTE] / 30; /* 2 s */
-	t->retain = (struct primary_retain_conf){
-	        .keep_ms = {or_default(c->keep_commits_ms, INT64_C(86400000)),
-	                    or_default(c->keep_minutes_ms, INT64_C(7) * 86400000),
-	                    or_default(c->keep_hours_ms, INT64_C(30) * 86400000),
-	                    or_default(c->keep_days_ms, INT64_C(365) * 86400000)},
-	        .day_ms = t->levels.window_ms[LTX_L_DAY],
-	        .delete_grace_ms = or_default(c->delete_grace_ms, 3600000),
-	        .append_only = c->append_only
-        };
+	primary_target_retain(c, &t->retain);
 	snprintf(t->id, sizeof(t->id), "%016" PRIx64, ltx_crc64(0, url, strlen(url)));
 	snprintf(t->dir, sizeof(t->dir), "ship/%s", t->id);
 	snprintf(t->writer, sizeof(t->writer), "%s", conf->writer ? conf->writer : "");
@@ -178,7 +183,7 @@ void primary_ship_stop(struct primary_ship *s, int64_t grace_ms)
 	if (!s)
 		return;
 	if (grace_ms > 0 && s->n > 0 && primary_ship_sync(s, grace_ms, &err) < 0)
-		fz_warn("not everything was shipped before the end: %s", err.text);
+		fz_warn("not everything was shipped before the end: %s", fz_log_why(&err));
 	for (size_t i = 0; i < s->n; i++) {
 		struct primary_target *t = s->targets[i];
 
@@ -248,7 +253,7 @@ static int collect_goals(struct ltx_logset *set, struct goal **out, size_t *n, s
 static int reached(struct primary_target *t, const struct goal *g, size_t n, bool *unseen, struct fz_err *err)
 {
 	const struct primary_trouble *whole;
-	int rc = 1;
+	int rc = 1, never = 0;
 
 	pthread_mutex_lock(&t->mu);
 	*unseen = t->force;
@@ -262,16 +267,20 @@ static int reached(struct primary_target *t, const struct goal *g, size_t n, boo
 
 		if (g[i].txid == 0 || (db && db->cur.held_txid >= g[i].txid))
 			continue;
-		rc = 0;
 		if (db && primary_trouble_worse(db->trouble)->err.code)
 			*err = primary_trouble_worse(db->trouble)->err;
+		if (db && err->code == -FZ_EUSAGE) { /* no store takes such a name: the others are waited for */
+			never = err->code;
+			continue;
+		}
+		rc = 0;
 		if (db && db->fenced)
 			rc = db->trouble[PRIMARY_FAST].err.code;
 		else if (whole->state == PRIMARY_FAILED && !t->force)
 			rc = whole->err.code;
 	}
 	pthread_mutex_unlock(&t->mu);
-	return rc;
+	return rc == 1 && never ? never : rc;
 }
 
 int primary_ship_sync(struct primary_ship *s, int64_t timeout_ms, struct fz_err *err)

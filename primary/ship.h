@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 struct cJSON;
+struct ltx_log;
 struct fz_store;
 struct ltx_logset;
 struct ltx_log_info;
@@ -32,8 +33,14 @@ struct primary_target_conf {
 	int64_t delete_grace_ms;     /* superseded objects live on so long for running restores; 0 = 1 h */
 	uint64_t requests_per_month; /* 0 = no limit: stretches intervals before it is exceeded */
 	bool append_only;            /* never delete */
-	bool take_over;              /* claim a database whose last claim is another writer's */
+	/* A database whose last claim is another writer's is claimed all the same, once for each value and name of a database, also over
+	 * restarts: a later claim of another writer's stands. 0 = not. */
+	uint64_t take_over; /* whatever that writer did */
+	uint32_t promoted;  /* this host was promoted in that epoch: unless the claim is of a promotion since */
 };
+struct primary_retain_conf;
+/* The tiers of a target, defaults filled in. */
+void primary_target_retain(const struct primary_target_conf *c, struct primary_retain_conf *out);
 struct primary_ship_conf {
 	const struct primary_target_conf *targets;
 	size_t n_targets;
@@ -55,9 +62,14 @@ uint64_t primary_ship_settled(struct primary_ship *s, const char *lineage);
 bool primary_ship_told_end(struct primary_ship *s, const struct ltx_log_info *info);
 /* Adds one object per target to the array: name, url, encrypted, state ("ok" | "retrying" | "fenced" | "failed"),
  * lag_seconds (age of the oldest commit it does not hold), lag_bytes, lag_txns, last_error, last_success_ms, requests,
- * bytes_out, conditional_put, ship_interval_ms (as stretched by requests_per_month), requests_per_month,
+ * bytes_out, bytes_in, retries, uploads: {pack, level, snapshot}, requests_by_kind: {put, get, list, delete}, errors: {"FZ-1303": 2} (each
+ * failed attempt), conditional_put, ship_interval_ms (as stretched by requests_per_month), requests_per_month,
  * databases: [{name, lineage, epoch, txid, lag_seconds, lag_bytes, lag_txns, last_error}]. */
 int primary_ship_status(struct primary_ship *s, struct cJSON *array);
+/* Adds one object per target: name, complete, tiers: [{kind, from_ms, to_ms, count}] (primary/tiers.h): what it can bring back of this
+ * log's database, by its last listing and what was shipped since. Not complete: older commits lie before a hole, or nothing was listed
+ * since the start; that is then done soon, by the target's own thread, with one request. */
+int primary_ship_history(struct primary_ship *s, struct ltx_log *log, struct cJSON *array);
 /* Stops the threads; running requests are cancelled after grace_ms. */
 void primary_ship_stop(struct primary_ship *s, int64_t grace_ms);
 

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 
 #include <cjson/cJSON.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,6 +63,50 @@ static cJSON *show_db(const struct view *v, int64_t now_ms)
 	cJSON_AddNumberToObject(o, "lag_txns", (double)v->lag_txns);
 	cJSON_AddStringToObject(o, "last_error", v->err.code ? v->err.text : "");
 	return o;
+}
+
+static void add_errors(cJSON *o, struct fz_tally *t)
+{
+	char name[16];
+	uint64_t n;
+	int code;
+
+	for (size_t i = 0; (code = fz_tally_at(t, i, &n)) != 0; i++) {
+		cJSON *there;
+
+		snprintf(name, sizeof(name), "FZ-%d", code);
+		there = cJSON_GetObjectItem(o, name);
+		if (there)
+			cJSON_SetNumberValue(there, there->valuedouble + (double)n);
+		else
+			cJSON_AddNumberToObject(o, name, (double)n);
+	}
+}
+
+/* What was done since the start. */
+static void show_counts(struct primary_target *t, const struct fz_store_stats *st, cJSON *o)
+{
+	static const char *const kinds[FZ_STORE_KINDS] = {"put", "get", "list", "delete"};
+	uint64_t uploads[LTX_L_SNAPSHOT + 1], levels = 0;
+	cJSON *list;
+
+	pthread_mutex_lock(&t->mu);
+	memcpy(uploads, t->uploads, sizeof(uploads));
+	pthread_mutex_unlock(&t->mu);
+	for (int l = LTX_L_PACK_MINUTE; l < PRIMARY_LEVELS; l++)
+		levels += uploads[l];
+	list = cJSON_AddObjectToObject(o, "uploads");
+	cJSON_AddNumberToObject(list, "pack", (double)uploads[LTX_L_PACK]);
+	cJSON_AddNumberToObject(list, "level", (double)levels);
+	cJSON_AddNumberToObject(list, "snapshot", (double)uploads[LTX_L_SNAPSHOT]);
+	list = cJSON_AddObjectToObject(o, "requests_by_kind");
+	for (int k = 0; k < FZ_STORE_KINDS; k++)
+		cJSON_AddNumberToObject(list, kinds[k], (double)st->kind[k]);
+	cJSON_AddNumberToObject(o, "retries", (double)st->retries);
+	cJSON_AddNumberToObject(o, "bytes_in", (double)st->bytes_in);
+	list = cJSON_AddObjectToObject(o, "errors");
+	add_errors(list, fz_store_errors(t->store));
+	add_errors(list, &t->errors);
 }
 
 static cJSON *show_target(struct primary_target *t)
@@ -134,6 +179,7 @@ static cJSON *show_target(struct primary_target *t)
 	cJSON_AddNumberToObject(o, "last_success_ms", (double)success);
 	cJSON_AddNumberToObject(o, "requests", (double)st.requests);
 	cJSON_AddNumberToObject(o, "bytes_out", (double)st.bytes_out);
+	show_counts(t, &st, o);
 	cJSON_AddStringToObject(o, "conditional_put", st.conditional_put);
 	cJSON_AddNumberToObject(o, "ship_interval_ms", (double)interval);
 	cJSON_AddNumberToObject(o, "requests_per_month", (double)t->conf.requests_per_month);

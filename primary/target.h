@@ -43,8 +43,10 @@ struct primary_db {
 	struct primary_cursor cur;
 	uint64_t tail_txid, db_bytes; /* of the log, when it was last looked at */
 	bool ended;
-	bool gap;           /* the fast lane waits for a snapshot */
-	bool fenced, took;  /* took: take_over was used up */
+	bool gap;             /* the fast lane waits for a snapshot */
+	uint64_t merged_txns; /* of the log, as last seen */
+	uint64_t coarse_txid; /* up to here the log may be coarser than what was shipped: db.c (4) */
+	bool fenced;
 	uint64_t claim_ns;  /* when ownership was last seen; 0 = must be looked at */
 	uint64_t want_txid; /* to be shipped without waiting for the interval */
 	uint64_t since_ns;  /* unshipped commits were first seen; 0 = none */
@@ -53,14 +55,17 @@ struct primary_db {
 	int64_t behind_ms;   /* the lag where the log has merged the commits themselves */
 	struct primary_trouble trouble[PRIMARY_LANES]; /* of this database alone */
 	bool slow_busy;
+	unsigned pins;       /* somebody else works with it (prune.c): it is not closed */
 	bool news;           /* something was put since the listing was last judged */
 	int64_t judge_at_ms; /* a follow-up of the last judgement; 0 = none */
 	unsigned missing;    /* passes that did not see its log */
 	bool in_logs;        /* seen in the pass that is under way */
 	uint64_t kept_bytes[PRIMARY_RETAIN_CUTS];
+	struct primary_tiers tiers; /* when the listing was last judged */
 
 	/* fast lane */
 	struct ltx_name spooled; /* level 0 object that waits for its acknowledgement; max_txid 0 = none */
+	uint64_t spooled_merged; /* merged_txns of the log before it was built; UINT64_MAX = by an earlier worker */
 	/* slow lane */
 	struct primary_condemned condemned;
 	struct ltx_name slow_spooled;
@@ -98,6 +103,8 @@ struct primary_target {
 	struct primary_trouble trouble[PRIMARY_LANES]; /* of the whole store */
 	struct fz_err open_err;                        /* a database's cursor cannot be opened */
 	int64_t last_success_ms;
+	uint64_t uploads[LTX_L_SNAPSHOT + 1]; /* acknowledged objects, by level */
+	struct fz_tally errors;               /* what failed here; what the store failed, its own tally has */
 	struct primary_budget budget;
 	uint64_t counted;    /* requests of the store that the budget has seen */
 	int64_t interval_ms; /* as stretched by the budget */
@@ -123,6 +130,8 @@ int primary_db_put(struct primary_target *t, struct primary_db *db, const struct
 /* Ships one pack, or tells that the database has ended when all is there: 1 = one went out, 0 = nothing to do, or an error. */
 int primary_db_ship(struct primary_target *t, struct primary_db *db, struct ltx_log *log, bool *asked,
                     struct fz_err *err) FZ_MUST_CHECK;
+/* merged_txns as the log has it, or had it when what is acknowledged now was built. t->mu. */
+void primary_db_merged_locked(struct primary_db *db, uint64_t merged_txns);
 /* Commit time of the file that starts at txid; -1 when the log does not tell. */
 int64_t primary_db_time(struct ltx_log *log, uint64_t txid);
 

@@ -170,7 +170,7 @@ static void apply(struct db *d, uint64_t wanted)
 		rc = replica_apply_run(d->apply, wanted, &d->agent->stop, &d->err);
 	if (rc < 0) {
 		if (d->told_err.code != d->err.code)
-			fz_log_err(d->name, &d->err);
+			fz_log_err(fz_log_db(d->name), &d->err);
 		d->retry_ms = !d->retry_ms ? RETRY_MS : d->retry_ms < RETRY_MAX_MS ? 2 * d->retry_ms : d->retry_ms;
 	} else {
 		d->err.code = 0;
@@ -203,7 +203,7 @@ static int64_t at_rest(struct db *d)
 	}
 	if (d->scrub_ns && now >= d->scrub_ns) {
 		if (replica_apply_scrub(d->apply, &d->scrub_pgno, SCRUB_PAGES, &err) < 0)
-			fz_log_err(d->name, &err);
+			fz_log_err(fz_log_db(d->name), &err);
 		d->scrub_ns = now + (d->scrub_pgno ? SCRUB_MS * 1000000u : SCRUB_EACH_S * UINT64_C(1000000000));
 	}
 	report(d);
@@ -235,6 +235,19 @@ static void finish_detach(struct db *d, uint64_t number)
 	pthread_mutex_unlock(&g->mu);
 	if (answer)
 		done(g, answer, NULL);
+}
+
+/* What was applied of a log that is about to be cut. */
+static int give_up(struct db *d, struct fz_err *err)
+{
+	struct ltx_log *log = d->log;
+	int rc = log ? 0 : ltx_log_open_lineage(&log, d->agent->statefd, d->lineage, err);
+
+	if (rc == 0)
+		rc = replica_apply_hold(d->apply, log, err);
+	if (log != d->log)
+		ltx_log_put(log);
+	return rc == -FZ_ENOTFOUND ? 0 : rc;
 }
 
 static void run(void *arg)
@@ -274,11 +287,14 @@ static void run(void *arg)
 			return;
 		}
 		if (hold) {
+			struct fz_err err = {0};
+			int rc = give_up(d, &err);
+
 			d->rewind = d->apply != NULL; /* attaching looks at every page anyway */
 			if (!d->apply)
 				d->told = (struct replica_apply_state){0};
 			d->retry_ms = 0;
-			done(g, hold, NULL);
+			done(g, hold, rc < 0 ? &err : NULL);
 		}
 		/* before it is let go the database is what the log says, or a capture would go on from what was cut off */
 		if ((wanted || (detach && d->rewind)) &&

@@ -22,13 +22,12 @@
 #define WAL_BYTES (4u << 20)
 #define WAL_HARD  (1u << 30)
 #define PAGE_MAX  65536
-#define P1_MODE   18 /* two bytes: 1 rollback, 2 WAL */
 
 int replica_apply_page(struct replica_apply *a, uint32_t pgno, const uint8_t *data, struct fz_err *err)
 {
 	if (pgno == 1) {
 		memcpy(a->page, data, replica_wal_page_size(a->wal));
-		memset(a->page + P1_MODE, 2, 2);
+		memset(a->page + REPLICA_P1_MODE, 2, 2);
 		data = a->page;
 	}
 	return replica_wal_write(a->wal, pgno, data, err);
@@ -84,11 +83,6 @@ static int publish(struct replica_apply *a, struct fz_err *err)
 		rc = replica_apply_page(a, pgno, data, err);
 		n++;
 	}
-	if (rc == 0 && !n) { /* it only shrinks: a commit needs a frame */
-		rc = replica_wal_read(a->wal, 1, a->page, err);
-		if (rc == 0)
-			rc = replica_wal_write(a->wal, 1, a->page, err);
-	}
 	if (rc == 0)
 		rc = replica_wal_commit(a->wal, b->commit, err);
 	if (rc < 0) {
@@ -117,7 +111,8 @@ static int doubt(struct replica_apply *a, uint64_t txid, const volatile bool *ca
 		ltx_sums_clear(a->sums);
 		return replica_replay(&r, err);
 	}
-	fz_warn("%s: the log has no way on from TXID %" PRIu64 ": every page is compared", a->name, a->st.txid);
+	fz_warn("%s: the log has no way on from TXID %" PRIu64 ": every page is compared", fz_log_db(a->name),
+	        a->st.txid);
 	r.txid = txid;
 	ltx_sums_clear(a->sums);
 	rc = replica_replay(&r, err);
@@ -200,13 +195,40 @@ int replica_apply_scrub(struct replica_apply *a, uint32_t *next_pgno, uint32_t m
 	if (rc < 0)
 		return rc;
 	if (rc > 0) {
-		fz_warn("%s: %d of the pages %u to %u differed from the log and were mended", a->name, rc, first, last);
+		fz_warn("%s: %d of the pages %u to %u differed from the log and were mended", fz_log_db(a->name), rc,
+		        first, last);
 		a->st.differences++;
 		a->st.repaired_pages += (unsigned)rc;
 	}
 	if (last < commit)
 		*next_pgno = last + 1;
 	return 0;
+}
+
+int replica_apply_hold(struct replica_apply *a, struct ltx_log *log, struct fz_err *err)
+{
+	struct replica_position *pos = NULL;
+	struct ltx_sums *sums;
+	int rc;
+
+	if (a && a->pos) {
+		replica_backfill_poll(a, true);
+		a->held = true;
+		return replica_position_void(a->pos, err);
+	}
+	rc = replica_position_open(&pos, ltx_log_dirfd(log), false, err);
+	if (rc == 0)
+		rc = replica_position_void(pos, err);
+	replica_position_close(pos);
+	if (rc != -FZ_ENOTFOUND)
+		return rc;
+	/* a former primary: nor does what its capture knows fit any more */
+	rc = ltx_sums_open(&sums, ltx_log_dirfd(log), err);
+	if (rc == 0) {
+		ltx_sums_head(sums)->pos_frame = 0;
+		ltx_sums_close(sums);
+	}
+	return rc;
 }
 
 int replica_apply_remove(struct replica_apply *a, struct fz_err *err)
@@ -300,7 +322,7 @@ void replica_apply_close(struct replica_apply *a, bool checkpointed)
 		return;
 	replica_backfill_poll(a, true);
 	if (checkpointed && a->wal && (replica_apply_checkpoint(a, &err) < 0 || hand_over(a, &err) < 0))
-		fz_log_err(a->name, &err);
+		fz_log_err(fz_log_db(a->name), &err);
 	replica_attach_end(a);
 	replica_batch_fini(&a->batch);
 	ltx_sums_close(a->sums);

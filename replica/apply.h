@@ -63,6 +63,9 @@ void replica_apply_close(struct replica_apply *a, bool checkpointed);
  * of it is written. -FZ_ECHECKSUM: nothing was applied, the caller repairs. *cancel ends it between batches. */
 int replica_apply_run(struct replica_apply *a, uint64_t txid, const volatile bool *cancel,
                       struct fz_err *err) FZ_MUST_CHECK;
+/* The log is about to be cut below what was applied: that is given up first, durably, so that no death and no power cut leaves a position which
+ * the log no longer explains. Attached: replica_apply_rewind() comes next. a: NULL = not attached. log: of its lineage. */
+int replica_apply_hold(struct replica_apply *a, struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK;
 /* The log was cut off, and what it holds now is another history than the one that was applied: every page is compared with it, and
  * those that differ are written in one WAL transaction. The locks are never let go. */
 int replica_apply_rewind(struct replica_apply *a, const volatile bool *cancel, struct fz_err *err) FZ_MUST_CHECK;

@@ -15,6 +15,8 @@
 
 #include <stdatomic.h>
 
+#define REPLICA_P1_MODE 18 /* two bytes of page 1: 1 rollback, 2 WAL */
+
 struct replica_pause { /* applying rests so that readers let the WAL go */
 	uint64_t next_ns;
 	unsigned failed; /* so often in a row */
@@ -31,6 +33,7 @@ struct replica_apply {
 	uint8_t *page; /* 64 KiB */
 	struct replica_apply_state st;
 	bool removed;
+	bool held; /* the log is being cut: what is copied meanwhile raises no floor */
 
 	struct {                               /* a checkpoint under way in a thread of its own */
 		struct replica_checkpoint *ck; /* NULL = none */

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "ltx/dec.h"
 #include "ltx/log.h"
+#include "ltx/wal.h"
 #include "replica/lock.h"
 #include "replica/replay.h"
 
@@ -120,7 +121,8 @@ static int move_aside(struct replica_apply *a, struct fz_err *err)
 	if (rc == 0)
 		rc = sync_directory(a, err);
 	if (rc == 0)
-		fz_warn("%s was not made from the primary's history: it is %s%s now", a->name, a->name, local);
+		fz_warn("%s was not made from the primary's history: it is %s%s now", fz_log_db(a->name), a->name,
+		        local);
 	return rc;
 }
 
@@ -133,7 +135,7 @@ static int permit(int fd, int dirfd, const char *name, struct fz_err *err)
 
 	if (fstat(dirfd, &st) < 0)
 		return fz_fail_errno(err, errno, "making %s", name);
-	if (geteuid() == 0 && fchown(fd, st.st_uid, st.st_gid) < 0 && errno != EPERM)
+	if (fchown(fd, st.st_uid, st.st_gid) < 0 && errno != EPERM)
 		return fz_fail_errno(err, errno, "setting the owner of %s", name);
 	if (fchmod(fd, st.st_mode & 0666) < 0)
 		return fz_fail_errno(err, errno, "setting the mode of %s", name);
@@ -212,17 +214,45 @@ static int back_to_shared(struct replica_apply *a, struct fz_err *err)
 	return rc < 0 ? fz_fail_errno(err, -rc, "locking %s", a->name) : 0;
 }
 
-/* A database that is the primary's no more may be in rollback mode. Under EXCLUSIVE nobody reads; whoever comes after finds
- * a WAL beside it, and that is what SQLite looks at first. The lock stays until the WAL's are held. */
-static int into_wal_mode(struct replica_apply *a, uint64_t deadline_ns, struct fz_err *err)
+/* ---- a database that is the primary's no more may be in rollback mode ---- */
+
+/* What SQLite looks at first: a WAL that is not empty counts, whatever the file's header says. */
+static bool has_wal(struct replica_apply *a)
 {
-	static const uint8_t mode[2] = {2, 2};
+	char name[NAME_BYTES];
+	struct stat st;
+
+	return fstatat(a->dirfd, with(name, a->file, "-wal"), &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size > 0;
+}
+
+/* Nobody reads. */
+static int lock_all(struct replica_apply *a, uint64_t deadline_ns, struct fz_err *err)
+{
 	int rc = replica_lock(a->dbfd, F_WRLCK, REPLICA_LOCK_PENDING, 2 + REPLICA_LOCK_SHARED_N, deadline_ns);
 
 	if (rc < 0)
 		return rc == -EAGAIN ? fz_fail(err, FZ_EBUSY, "%s is in use by an application", a->name)
 		                     : fz_fail_errno(err, -rc, "locking %s", a->name);
-	rc = fz_pwrite(a->dbfd, mode, sizeof(mode), 18);
+	return 0;
+}
+
+/* The WAL first, then the header: a connection that has page 1 cached, and finds no WAL, would go on as in rollback mode. */
+static int into_wal_mode(struct replica_apply *a, struct fz_err *err)
+{
+	static const uint8_t mode[2] = {2, 2};
+	int rc = replica_wal_frames(a->wal) ? 0 : replica_wal_begin(a->wal, 0, err);
+
+	if (rc == 0 && !replica_wal_frames(a->wal)) {
+		rc = replica_wal_read(a->wal, 1, a->page, err);
+		memcpy(a->page + REPLICA_P1_MODE, mode, sizeof(mode));
+		if (rc == 0)
+			rc = replica_wal_write(a->wal, 1, a->page, err);
+		if (rc == 0)
+			rc = replica_wal_commit(a->wal, replica_wal_pages(a->wal), err);
+	}
+	if (rc < 0)
+		return rc;
+	rc = fz_pwrite(a->dbfd, mode, sizeof(mode), REPLICA_P1_MODE);
 	if (rc == 0 && fdatasync(a->dbfd) < 0)
 		rc = -errno;
 	return rc < 0 ? fz_fail_errno(err, -rc, "switching %s to WAL mode", a->name) : 0;
@@ -235,7 +265,6 @@ static int catch_up(struct replica_apply *a, uint64_t from, struct fz_err *err)
 	const struct ltx_sums_head *head = ltx_sums_head(a->sums);
 	uint64_t at = from;
 	struct ltx_dec *d = NULL;
-	uint32_t n = 0;
 	int rc;
 
 	rc = replica_wal_begin(a->wal, 0, err);
@@ -253,17 +282,10 @@ static int catch_up(struct replica_apply *a, uint64_t from, struct fz_err *err)
 		if (rc == 0 && (e.seg == 0 || ltx_dec_header(d)->page_size != replica_wal_page_size(a->wal) ||
 		                e.e.max_txid > head->txid))
 			rc = fz_fail(err, FZ_EGAP, "the log has no single way there");
-		while (rc == 0 && (rc = ltx_dec_page(d, &pgno, &data, err)) == 1) {
+		while (rc == 0 && (rc = ltx_dec_page(d, &pgno, &data, err)) == 1)
 			rc = pgno <= head->commit ? replica_apply_page(a, pgno, data, err) : 0;
-			n++;
-		}
 		fz_src_close(src);
 		at = e.e.max_txid;
-	}
-	if (rc == 0 && !n) {
-		rc = replica_wal_read(a->wal, 1, a->page, err);
-		if (rc == 0)
-			rc = replica_wal_write(a->wal, 1, a->page, err);
 	}
 	if (rc == 0)
 		rc = replica_wal_commit(a->wal, head->commit, err);
@@ -311,7 +333,7 @@ static int settle(struct replica_apply *a, uint64_t txid, const volatile bool *c
 	/* after a power cut nothing says how far it was: at most what the log has */
 	reach = fresh ? p->reach : info.tail_txid;
 	known = from && from >= info.base_txid && from <= info.tail_txid && reach <= info.tail_txid;
-	if (known && certain) {
+	if (known && fresh) {
 		rc = replica_replay_checksum(a->conf.log, from, &checksum, err);
 		known = rc == 0 ? checksum == p->checksum : rc == -FZ_EGAP;
 	}
@@ -325,10 +347,10 @@ static int settle(struct replica_apply *a, uint64_t txid, const volatile bool *c
 	if (rc < 0)
 		return rc;
 	if (!known) {
-		fz_warn("%s: where it stands is not known: every page is compared with the log", a->name);
+		fz_warn("%s: where it stands is not known: every page is compared with the log", fz_log_db(a->name));
 	} else if (head->txid > from) {
-		fz_info("%s: brought from TXID %" PRIu64 " to %" PRIu64 " after an unclean end", a->name, from,
-		        head->txid);
+		fz_info("%s: brought from TXID %" PRIu64 " to %" PRIu64 " after an unclean end", fz_log_db(a->name),
+		        from, head->txid);
 		rc = catch_up(a, from, err);
 		known = rc == 0;
 		if (rc < 0 && rc != -FZ_EGAP)
@@ -354,9 +376,8 @@ int replica_apply_rewind(struct replica_apply *a, const volatile bool *cancel, s
 	if (!a->wal)
 		return 0; /* attaching compares */
 	ltx_log_info(a->conf.log, &info);
-	replica_position_set(a->pos, 0, 0);
-	a->pos->floor = 0;
-	rc = replica_position_sync(a->pos, err);
+	a->held = false;
+	rc = replica_position_void(a->pos, err);
 	if (rc < 0)
 		return rc;
 	ltx_sums_clear(a->sums);
@@ -389,7 +410,7 @@ static int take_over(struct replica_apply *a, uint64_t deadline_ns, struct fz_er
 	uint8_t head[100];
 	char name[NAME_BYTES];
 	struct stat st;
-	bool switched = false;
+	bool rollback, alone = false;
 	uint32_t page_size;
 	int rc;
 
@@ -407,15 +428,50 @@ static int take_over(struct replica_apply *a, uint64_t deadline_ns, struct fz_er
 	page_size = fz_be16(head + 16) == 1 ? 65536 : fz_be16(head + 16);
 	if (!ltx_page_size_ok(page_size))
 		return 1;
-	if (head[18] != 2 || head[19] != 2) {
+	rollback = head[18] != 2 || head[19] != 2;
+	if (rollback) {
 		if (fstatat(a->dirfd, with(name, a->file, "-journal"), &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size > 0)
 			return 1; /* half a transaction: whoever wants it must let SQLite play it back */
-		rc = into_wal_mode(a, deadline_ns, err);
-		switched = rc == 0;
+		alone = !has_wal(a);
+		rc = alone ? lock_all(a, deadline_ns, err) : 0;
 	}
 	if (rc == 0)
 		rc = hold(a, page_size, deadline_ns, err);
-	return rc == 0 && switched ? back_to_shared(a, err) : rc;
+	if (rc == 0 && rollback)
+		rc = into_wal_mode(a, err);
+	if (alone) {
+		struct fz_err ignored;
+		int back = back_to_shared(a, rc < 0 ? &ignored : err);
+
+		rc = rc < 0 ? rc : back;
+	}
+	return rc;
+}
+
+/* Without a position this host was the primary. When its capture has followed the WAL to the very frame where it ends now, and nobody else can
+ * write any more, the table of sums is what the database is: nothing has to be compared. */
+static void trust_capture(struct replica_apply *a)
+{
+	const struct ltx_sums_head *head = ltx_sums_head(a->sums);
+	uint8_t last[LTX_WAL_FRAME_SIZE];
+	struct ltx_log_info info;
+	uint32_t frame, salt[2];
+	struct fz_err ignored;
+	char boot[40];
+
+	ltx_log_info(a->conf.log, &info);
+	ltx_sums_boot_id(boot);
+	/* behind the log: it died between the two, with some pages of the last transaction in the table */
+	if (!head->txid || head->txid < info.tail_txid || head->unsure || head->recheck || head->rolling_txid ||
+	    !boot[0] || strcmp(head->boot_id, boot) != 0 || head->page_size != replica_wal_page_size(a->wal) ||
+	    head->commit != replica_wal_pages(a->wal))
+		return;
+	if (replica_wal_end(a->wal, &frame, salt, last, &ignored) < 0 || !frame || frame != head->pos_frame ||
+	    salt[0] != head->pos_salt[0] || salt[1] != head->pos_salt[1] ||
+	    memcmp(last, head->last_frame, sizeof(last)) != 0)
+		return;
+	memcpy(a->pos->boot_id, boot, sizeof(boot));
+	replica_position_set(a->pos, head->txid, head->checksum);
 }
 
 /* What a capture noted there about files and WAL is of another time. */
@@ -439,7 +495,7 @@ int replica_attach(struct replica_apply *a, uint64_t txid, uint64_t deadline_ns,
                    struct fz_err *err)
 {
 	int logdir = ltx_log_dirfd(a->conf.log), rc;
-	bool exists, ours;
+	bool exists, ours, captured;
 	char name[NAME_BYTES];
 	struct stat st;
 
@@ -449,6 +505,7 @@ int replica_attach(struct replica_apply *a, uint64_t txid, uint64_t deadline_ns,
 	if (rc < 0 && rc != -FZ_ENOTFOUND)
 		return rc;
 	exists = fstatat(a->dirfd, a->file, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	captured = !a->pos || (!a->pos->reach && !a->pos->making); /* or an attempt that has come no further */
 	/* without a position: this host was the primary of it, as the table tells that its capture kept */
 	ours = exists && S_ISREG(st.st_mode) && (a->pos || ltx_sums_head(a->sums)->txid);
 	if (ours && a->pos && a->pos->making &&
@@ -464,6 +521,10 @@ int replica_attach(struct replica_apply *a, uint64_t txid, uint64_t deadline_ns,
 			ours = false;
 			rc = 0;
 		} else if (rc == 0) {
+			if (captured)
+				trust_capture(a);
+			/* of the table as it is now: not of what settling makes of it, should it not come to its end */
+			ltx_sums_head(a->sums)->pos_frame = 0;
 			rc = settle(a, txid, cancel, err);
 			a->pos->making = 0;
 		}

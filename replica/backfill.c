@@ -36,7 +36,7 @@ uint64_t replica_backfill_bytes(const struct replica_apply *a)
 
 static void copied(struct replica_apply *a, uint64_t txid)
 {
-	if (a->pos->floor < txid)
+	if (a->pos->floor < txid && !a->held)
 		a->pos->floor = txid;
 	a->st.checkpoints++;
 }
@@ -60,7 +60,7 @@ void replica_backfill_poll(struct replica_apply *a, bool wait)
 		copied(a, a->job.txid);
 		return;
 	}
-	fz_log_err(a->name, &a->job.err);
+	fz_log_err(fz_log_db(a->name), &a->job.err);
 	a->job.next_ns = fz_mono_ns() + RETRY_MS * 1000000u;
 }
 
@@ -80,13 +80,13 @@ static void begin(struct replica_apply *a)
 	if (rc <= 0) {
 		a->st.readers_hold_wal = rc == 0 && !all_copied(a);
 		if (rc < 0)
-			fz_log_err(a->name, &err);
+			fz_log_err(fz_log_db(a->name), &err);
 		return;
 	}
 	a->job.txid = a->pos->txid;
 	atomic_store(&a->job.done, false);
 	if (fz_worker_start(&a->job.worker, "apply-ckpt", run, a, &err) < 0) {
-		fz_log_err(a->name, &err);
+		fz_log_err(fz_log_db(a->name), &err);
 		replica_checkpoint_finish(a->job.ck, false);
 		a->job.ck = NULL;
 	}
@@ -140,7 +140,7 @@ static bool rest(struct replica_apply *a, unsigned ms, const volatile bool *canc
 		if (rc == 0)
 			rc = replica_backfill_restart(a, &err);
 		if (rc < 0)
-			fz_log_err(a->name, &err);
+			fz_log_err(fz_log_db(a->name), &err);
 		if (rc)
 			break;
 		nanosleep(&(struct timespec){0, 100000}, NULL);
@@ -190,5 +190,5 @@ void replica_backfill_idle(struct replica_apply *a)
 	if (!all_copied(a))
 		begin(a);
 	else if (replica_backfill_restart(a, &err) < 0)
-		fz_log_err(a->name, &err);
+		fz_log_err(fz_log_db(a->name), &err);
 }

@@ -20,6 +20,7 @@ struct replica_checkpoint {
 	struct replica_wal *w;
 	int dbfd, walfd;
 	uint32_t page_size, safe;
+	uint32_t end; /* the last frame when it began: the WAL is synced to there, since the position's floor says so */
 	uint64_t cut_bytes; /* size of the database; 0 = more frames follow: not to be cut */
 	struct item *items; /* ascending pages, each with its newest frame <= safe */
 	size_t n;
@@ -92,7 +93,7 @@ int replica_checkpoint_start(struct replica_checkpoint **out, struct replica_wal
 	c = calloc(1, sizeof(*c));
 	if (!c)
 		return fz_fail_errno(err, ENOMEM, "starting a checkpoint");
-	*c = (struct replica_checkpoint){.dbfd = w->dbfd, .walfd = w->walfd, .page_size = w->page_size};
+	*c = (struct replica_checkpoint){.dbfd = w->dbfd, .walfd = w->walfd, .page_size = w->page_size, .end = mx};
 	c->safe = safe_frame(w);
 	rc = c->safe < first ? -EAGAIN : replica_lock(w->x.fd, F_WRLCK, REPLICA_SHM_READ(0), 1, 0);
 	if (rc < 0) {
@@ -122,7 +123,7 @@ int replica_checkpoint_copy(struct replica_checkpoint *c, struct fz_err *err)
 	if (!run)
 		return fz_fail_errno(err, ENOMEM, "copying a checkpoint");
 	/* the thread that appends must not wait for it */
-	rc = fz_sync_part(c->walfd, 0, ltx_wal_frame_off(c->page_size, c->safe + 1));
+	rc = fz_sync_part(c->walfd, 0, ltx_wal_frame_off(c->page_size, c->end + 1));
 	if (rc < 0)
 		rc = fz_fail_errno(err, -rc, "syncing the WAL");
 	for (size_t i = 0; rc == 0 && i < c->n; i++) {

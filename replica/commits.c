@@ -265,7 +265,7 @@ int replica_commits_open(struct replica_commits **out, struct replica_source *s,
 		rc = replica_catalog_load(&c->catalog, s->store, err);
 		if (rc < 0 && c->logs.n) {
 			if (rc != -FZ_ENOTFOUND) /* else: nothing shipped yet */
-				fz_warn("%s: only the local log is listed", err->text);
+				fz_warn("%s: only the local log is listed", fz_log_why(err));
 			replica_catalog_fini(&c->catalog);
 			rc = 0;
 		}

@@ -196,7 +196,7 @@ static void fail_locked(struct replica_pool *p, int rc, const struct fz_err *err
 		return;
 	p->rc = rc;
 	p->err = *err;
-	p->blame = blame;
+	p->blame = rc == -ECANCELED ? NULL : blame; /* an object is not at fault when others end the work */
 }
 
 static void work(void *arg)
@@ -222,6 +222,8 @@ static void work(void *arg)
 			p->tail = &p->head;
 		p->running++;
 		pthread_mutex_unlock(&p->mu);
+		if (rc == 0 && replica_meter_stopped(p->conf.meter)) /* the local log is read through no meter */
+			rc = fz_fail_errno(&err, ECANCELED, "restore was stopped");
 		if (!run.buf)
 			rc = fz_fail_errno(&err, ENOMEM, "starting a fetching thread");
 		if (j->block && !j->done) {

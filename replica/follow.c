@@ -143,7 +143,7 @@ static bool lend(struct replica_follow *f, struct replica_followdb *db)
 	if (!f->store || !replica_followdb_lend(db))
 		return false;
 	if (replica_followstore_fill(f->store, &db->db, f->wake_fd, &why) < 0)
-		fz_log_err(db->name, &why); /* it is back with the next look */
+		fz_log_err(fz_log_db(db->name), &why); /* it is back with the next look */
 	return true;
 }
 
@@ -162,10 +162,11 @@ static int attend(struct replica_follow *f, struct replica_followdb *db, struct 
 		return 0;
 	}
 	if (lent && want && db->tail_txid >= db->db.base_txid)
-		fz_info("%s: came from the store up to TXID %" PRIu64 ", the primary sends the rest", db->name,
-		        db->tail_txid);
+		fz_info("%s: came from the store up to TXID %" PRIu64 ", the primary sends the rest",
+		        fz_log_db(db->name), db->tail_txid);
 	else if (lent && want)
-		fz_info("%s: the store does not have what comes next, the primary sends a snapshot", db->name);
+		fz_info("%s: the store does not have what comes next, the primary sends a snapshot",
+		        fz_log_db(db->name));
 	return want && !lend(f, db) ? say_want(f, db, err) : 0;
 }
 

@@ -138,7 +138,7 @@ void replica_followdb_fail(struct replica_followdb *db, const struct fz_err *why
 	if (db->told != why->code) {
 		struct fz_err e = *why;
 
-		fz_err_prefix(&e, "%s", db->name);
+		fz_err_prefix(&e, "%s", fz_log_db(db->name));
 		fz_log_err("following waits", &e);
 	}
 	db->told = why->code;
@@ -149,7 +149,7 @@ void replica_followdb_works(struct replica_followdb *db)
 	if (!db->failures && !db->told)
 		return;
 	if (db->told)
-		fz_info("%s: is followed again", db->name);
+		fz_info("%s: is followed again", fz_log_db(db->name));
 	db->failures = 0;
 	db->told = 0;
 	pthread_mutex_lock(&db->env->mu);
@@ -175,7 +175,7 @@ void replica_followdb_diverged(struct replica_followdb *db, uint64_t agreed_txid
 	if (db->told != err.code) {
 		struct fz_err e = err;
 
-		fz_err_prefix(&e, "%s", db->name);
+		fz_err_prefix(&e, "%s", fz_log_db(db->name));
 		fz_log_err("diverged", &e);
 	}
 	db->told = err.code;

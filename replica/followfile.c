@@ -128,7 +128,7 @@ static int install(struct replica_followdb *db, struct fz_err *err)
 		return rc;
 	replica_followdb_look_at_log(db, false);
 	took(db, db->tail_txid, db->tail_checksum);
-	fz_info("%s: got its base, the database at TXID %" PRIu64, db->name, db->tail_txid);
+	fz_info("%s: got its base, the database at TXID %" PRIu64, fz_log_db(db->name), db->tail_txid);
 	return 1;
 }
 
@@ -255,7 +255,7 @@ static void not_held(struct replica_followdb *db, struct fz_err *why)
 	replica_held_drop(&db->held);
 	replica_followdb_note_held(db);
 	fz_err_prefix(why, "%s: TXID %" PRIu64 " is not held", db->name, db->file.max_txid);
-	fz_debug("%s", why->text);
+	fz_debug("%s", fz_log_why(why));
 }
 
 static void set_durable(struct replica_followdb *db, uint64_t txid)

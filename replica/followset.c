@@ -60,27 +60,13 @@ struct replica_followdb *replica_followset_get(struct replica_followset *s, cons
 	return db;
 }
 
-static struct ltx_log *find_log(struct replica_followset *s, const char *lineage)
-{
-	struct ltx_log_info info;
-	struct ltx_log *log;
-
-	for (size_t i = 0; (log = ltx_logset_at(s->logs, i)); i++) {
-		ltx_log_info(log, &info);
-		if (strcmp(info.lineage, lineage) == 0)
-			return log;
-		ltx_log_put(log);
-	}
-	return NULL;
-}
-
 void replica_followset_post(struct replica_followset *s, struct replica_followdb *db)
 {
 	struct fz_err err;
 
 	if (s->applier && !db->ended && db->durable &&
 	    replica_applier_post(s->applier, db->name, db->lineage, db->durable, &err) < 0)
-		fz_log_err(db->name, &err);
+		fz_log_err(fz_log_db(db->name), &err);
 }
 
 static void tell_database(struct replica_followset *s, const char *name, const char *lineage, bool ended)
@@ -146,7 +132,7 @@ static int revive(struct replica_followset *s, struct replica_followdb *db, stru
 	db->ended = false;
 	pthread_mutex_unlock(&s->env.mu);
 	fz_warn("%s: it was deleted in an epoch that the primary does not know: it is here again (lineage %s)",
-	        db->name, db->lineage);
+	        fz_log_db(db->name), db->lineage);
 	return 0;
 }
 
@@ -157,7 +143,7 @@ int replica_followset_attend(struct replica_followset *s, struct replica_followd
 
 	*want = false;
 	if (!db->log) {
-		log = find_log(s, db->lineage);
+		log = ltx_logset_find(s->logs, db->lineage);
 		if (!log && db->db.ended_ms)
 			return 0; /* it came and went while this host was away */
 		if (!log) {
@@ -233,6 +219,6 @@ bool replica_followset_part(struct replica_followset *s, struct replica_followdb
 		return true;
 	replica_followdb_diverged(db, agreed_txid);
 	if (rc != -FZ_EORDER)
-		fz_log_err(db->name, &why);
+		fz_log_err(fz_log_db(db->name), &why);
 	return false;
 }

@@ -32,7 +32,8 @@ struct job {
 	int rfd, dbfd;
 	uint32_t page_size, pages; /* of the restored file */
 	uint64_t deadline_ns;
-	uint8_t *want, *have; /* a page each */
+	uint8_t *want, *have;                /* a page each */
+	struct replica_inplace_guard *guard; /* NULL = none */
 	struct replica_inplace_result *result;
 };
 
@@ -123,6 +124,8 @@ static int into_wal(struct job *j, struct fz_err *err)
 	rc = replica_wal_attach(&w, j->dbfd, -1, AT_FDCWD, j->path, j->page_size, j->deadline_ns, err);
 	if (rc == 0)
 		rc = replica_wal_begin(w, j->deadline_ns, err);
+	if (rc == 0 && j->guard)
+		rc = j->guard->locked(j->guard, err);
 	if (rc < 0)
 		goto out;
 	live = replica_wal_pages(w);
@@ -208,6 +211,8 @@ static int into_rollback(struct job *j, struct fz_err *err)
 	rc = replica_rollback_begin(&r, j->dbfd, j->path, j->page_size, j->deadline_ns, err);
 	if (rc == 0 && (!changed || !page1))
 		rc = fz_fail_errno(err, ENOMEM, "restoring %s", j->live);
+	if (rc == 0 && j->guard)
+		rc = j->guard->locked(j->guard, err);
 	if (rc == 0)
 		rc = save_old(j, &r, changed, &n, page1, err);
 	if (rc == 0)
@@ -267,7 +272,14 @@ static int attempt(struct job *j, struct fz_err *err)
 int replica_inplace(const char *restored, const char *live, int64_t wait_ms, struct replica_inplace_result *result,
                     struct fz_err *err)
 {
-	struct job j = {.restored = restored, .live = live, .rfd = -1, .dbfd = -1, .result = result};
+	return replica_inplace_guarded(restored, live, wait_ms, NULL, result, err);
+}
+
+int replica_inplace_guarded(const char *restored, const char *live, int64_t wait_ms,
+                            struct replica_inplace_guard *guard, struct replica_inplace_result *result,
+                            struct fz_err *err)
+{
+	struct job j = {.restored = restored, .live = live, .rfd = -1, .dbfd = -1, .guard = guard, .result = result};
 	uint8_t head[100];
 	uint64_t size;
 	int rc;

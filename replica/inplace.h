@@ -10,10 +10,18 @@ struct replica_inplace_result {
 	uint32_t changed_pages, pages;
 	bool wal; /* how it was written */
 };
+/* Embed as first member. locked() is called once, when the writer's lock is held and nothing is written yet: a negative code ends it
+ * there. It may open and close no file of the database: that would drop the locks. */
+struct replica_inplace_guard {
+	int (*locked)(struct replica_inplace_guard *g, struct fz_err *err);
+};
 /* restored: path of a complete database file (made by replica_restore) with the same page size; live: path of the
  * database in the mount. wait_ms: how long to wait for the writer's lock (-FZ_EBUSY). Another page size: -FZ_EUSAGE with
  * what to do. */
 int replica_inplace(const char *restored, const char *live, int64_t wait_ms, struct replica_inplace_result *result,
                     struct fz_err *err) FZ_MUST_CHECK;
+int replica_inplace_guarded(const char *restored, const char *live, int64_t wait_ms,
+                            struct replica_inplace_guard *guard, struct replica_inplace_result *result,
+                            struct fz_err *err) FZ_MUST_CHECK;
 
 #endif

@@ -1,10 +1,12 @@
-/* output.h - the restored file: written under a temporary name beside its place, appears whole or not at all. */
+/* output.h - the restored file: written under a temporary name beside its place (what a killed process left there is removed by the next
+ * one), appears whole or not at all. */
 #ifndef FZ_REPLICA_OUTPUT_H
 #define FZ_REPLICA_OUTPUT_H
 
 #include "base/err.h"
 
 #include <stdbool.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 struct replica_output {
@@ -12,14 +14,16 @@ struct replica_output {
 	const char *path; /* borrowed */
 	char *tmp;        /* name while it is being written; NULL = none */
 	bool force;
-	mode_t mode; /* what it will have: that of the file it replaces, or 0644 & ~umask as SQLite makes them */
+	mode_t mode; /* what it will have: that of the file it replaces, or 0600: it may come from where fewer can look */
 	uid_t uid;
 	gid_t gid;
-	bool replaces;
+	bool replaces, give; /* give: it gets that owner */
 };
 /* -FZ_EEXISTS when path, or a journal or WAL that SQLite would apply to it, exists and force is false; -FZ_EBUSY when
  * a process has the old database open in a transaction or in WAL mode (restore in place instead). */
 int replica_output_open(struct replica_output *o, const char *path, bool force, struct fz_err *err) FZ_MUST_CHECK;
+/* A new file gets mode and owner of like (who may not give it away keeps it): who can use one can use the other. */
+void replica_output_like(struct replica_output *o, const struct stat *like);
 /* fsync, mode and owner, rename, fsync of the directory. Journal, WAL and wal-index of the replaced file go first. */
 int replica_output_commit(struct replica_output *o, struct fz_err *err) FZ_MUST_CHECK;
 /* Removes what was not committed. Safe on a zeroed struct with fd = -1. */

@@ -1,6 +1,7 @@
 #include "replica/position.h"
 
 #include "base/file.h"
+#include "ltx/log.h"
 #include "ltx/sums.h"
 
 #include <errno.h>
@@ -22,7 +23,7 @@ int replica_position_open(struct replica_position **out, int dirfd, bool make, s
 	struct stat st;
 	int fd, rc = 0;
 
-	fd = openat(dirfd, REPLICA_POSITION_FILE, O_RDWR | O_CLOEXEC | O_NOFOLLOW | (make ? O_CREAT : 0), 0600);
+	fd = openat(dirfd, LTX_LOG_APPLIED, O_RDWR | O_CLOEXEC | O_NOFOLLOW | (make ? O_CREAT : 0), 0600);
 	if (fd < 0)
 		return errno == ENOENT ? fz_fail(err, FZ_ENOTFOUND, "nothing was applied yet")
 		                       : fz_fail_errno(err, errno, "cannot open the position");
@@ -73,6 +74,13 @@ void replica_position_set(struct replica_position *p, uint64_t txid, uint64_t ch
 	__atomic_store_n(&p->txid, txid, __ATOMIC_SEQ_CST);
 }
 
+int replica_position_void(struct replica_position *p, struct fz_err *err)
+{
+	replica_position_set(p, 0, 0);
+	p->floor = 0;
+	return replica_position_sync(p, err);
+}
+
 bool replica_position_fresh(const struct replica_position *p)
 {
 	char boot[40];
@@ -88,7 +96,7 @@ int replica_position_sync(struct replica_position *p, struct fz_err *err)
 
 int replica_position_remove(int dirfd, struct fz_err *err)
 {
-	return unlinkat(dirfd, REPLICA_POSITION_FILE, 0) < 0 && errno != ENOENT
+	return unlinkat(dirfd, LTX_LOG_APPLIED, 0) < 0 && errno != ENOENT
 	               ? fz_fail_errno(err, errno, "removing the position")
 	               : 0;
 }

@@ -5,6 +5,8 @@
  *     SIGKILL the database stands at txid, or anywhere the WAL's recovery took it up to reach.
  * (2) The file is not synced. After another boot it may be any state that it ever had; floor, which only grows, is then what
  *     counts: at least that much is on disk.
+ * (3) There is none on a primary: its applications go on from there, and after that the file would name a state that is gone. The
+ *     capture removes it before it takes the first commit (fs/db.c; test_fs_capture applied_before).
  * Not thread-safe. */
 #ifndef FZ_REPLICA_POSITION_H
 #define FZ_REPLICA_POSITION_H
@@ -13,8 +15,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-
-#define REPLICA_POSITION_FILE "apply"
 
 struct replica_position {
 	char magic[8];
@@ -31,6 +31,8 @@ int replica_position_open(struct replica_position **out, int dirfd, bool make, s
 void replica_position_close(struct replica_position *p); /* NULL is fine */
 void replica_position_reach(struct replica_position *p, uint64_t txid);
 void replica_position_set(struct replica_position *p, uint64_t txid, uint64_t checksum);
+/* Nothing is known any more, also after a power cut: before the log is cut below what was applied, and before every page is compared. */
+int replica_position_void(struct replica_position *p, struct fz_err *err) FZ_MUST_CHECK;
 /* Written by this boot. */
 bool replica_position_fresh(const struct replica_position *p);
 int replica_position_sync(struct replica_position *p, struct fz_err *err) FZ_MUST_CHECK;

@@ -28,6 +28,7 @@ static bool object_fault(int rc)
 	case -FZ_ECRYPT:
 	case -FZ_ETRUNCATED:
 	case -FZ_EGAP:
+	case -FZ_ECONFLICT:
 		return true;
 	default:
 		return false;
@@ -59,50 +60,6 @@ static struct replica_walk_conf walk_conf(struct replica_source *s, const struct
 	                                  .memory_bytes = conf->memory_bytes};
 }
 
-/* ---- from the local log ---- */
-static int from_log(struct replica_source *s, const struct replica_restore_conf *conf, struct replica_image *im,
-                    struct replica_meter *m, struct replica_restore_result *r, struct fz_err *err)
-{
-	struct replica_walk_conf wc = walk_conf(s, conf, im, m);
-	struct replica_walk_result wr;
-	struct replica_object *blame;
-	struct replica_logs logs = {0};
-	struct ltx_log_entry e;
-	struct ltx_log_info info;
-	size_t i;
-	int rc;
-
-	rc = replica_logs_open(&logs, s, err);
-	if (rc == 0)
-		rc = replica_target_log(&logs, conf, &i, &e, err);
-	if (rc < 0)
-		goto out;
-	ltx_log_info(logs.v[i], &info);
-	memcpy(r->commit.lineage, info.lineage, sizeof(r->commit.lineage));
-	r->commit.epoch = info.epoch;
-	if (conf->dry_run) {
-		r->commit.min_txid = e.e.min_txid;
-		r->commit.txid = e.e.max_txid;
-		r->commit.time_ms = e.e.time_ms;
-		r->commit.pages = e.e.pages;
-		r->commit.commit = e.e.commit;
-		r->commit.size_bytes = e.e.size_bytes;
-		r->page_size = info.page_size;
-		r->pages = e.e.commit;
-		goto out;
-	}
-	wc.log = logs.v[i];
-	wc.txid = e.e.max_txid;
-	rc = replica_walk(&wc, &wr, &blame, err);
-	if (rc == 0)
-		fill_commit(r, &wr);
-	else
-		fz_err_prefix(err, "local log of %s", s->name);
-out:
-	replica_logs_close(&logs);
-	return rc;
-}
-
 /* ---- from the store ---- */
 static int plan_and_walk(struct replica_source *s, const struct replica_restore_conf *conf, struct replica_catalog *c,
                          struct replica_target *t, struct replica_image *im, struct replica_meter *m,
@@ -114,7 +71,7 @@ static int plan_and_walk(struct replica_source *s, const struct replica_restore_
 	int rc;
 
 	*blame = NULL;
-	rc = replica_target_store(s, c, conf, m, t, &plan, err);
+	rc = replica_target_store(s, c, conf, m, t, &plan, blame, err);
 	if (rc < 0)
 		return rc;
 	if (conf->dry_run) {
@@ -145,7 +102,7 @@ static int from_store(struct replica_source *s, const struct replica_restore_con
 	struct replica_catalog c = {0};
 	struct replica_target target = {0};
 	struct fz_err first = {0};
-	bool gone = false;
+	bool gone = false, changed = false;
 	int rc;
 
 	rc = replica_catalog_load(&c, s->store, err);
@@ -158,10 +115,13 @@ static int from_store(struct replica_source *s, const struct replica_restore_con
 			continue;
 		}
 		if (blame && object_fault(rc)) {
-			fz_warn("%s: trying without it", err->text);
+			fz_warn("%s: trying without it", fz_log_why(err));
 			if (!first.code)
 				first = *err;
-			gone = gone || rc == -FZ_ENOTFOUND;
+			gone = gone || rc == -FZ_ENOTFOUND || rc == -FZ_ECONFLICT;
+			if ((rc == -FZ_ECRYPT || rc == -FZ_ETRUNCATED) &&
+			    !changed) /* given other recipients meanwhile? */
+				gone = changed = true;
 			blame->bad = true;
 			rc = 0;
 			continue;
@@ -188,45 +148,138 @@ out:
 	return rc;
 }
 
+/* ---- from the local log ---- */
+/* The log's commit is followed by a merged range: 1 = the store has a later one that is old enough, which conf asks for from now on;
+ * 0 = it has none, or cannot be asked. That it had one which cannot be read is a failure. No page is fetched for this. */
+static int finer_in_store(struct replica_source *s, struct replica_restore_conf *conf,
+                          const struct replica_log_target *t, struct replica_meter *m, struct fz_err *err)
+{
+	struct replica_restore_conf look = *conf;
+	struct replica_image none = {.fd = -1};
+	struct replica_restore_result r = {0};
+	struct fz_err why = {0};
+	int rc;
+
+	look.dry_run = true;
+	rc = from_store(s, &look, &none, m, &r, &why);
+	replica_image_fini(&none);
+	if (rc == -ECANCELED || (rc != -FZ_ENOTFOUND && object_fault(rc))) {
+		*err = why;
+		return rc;
+	}
+	if (rc == 0 && r.commit.txid > t->entry.e.max_txid) {
+		conf->when = REPLICA_TXID;
+		conf->txid = r.commit.txid;
+		return 1;
+	}
+	if (rc < 0 && rc != -FZ_ENOTFOUND && rc != -FZ_ENOCOMMIT)
+		fz_warn("%s: the local log keeps the commits around that moment as one, and the one before is taken",
+		        fz_log_why(&why));
+	return 0;
+}
+
+/* On failure conf asks for the life of the database that had it, where the log knows: another one is another database; and for the very
+ * commit when it was found in the store. */
+static int from_log(struct replica_source *s, struct replica_restore_conf *conf, struct replica_image *im,
+                    struct replica_meter *m, struct replica_restore_result *r, struct fz_err *err)
+{
+	struct replica_walk_conf wc = walk_conf(s, conf, im, m);
+	struct replica_log_target t = {0};
+	struct replica_walk_result wr;
+	struct replica_object *blame;
+	struct replica_logs logs = {0};
+	const struct ltx_pack_entry *e = &t.entry.e;
+	struct ltx_log_info info;
+	int rc;
+
+	rc = replica_logs_open(&logs, s, err);
+	if (rc == 0)
+		rc = replica_target_log(&logs, conf, &t, err);
+	if (t.lineage[0])
+		memcpy(conf->lineage, t.lineage, sizeof(conf->lineage));
+	if (rc == 0 && t.coarse && s->store)
+		rc = finer_in_store(s, conf, &t, m, err);
+	if (rc > 0)
+		rc = fz_fail(err, FZ_ENOCOMMIT, "TXID %llu is in the local log only as part of others",
+		             (unsigned long long)conf->txid);
+	if (rc < 0)
+		goto out;
+	ltx_log_info(t.log, &info);
+	memcpy(r->commit.lineage, info.lineage, sizeof(r->commit.lineage));
+	r->commit.epoch = info.epoch;
+	if (conf->dry_run) {
+		r->commit.min_txid = e->min_txid;
+		r->commit.txid = e->max_txid;
+		r->commit.time_ms = e->time_ms;
+		r->commit.pages = e->pages;
+		r->commit.commit = e->commit;
+		r->commit.size_bytes = e->size_bytes;
+		r->page_size = info.page_size;
+		r->pages = e->commit;
+		goto out;
+	}
+	wc.log = t.log;
+	wc.txid = e->max_txid;
+	rc = replica_walk(&wc, &wr, &blame, err);
+	if (rc == 0)
+		fill_commit(r, &wr);
+	else
+		fz_err_prefix(err, "local log of %s", s->name);
+out:
+	replica_logs_close(&logs);
+	return rc;
+}
+
 int replica_restore(struct replica_source *s, const struct replica_restore_conf *conf,
                     struct replica_restore_result *result, struct fz_err *err)
 {
 	struct replica_output out = {.fd = -1};
 	struct replica_image im = {.fd = -1};
 	struct replica_meter meter = {.cancel = conf->cancel};
+	struct replica_restore_conf asked = *conf;
 	uint64_t began = fz_mono_ns();
 	int rc = 0;
 
 	memset(result, 0, sizeof(*result));
-	if (!conf->dry_run && !conf->verify_only) {
+	if (conf->into) {
+		im.fd = *conf->into;
+	} else if (!conf->dry_run && !conf->verify_only) {
 		if (!conf->output)
 			return fz_fail(err, FZ_EUSAGE, "restore needs the name of the file to write (-o FILE)");
 		rc = replica_output_open(&out, conf->output, conf->force, err);
 		if (rc < 0)
 			return rc;
+		if (conf->like)
+			replica_output_like(&out, conf->like);
 		im.fd = out.fd;
 	}
 	if (s->state_fd >= 0) {
-		rc = from_log(s, conf, &im, &meter, result, err);
+		rc = from_log(s, &asked, &im, &meter, result, err);
 		result->from_log = rc == 0;
 		if (rc < 0 && s->store && rc != -ECANCELED) {
 			struct fz_err why = *err;
 
-			fz_debug("not from the local log: %s", why.text);
+			fz_debug("not from the local log: %s", fz_log_why(&why));
 			memset(result, 0, sizeof(*result));
-			rc = from_store(s, conf, &im, &meter, result, err);
+			rc = from_store(s, &asked, &im, &meter, result, err);
 			if (rc == -FZ_ENOTFOUND) { /* nothing was shipped: what the log says is the answer */
 				*err = why;
 				rc = why.code;
 			}
 		}
 	} else {
-		rc = from_store(s, conf, &im, &meter, result, err);
+		rc = from_store(s, &asked, &im, &meter, result, err);
 	}
+	if (rc == 0 && replica_meter_stopped(&meter)) /* after the last page */
+		rc = fz_fail_errno(err, ECANCELED, "restore was stopped");
 	if (rc == 0 && out.fd >= 0)
 		rc = replica_output_commit(&out, err);
 	if (!conf->dry_run)
 		result->fetched_bytes = atomic_load(&meter.fetched_bytes);
+	if (rc < 0) {
+		memset(&result->commit, 0, sizeof(result->commit));
+		memcpy(result->commit.lineage, asked.lineage, sizeof(result->commit.lineage));
+	}
 	if (rc == 0 && conf->when == REPLICA_AT)
 		result->distance_ms = conf->at_ms - result->commit.time_ms;
 	result->elapsed_ms = (fz_mono_ns() - began) / 1000000;

@@ -6,6 +6,8 @@
 
 #include "replica/source.h"
 
+#include <sys/stat.h>
+
 struct replica_progress {
 	/* Called about 5 times a second from one thread. total may grow. */
 	void (*tick)(struct replica_progress *p, uint64_t done_bytes, uint64_t total_bytes);
@@ -15,7 +17,10 @@ struct replica_restore_conf {
 	enum replica_when when;
 	int64_t at_ms;
 	uint64_t txid;
-	const char *output;                /* path; NULL with dry_run or verify_only */
+	char lineage[17];                  /* of that life of the database only; "" = of the newest one that has it */
+	const char *output;                /* path; NULL with into, dry_run or verify_only */
+	const struct stat *like;           /* mode and owner of a new output; NULL = 0600, ours */
+	const int *into;                   /* instead of output: an empty file, open for reading and writing */
 	bool force;                        /* replace an existing output */
 	bool dry_run;                      /* plan only: tells what would be fetched */
 	bool verify_only;                  /* restore into nothing: every checksum is compared, pages are dropped */
@@ -32,7 +37,8 @@ struct replica_restore_result {
 	bool from_log; /* of a joined source: the local log had it, no store was asked */
 };
 /* -FZ_ENOTFOUND no such database; -FZ_ENOCOMMIT nothing that old; -FZ_EGAP; -FZ_ECHECKSUM; -FZ_ENOKEY; -FZ_EEXISTS. On
- * failure the output does not exist or is what it was. */
+ * failure the output does not exist or is what it was, and result->commit.lineage is the life that had what was asked for,
+ * as the local log knows ("" = does not): whoever looks elsewhere asks for that one. */
 int replica_restore(struct replica_source *s, const struct replica_restore_conf *conf,
                     struct replica_restore_result *result, struct fz_err *err) FZ_MUST_CHECK;
 
@@ -49,11 +55,18 @@ struct replica_verify_result {
 	uint64_t n_gaps;
 	struct replica_gap gaps[REPLICA_GAPS_MAX]; /* the first of them */
 };
+struct replica_verify_conf {
+	bool full;                         /* also restores the last commit and runs SQLite's integrity_check */
+	const char *tmp_dir;               /* for tables and that copy; NULL = fz_temp_dir() */
+	struct replica_progress *progress; /* NULL = none */
+	const volatile bool *cancel;       /* NULL = none: -ECANCELED */
+};
 /* Every object of the source is read and checked: chain of checksums from the first restorable commit to the last. A gap
- * that a later snapshot healed is counted, and no error; -FZ_EGAP: the newest state cannot be reached. full:
- * also restores the last commit into a temporary file beside tmp_dir and runs SQLite's integrity_check. Of a joined
+ * that a later snapshot healed is counted, and no error; -FZ_EGAP: the newest state cannot be reached. Of a joined
  * source the log is verified, or the store when the log does not know the database. */
-int replica_verify(struct replica_source *s, bool full, const char *tmp_dir, struct replica_verify_result *result,
-                   struct fz_err *err) FZ_MUST_CHECK;
+int replica_verify(struct replica_source *s, const struct replica_verify_conf *conf,
+                   struct replica_verify_result *result, struct fz_err *err) FZ_MUST_CHECK;
+/* SQLite's integrity_check of a complete file that nobody else has open, as it lies there: -FZ_EVERIFY. Opaque pages (no header) pass. */
+int replica_integrity(const char *path, const volatile bool *cancel, struct fz_err *err) FZ_MUST_CHECK;
 
 #endif

@@ -66,7 +66,7 @@ int replica_rollback_begin(struct replica_rollback *r, int dbfd, const char *pat
 		return fz_fail_errno(err, errno, "cannot create %s", r->journal);
 	r->level = 2;
 	(void)fchmod(r->jfd, st.st_mode & 0777);
-	if (geteuid() == 0 && fchown(r->jfd, st.st_uid, st.st_gid) < 0 && errno != EPERM)
+	if (fchown(r->jfd, st.st_uid, st.st_gid) < 0 && errno != EPERM)
 		return fz_fail_errno(err, errno, "setting the owner of %s", r->journal);
 	memcpy(head, magic, sizeof(magic)); /* record count 0 until the records are on disk */
 	fz_put32(head + 12, r->seed);

@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "base/file.h"
+#include "base/temp.h"
 #include "ltx/dec.h"
 #include "replica/owners.h"
 #include "replica/readdb.h"
@@ -304,20 +305,13 @@ int replica_touched_next(struct replica_touched *t, struct replica_commits *c, c
 int replica_touched_open(struct replica_touched **out, const char *tmp_dir, struct fz_err *err)
 {
 	struct replica_touched *t = calloc(1, sizeof(*t));
-	char *path = NULL;
 	int rc = 0;
 
 	if (!t)
 		return no_memory(err);
-	t->fd = open(tmp_dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (t->fd < 0 && asprintf(&path, "%s/fazt-log-XXXXXX", tmp_dir) > 0) {
-		t->fd = mkostemp(path, O_CLOEXEC);
-		if (t->fd >= 0)
-			(void)unlink(path);
-		free(path);
-	}
+	t->fd = fz_temp_file(tmp_dir, err);
 	if (t->fd < 0)
-		rc = fz_fail_errno(err, errno, "cannot create a temporary file in %s", tmp_dir);
+		rc = t->fd;
 	t->old = malloc(65536);
 	if (rc == 0 && !t->old)
 		rc = no_memory(err);

@@ -1,6 +1,7 @@
 #include "replica/restore.h"
 
 #include "base/file.h"
+#include "base/temp.h"
 #include "ltx/dec.h"
 #include "ltx/log.h"
 #include "replica/origin.h"
@@ -34,7 +35,9 @@ struct fact {
 };
 struct verify {
 	struct replica_source *source;
+	const struct replica_verify_conf *conf;
 	struct replica_verify_result *result;
+	uint64_t total_bytes; /* of all objects */
 	struct replica_meter meter;
 	struct sums sums;
 	uint64_t cur, checksum; /* of the chain */
@@ -44,16 +47,8 @@ struct verify {
 
 static int sums_open(struct sums *s, const char *tmp_dir, struct fz_err *err)
 {
-	char *path = NULL;
-
-	s->fd = open(tmp_dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (s->fd < 0 && asprintf(&path, "%s/fazt-verify-XXXXXX", tmp_dir) > 0) {
-		s->fd = mkostemp(path, O_CLOEXEC);
-		if (s->fd >= 0)
-			(void)unlink(path);
-		free(path);
-	}
-	return s->fd < 0 ? fz_fail_errno(err, errno, "cannot create a temporary file in %s", tmp_dir) : 0;
+	s->fd = fz_temp_file(tmp_dir, err);
+	return s->fd < 0 ? s->fd : 0;
 }
 
 static int sums_room(struct sums *s, uint32_t pages, struct fz_err *err)
@@ -270,6 +265,12 @@ static int check_pack(struct verify *v, struct replica_object *o, struct fz_src 
 	return rc;
 }
 
+static void tell(struct verify *v)
+{
+	if (v->conf->progress)
+		v->conf->progress->tick(v->conf->progress, v->result->bytes, v->total_bytes);
+}
+
 static int check_object(struct verify *v, struct replica_object *o, bool chain, struct fz_err *err)
 {
 	struct fz_src *src = NULL;
@@ -283,6 +284,7 @@ static int check_object(struct verify *v, struct replica_object *o, bool chain, 
 	fz_src_close(src);
 	v->result->objects++;
 	v->result->bytes += o->size_bytes;
+	tell(v);
 	if (rc < 0 && !strstr(err->text, replica_object_key(key, o)))
 		fz_err_prefix(err, "%s", key);
 	return rc;
@@ -402,9 +404,12 @@ static int check_store(struct verify *v, struct fz_err *err)
 
 	memset(v->result, 0, sizeof(*v->result));
 	rc = replica_catalog_load(&c, v->source->store, err);
-	for (size_t i = 0; rc == 0 && i < c.n_objects; i++)
+	v->total_bytes = 0;
+	for (size_t i = 0; rc == 0 && i < c.n_objects; i++) {
 		if (c.objects[i].name.encrypted && !v->source->ids)
 			v->result->structure_only = true;
+		v->total_bytes += c.objects[i].size_bytes;
+	}
 	if (rc == 0 && !c.n_lineages)
 		rc = fz_fail(err, FZ_ENOCOMMIT, "nothing has been shipped yet that could be verified");
 	for (size_t i = 0; rc == 0 && i < c.n_lineages; i++)
@@ -423,6 +428,7 @@ static int check_logs(struct verify *v, struct fz_err *err)
 		struct ltx_log_info info;
 
 		ltx_log_info(logs.v[i], &info);
+		v->total_bytes += info.log_bytes + info.base_bytes;
 		v->n_facts = 0;
 		v->cur = 0;
 		sums_reset(&v->sums, 0);
@@ -448,6 +454,11 @@ static int check_logs(struct verify *v, struct fz_err *err)
 			}
 			v->result->objects++;
 			v->result->bytes += bytes;
+			tell(v);
+			if (replica_meter_stopped(&v->meter)) {
+				rc = fz_fail(err, ECANCELED, "interrupted");
+				break;
+			}
 			note_commit(v, info.lineage, info.epoch, &h, pages, bytes);
 		}
 	}
@@ -455,7 +466,28 @@ static int check_logs(struct verify *v, struct fz_err *err)
 	return rc;
 }
 
-static int integrity(const char *path, struct fz_err *err)
+/* "file:PATH?immutable=1"; heap. */
+static char *uri_of(const char *path)
+{
+	struct fz_buf b = {0};
+	int rc = fz_buf_addf(&b, "file:");
+	char *out;
+
+	for (; rc >= 0 && *path; path++)
+		rc = strchr("%?#", *path) ? fz_buf_addf(&b, "%%%02X", (unsigned char)*path) : fz_buf_add(&b, path, 1);
+	if (rc >= 0)
+		rc = fz_buf_addf(&b, "?immutable=1");
+	out = rc >= 0 ? strdup(fz_buf_str(&b)) : NULL;
+	fz_buf_fini(&b);
+	return out;
+}
+
+static int stop_sqlite(void *cancel)
+{
+	return *(const volatile bool *)cancel;
+}
+
+int replica_integrity(const char *path, const volatile bool *cancel, struct fz_err *err)
 {
 	sqlite3_stmt *st = NULL;
 	sqlite3 *db = NULL;
@@ -468,14 +500,19 @@ static int integrity(const char *path, struct fz_err *err)
 	}
 	fz_close(&fd);
 	/* immutable: neither WAL nor locks are wanted beside a file of our own */
-	if (asprintf(&uri, "file:%s?immutable=1", path) < 0)
-		return fz_fail_errno(err, ENOMEM, "checking the restored database");
-	if (sqlite3_open_v2(uri, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, NULL) != SQLITE_OK ||
-	    sqlite3_prepare_v2(db, "PRAGMA integrity_check", -1, &st, NULL) != SQLITE_OK ||
+	uri = uri_of(path);
+	if (!uri)
+		return fz_fail_errno(err, ENOMEM, "checking %s", path);
+	rc = sqlite3_open_v2(uri, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, NULL);
+	if (rc == SQLITE_OK && cancel)
+		sqlite3_progress_handler(db, 10000, stop_sqlite, (void *)cancel);
+	if (rc != SQLITE_OK || sqlite3_prepare_v2(db, "PRAGMA integrity_check", -1, &st, NULL) != SQLITE_OK ||
 	    sqlite3_step(st) != SQLITE_ROW)
-		rc = fz_fail(err, FZ_EVERIFY, "SQLite cannot read the restored database: %s", sqlite3_errmsg(db));
+		rc = cancel && *cancel
+		             ? fz_fail(err, ECANCELED, "interrupted")
+		             : fz_fail(err, FZ_EVERIFY, "SQLite cannot read the database: %s", sqlite3_errmsg(db));
 	else if (strcmp((const char *)sqlite3_column_text(st, 0), "ok"))
-		rc = fz_fail(err, FZ_EVERIFY, "SQLite's integrity_check of the restored database: %s",
+		rc = fz_fail(err, FZ_EVERIFY, "SQLite's integrity_check of the database: %s",
 		             sqlite3_column_text(st, 0));
 	sqlite3_finalize(st);
 	sqlite3_close(db);
@@ -483,43 +520,36 @@ static int integrity(const char *path, struct fz_err *err)
 	return rc;
 }
 
-static int restore_and_check(struct replica_source *s, const char *tmp_dir, struct fz_err *err)
+static int restore_and_check(struct replica_source *s, const char *tmp_dir, const volatile bool *cancel,
+                             struct fz_err *err)
 {
-	struct replica_restore_conf conf = {.when = REPLICA_LATEST};
+	struct replica_restore_conf conf = {.when = REPLICA_LATEST, .cancel = cancel};
 	struct replica_restore_result r;
-	char *dir = NULL, *path = NULL;
-	int rc;
+	char path[PATH_MAX + 16];
+	struct fz_temp tmp;
+	int rc = fz_temp_open(&tmp, tmp_dir, err);
 
-	if (asprintf(&dir, "%s/fazt-verify-XXXXXX", tmp_dir) < 0)
-		return fz_fail_errno(err, ENOMEM, "verifying");
-	if (!mkdtemp(dir)) {
-		rc = fz_fail_errno(err, errno, "cannot create a directory in %s", tmp_dir);
-		free(dir);
+	if (rc < 0)
 		return rc;
-	}
-	rc = asprintf(&path, "%s/db", dir) < 0 ? fz_fail_errno(err, ENOMEM, "verifying") : 0;
+	snprintf(path, sizeof(path), "%s/db", tmp.path);
 	conf.output = path;
+	rc = replica_restore(s, &conf, &r, err);
 	if (rc == 0)
-		rc = replica_restore(s, &conf, &r, err);
-	if (rc == 0)
-		rc = integrity(path, err);
-	if (path)
-		(void)unlink(path);
-	(void)rmdir(dir);
-	free(path);
-	free(dir);
+		rc = replica_integrity(path, cancel, err);
+	fz_temp_close(&tmp);
 	return rc;
 }
 
-int replica_verify(struct replica_source *s, bool full, const char *tmp_dir, struct replica_verify_result *result,
-                   struct fz_err *err)
+int replica_verify(struct replica_source *s, const struct replica_verify_conf *conf,
+                   struct replica_verify_result *result, struct fz_err *err)
 {
-	struct verify v = {.source = s, .result = result, .sums.fd = -1};
+	struct verify v = {.source = s, .conf = conf, .result = result, .meter.cancel = conf->cancel, .sums.fd = -1};
+	const char *tmp_dir = conf->tmp_dir;
 	bool store;
 	int rc;
 
 	if (!tmp_dir)
-		tmp_dir = getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
+		tmp_dir = fz_temp_dir();
 	memset(result, 0, sizeof(*result));
 	rc = sums_open(&v.sums, tmp_dir, err);
 	store = rc == 0 && s->store && s->state_fd < 0;
@@ -541,8 +571,8 @@ int replica_verify(struct replica_source *s, bool full, const char *tmp_dir, str
 	}
 	sums_close(&v.sums);
 	free(v.facts);
-	if (rc == 0 && full && !result->structure_only)
-		rc = restore_and_check(s, tmp_dir, err);
+	if (rc == 0 && conf->full && !result->structure_only)
+		rc = restore_and_check(s, tmp_dir, conf->cancel, err);
 	if (rc < 0 && store)
 		fz_err_prefix(err, "%s", fz_store_url(s->store));
 	return rc;

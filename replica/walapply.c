@@ -26,22 +26,7 @@ static int open_beside(int dirfd, const char *path, const char *suffix, const st
 
 	if (asprintf(&p, "%s%s", path, suffix) < 0)
 		return fz_fail_errno(err, ENOMEM, "opening %s%s", path, suffix);
-	fd = openat(dirfd, p, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, db->st_mode & 0777);
-	if (fd >= 0) {
-		/* whoever uses the database must be able to use this file: its mode and owner, as SQLite does it */
-		(void)fchmod(fd, db->st_mode & 0777);
-		if (geteuid() == 0 && fchown(fd, db->st_uid, db->st_gid) < 0 && errno != EPERM) {
-			int rc = fz_fail_errno(err, errno, "setting the owner of %s", p);
-
-			fz_close(&fd);
-			free(p);
-			return rc;
-		}
-	} else if (errno == EEXIST) {
-		fd = openat(dirfd, p, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	}
-	if (fd < 0)
-		fd = fz_fail_errno(err, errno, "cannot open %s", p);
+	fd = fz_open_like(dirfd, p, db, err); /* as SQLite does it */
 	free(p);
 	return fd;
 }
@@ -134,9 +119,18 @@ void replica_wal_detach(struct replica_wal *w)
 }
 
 /* ---- transaction ---- */
-int replica_wal_begin(struct replica_wal *w, uint64_t deadline_ns, struct fz_err *err)
+static int pages_of_file(struct replica_wal *w, struct fz_err *err)
 {
 	struct stat st;
+
+	if (fstat(w->dbfd, &st) < 0)
+		return fz_fail_errno(err, errno, "reading the size of the database");
+	w->x.h.pages = (uint32_t)((st.st_size + w->page_size - 1) / w->page_size);
+	return 0;
+}
+
+int replica_wal_begin(struct replica_wal *w, uint64_t deadline_ns, struct fz_err *err)
+{
 	int rc = 0;
 
 	if (!w->held)
@@ -147,12 +141,8 @@ int replica_wal_begin(struct replica_wal *w, uint64_t deadline_ns, struct fz_err
 	w->writing = true;
 	if (!w->held)
 		rc = replica_walindex_read(&w->x, w->walfd, deadline_ns, err);
-	if (rc == 0 && !w->x.h.mx_frame && !w->held) {
-		if (fstat(w->dbfd, &st) < 0)
-			rc = fz_fail_errno(err, errno, "reading the size of the database");
-		else
-			w->x.h.pages = (uint32_t)((st.st_size + w->page_size - 1) / w->page_size);
-	}
+	if (rc == 0 && !w->x.h.mx_frame && !w->held)
+		rc = pages_of_file(w, err);
 	if (rc < 0) {
 		end(w);
 		return rc;
@@ -275,11 +265,12 @@ int replica_wal_write(struct replica_wal *w, uint32_t pgno, const uint8_t *page,
 
 int replica_wal_commit(struct replica_wal *w, uint32_t pages, struct fz_err *err)
 {
-	int rc;
+	int rc = w->last_pgno ? 0 : replica_wal_read(w, 1, w->last, err);
 
-	if (!w->last_pgno)
-		return fz_fail(err, FZ_EINTERNAL, "a transaction without a page");
-	rc = push_last(w, pages, err);
+	if (rc == 0 && !w->last_pgno)
+		w->last_pgno = 1;
+	if (rc == 0)
+		rc = push_last(w, pages, err);
 	if (rc == 0)
 		rc = flush(w, err);
 	if (rc == 0 && !w->lazy)
@@ -312,6 +303,8 @@ int replica_wal_hold(struct replica_wal *w, bool lazy, uint64_t deadline_ns, str
 		w->x.page_size = page_size; /* a WAL that counts for nothing does not tell */
 	if (rc == 0 && w->x.page_size != page_size)
 		rc = buffers(w, w->x.page_size, err);
+	if (rc == 0 && !w->x.h.mx_frame && !w->x.h.pages)
+		rc = pages_of_file(w, err); /* as readers take it */
 	return rc;
 }
 

@@ -35,7 +35,8 @@ int replica_wal_read(struct replica_wal *w, uint32_t pgno, uint8_t *page, struct
 int replica_wal_write(struct replica_wal *w, uint32_t pgno, const uint8_t *page, struct fz_err *err) FZ_MUST_CHECK;
 /* Gives up the transaction under way: nobody has seen it. */
 void replica_wal_abort(struct replica_wal *w);
-/* Syncs (unless lazy), publishes, releases the writer's lock. pages: size of the database after it. */
+/* Syncs (unless lazy), publishes, releases the writer's lock. pages: size of the database after it. Since a commit needs a frame, one
+ * without pages writes the first as it is. */
 int replica_wal_commit(struct replica_wal *w, uint32_t pages, struct fz_err *err) FZ_MUST_CHECK;
 
 /* ---- for who applies for good: WRITE and CKPT are held until detach, so no other connection writes or checkpoints ---- */

@@ -3,7 +3,8 @@
 its disk. Timing is no test: it prints medians beside what must and what shall be reached, and fails on nothing but errors. Where there is
 a `litefs` ($LITEFS, or on the PATH) a pair of it is measured in turn with fazt's; what goes wrong there is said and fails nothing.
 
-usage: bench_replica.py [--rounds N] [--seconds S] [--megabytes M] [--only lag,sustained,reads,ack,new,promote] [--json FILE]"""
+usage: bench_replica.py [--rounds N] [--seconds S] [--megabytes M] [--only lag,sustained,reads,ack,new,promote,hour] [--json FILE]
+--only hour: the longest wait of a reader while the primary commits 1,000 transactions a second for an hour (--hour-seconds)."""
 import argparse
 import json
 import os
@@ -137,6 +138,17 @@ class Pair:
         self.settle()
         return here[1], there[1]
 
+    def hour(self, seconds, native):
+        """Reads, the longest wait in ms, waits over 1 and 10 ms: on the replica, and at the same time on a database that nobody else
+        touches; what the primary committed a second."""
+        w = self.write(1000, seconds + 2)
+        time.sleep(1)
+        readers = [start("pace", path, seconds, 1000) for path in (self.db[1], native)]
+        out = [result(r) for r in readers]
+        out.append(result(w))
+        self.settle()
+        return [x for v in out for x in v]
+
     def close(self):
         stop_all()
         self.r.cleanup()
@@ -230,6 +242,7 @@ def main():
     a.add_argument("--seconds", type=float, default=10)
     a.add_argument("--megabytes", type=int, default=400)
     a.add_argument("--only", default="")
+    a.add_argument("--hour-seconds", type=float, default=3600)
     a.add_argument("--json", default=os.path.join(BUILD, "bench-replica.json"))
     a = a.parse_args()
     only = [o for o in a.only.split(",") if o]
@@ -316,6 +329,17 @@ def main():
                 if other:
                     other.close()
                 pair.close()
+        if "hour" in only:
+            native = os.path.join(base, "native.db")
+            result(start("write", native, 1000, 1, os.path.join(base, "native-times")))
+            pair = Pair(base)
+            try:
+                one = pair.hour(a.hour_seconds, native)
+            finally:
+                pair.close()
+            row("longest wait of a reader in %.0f s, ms" % a.hour_seconds, "%.2f", "10", "1", (one, None, [one], [], "-"),
+                lambda v: v[1:2], "%d reads, %d over 1 ms, %d over 10 ms; the primary commits %.0f/s" % (one[0], *one[2:4], one[8]),
+                "on a native database that nobody else touches: longest %.2f, %d over 1 ms, %d over 10 ms" % tuple(one[5:8]))
         if wanted("ack"):
             pairs = []
             try:

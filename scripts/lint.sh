@@ -56,7 +56,7 @@ done
 rm -f /tmp/lint.$$
 
 # tests that comments and documents name exist
-for t in $(grep -rhoE 'tests/(unit|e2e|fuzz|lib)/[A-Za-z0-9_./-]*[A-Za-z0-9_]\.(c|sh|py|h)\b' --include='*.[ch]' --include='*.sh' \
+for t in $(grep -rhoE 'tests/(unit|e2e|fuzz|lib|system)/[A-Za-z0-9_./-]*[A-Za-z0-9_]\.(c|sh|py|h)\b' --include='*.[ch]' --include='*.sh' \
 	--include='*.py' --include='*.md' base ltx store fs primary replica cmd tests docs scripts README.md 2>/dev/null | sort -u); do
 	[ -e "$t" ] || say "$t is named but does not exist"
 done
@@ -70,7 +70,7 @@ for c in base/*.c ltx/*.c store/*.c fs/*.c primary/*.c replica/*.c cmd/*.c; do
 done
 
 # shell scripts parse
-for s in scripts/*.sh tests/e2e/*.sh .ci/run; do
+for s in scripts/*.sh scripts/debian/p* tests/e2e/*.sh .ci/run; do
 	[ -f "$s" ] || continue
 	case $(head -1 "$s") in
 	*bash*) bash -n "$s" || say "$s does not parse" ;;

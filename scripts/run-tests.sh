@@ -115,12 +115,24 @@ for t in tests/fuzz/fuzz_*.c; do
 	one "fuzz/$t" "$B/fuzz/$t" "tests/fuzz/corpus/$t" &
 done
 wait
-for t in tests/e2e/*.sh tests/e2e/*.py; do
-	[ -x "$t" ] || continue
-	name=e2e/$(basename "$t")
-	wanted "$name" || continue
-	one "$name" "$t"
-done
+# Scenarios run one after another; those that say "# beside" among their first lines, which are long and spend most of it
+# waiting, do so in a lane of their own.
+beside() {
+	head -25 "$1" | grep -q '^# beside$'
+}
+lane() {
+	local t name
+	for t in tests/e2e/*.sh tests/e2e/*.py; do
+		[ -x "$t" ] || continue
+		name=e2e/$(basename "$t")
+		wanted "$name" || continue
+		if beside "$t"; then [ "$1" = beside ]; else [ "$1" = rest ]; fi || continue
+		one "$name" "$t"
+	done
+}
+lane beside &
+lane rest
+wait
 
 passed=$(cat "$RESULTS"/* 2>/dev/null | grep -c '^ok$')
 failed=$(cat "$RESULTS"/* 2>/dev/null | grep -c '^failed$')

@@ -36,7 +36,8 @@ struct fz_store {
 	const struct store_ops *ops;
 	char *url;
 	atomic_bool cancelled;
-	atomic_ullong requests, retries, bytes_in, bytes_out;
+	atomic_ullong requests, retries, bytes_in, bytes_out, kind[FZ_STORE_KINDS];
+	struct fz_tally errors;
 	pthread_mutex_t mu; /* guards unsure_* */
 	/* The last put_new() that failed without telling whether the object was created. */
 	char *unsure_key;
@@ -45,6 +46,15 @@ struct fz_store {
 
 int store_base_init(struct fz_store *s, const struct store_ops *ops, const char *url, struct fz_err *err) FZ_MUST_CHECK;
 void store_base_fini(struct fz_store *s);
+
+/* One request is about to be made. */
+static inline void store_count(struct fz_store *s, enum fz_store_kind kind)
+{
+	atomic_fetch_add_explicit(&s->requests, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&s->kind[kind], 1, memory_order_relaxed);
+}
+/* A call, or an attempt that is followed by another, has failed. Returns code. */
+int store_failed(struct fz_store *s, int code);
 
 /* -ECANCELED once fz_store_cancel() was called, else 0. */
 int store_check_cancel(struct fz_store *s, struct fz_err *err) FZ_MUST_CHECK;

@@ -9,42 +9,24 @@
  * (4) delete() takes empty directories along. It may remove the directory another call is about to write into: that
  *     call then starts over. A directory with a temporary file in it is not empty.
  *                                                                              held by: tests/unit/test_store_dir.c */
-#include "store/backend.h"
+#include "store/dirpriv.h"
 #include "store/url.h"
 
-#include "base/clock.h"
 #include "base/file.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-#define TMP_PREFIX ".fz-tmp."
-#define LOCK_NAME  TMP_PREFIX "lock" /* hidden from listings as what is being written, but never removed */
-enum { LOCK_MS = 1000, TAGGED_MAX = 1 << 20 };
-enum { CHUNK_BYTES = 128 * 1024, DEPTH_MAX = 128, RACES_MAX = 100, TMP_STALE_MS = 24 * 3600 * 1000 };
-
-struct dir_store {
-	struct fz_store store;
-	char *path;
-	bool create;
-};
-
-static struct dir_store *dir_of(struct fz_store *s)
-{
-	return (struct dir_store *)s;
-}
+enum { CHUNK_BYTES = 128 * 1024, RACES_MAX = 100 };
 
 /* One sentence for what the disk said; ENOENT and ENOTDIR are the caller's to judge. */
-static int fail_io(struct dir_store *d, int e, const char *what, const char *key, struct fz_err *err)
+int store_dir_fail_io(struct dir_store *d, int e, const char *what, const char *key, struct fz_err *err)
 {
 	switch (e) {
 	case ENOSPC:
@@ -68,7 +50,7 @@ static int fail_io(struct dir_store *d, int e, const char *what, const char *key
 }
 
 /* The root's descriptor, or a code. writing: a missing root is not "not found" but a store that cannot take anything. */
-static int open_root(struct dir_store *d, bool writing, struct fz_err *err)
+int store_dir_open_root(struct dir_store *d, bool writing, struct fz_err *err)
 {
 	int fd = open(d->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int rc;
@@ -76,7 +58,7 @@ static int open_root(struct dir_store *d, bool writing, struct fz_err *err)
 	if (fd < 0 && errno == ENOENT && writing && d->create) {
 		rc = fz_mkdirs(AT_FDCWD, d->path, 0700, NULL);
 		if (rc < 0)
-			return fail_io(d, -rc, "cannot create the directory", "", err);
+			return store_dir_fail_io(d, -rc, "cannot create the directory", "", err);
 		rc = fz_sync_parent(AT_FDCWD, d->path, err);
 		if (rc < 0)
 			return rc;
@@ -89,7 +71,7 @@ static int open_root(struct dir_store *d, bool writing, struct fz_err *err)
 		               "the store's directory %s does not exist (create it, or mount its disk)", d->path);
 	if (errno == ENOTDIR)
 		return fz_fail(err, FZ_ESTORE, "the store's path %s is not a directory", d->path);
-	return fail_io(d, errno, "cannot open the directory", "", err);
+	return store_dir_fail_io(d, errno, "cannot open the directory", "", err);
 }
 
 /* Opens the directory that holds key, step by step; *name points at the last component. make: create and sync what is
@@ -144,7 +126,7 @@ static int open_parent(int root, const char *key, bool make, const char **name)
 struct draft {
 	int root, dir, fd;
 	const char *name;
-	char tmp[sizeof(TMP_PREFIX) + 24];
+	char tmp[sizeof(STORE_DIR_TMP) + 24];
 };
 
 static void draft_fini(struct draft *t)
@@ -163,14 +145,14 @@ static int draft_init(struct dir_store *d, struct draft *t, const char *key, str
 	int e = 0;
 
 	*t = (struct draft){.root = -1, .dir = -1, .fd = -1};
-	if (strstr(key, "/" TMP_PREFIX) || strncmp(key, TMP_PREFIX, strlen(TMP_PREFIX)) == 0)
-		return fz_fail(err, FZ_EUSAGE, "%s: names with " TMP_PREFIX " are for files being written", key);
-	t->root = open_root(d, true, err);
+	if (strstr(key, "/" STORE_DIR_TMP) || strncmp(key, STORE_DIR_TMP, strlen(STORE_DIR_TMP)) == 0)
+		return fz_fail(err, FZ_EUSAGE, "%s: names with " STORE_DIR_TMP " are for files being written", key);
+	t->root = store_dir_open_root(d, true, err);
 	if (t->root < 0)
 		return t->root;
 	randombytes_buf(rnd, sizeof(rnd));
-	memcpy(t->tmp, TMP_PREFIX, sizeof(TMP_PREFIX));
-	sodium_bin2hex(t->tmp + sizeof(TMP_PREFIX) - 1, 2 * sizeof(rnd) + 1, rnd, sizeof(rnd));
+	memcpy(t->tmp, STORE_DIR_TMP, sizeof(STORE_DIR_TMP));
+	sodium_bin2hex(t->tmp + sizeof(STORE_DIR_TMP) - 1, 2 * sizeof(rnd) + 1, rnd, sizeof(rnd));
 	for (int i = 0; i < RACES_MAX; i++) { /* (4): a delete may take the directory away in between */
 		fz_close(&t->dir);
 		t->dir = open_parent(t->root, key, true, &t->name);
@@ -188,7 +170,7 @@ static int draft_init(struct dir_store *d, struct draft *t, const char *key, str
 	}
 	if (e == ENOTDIR || e == ENOENT)
 		return fz_fail(err, FZ_ESTORE, "%s/%s: a part of the path is not a directory", d->path, key);
-	return fail_io(d, e, "cannot create the file", key, err);
+	return store_dir_fail_io(d, e, "cannot create the file", key, err);
 }
 
 static int draft_copy(struct dir_store *d, struct draft *t, const char *key, struct fz_src *src, struct fz_err *err)
@@ -208,34 +190,34 @@ static int draft_copy(struct dir_store *d, struct draft *t, const char *key, str
 			break;
 		rc = fz_pwrite(t->fd, buf, n, (off_t)off);
 		if (rc < 0)
-			rc = fail_io(d, -rc, "writing", key, err);
+			rc = store_dir_fail_io(d, -rc, "writing", key, err);
 		off += n;
 	}
 	free(buf);
 	if (rc == 0 && fsync(t->fd) < 0) /* a full disk may tell only now (delayed allocation, NFS) */
-		rc = fail_io(d, errno, "syncing", key, err);
+		rc = store_dir_fail_io(d, errno, "syncing", key, err);
 	if (rc == 0)
 		atomic_fetch_add(&d->store.bytes_out, src->size_bytes);
 	return rc;
 }
 
-static int dir_put(struct fz_store *s, const char *key, struct fz_src *src, struct fz_err *err)
+int store_dir_put(struct fz_store *s, const char *key, struct fz_src *src, struct fz_err *err)
 {
-	struct dir_store *d = dir_of(s);
+	struct dir_store *d = store_dir_of(s);
 	struct draft t;
 	int rc = draft_init(d, &t, key, err);
 
-	atomic_fetch_add(&s->requests, 1);
+	store_count(s, FZ_STORE_PUT);
 	if (rc == 0)
 		rc = draft_copy(d, &t, key, src, err);
 	if (rc == 0 && renameat(t.dir, t.tmp, t.dir, t.name) < 0)
 		rc = errno == EISDIR || errno == ENOTEMPTY || errno == EEXIST
 		             ? fz_fail(err, FZ_ESTORE, "%s/%s: a directory is in the way", d->path, key)
-		             : fail_io(d, errno, "renaming", key, err);
+		             : store_dir_fail_io(d, errno, "renaming", key, err);
 	else if (rc == 0)
 		fz_close(&t.fd); /* nothing to unlink any more */
 	if (rc == 0 && fsync(t.dir) < 0)
-		rc = fail_io(d, errno, "syncing the directory", key, err);
+		rc = store_dir_fail_io(d, errno, "syncing the directory", key, err);
 	draft_fini(&t);
 	return rc;
 }
@@ -260,12 +242,12 @@ static int draft_claim(struct draft *t)
 
 static int dir_put_new(struct fz_store *s, const char *key, const void *data, size_t n, struct fz_err *err)
 {
-	struct dir_store *d = dir_of(s);
+	struct dir_store *d = store_dir_of(s);
 	struct fz_src *src = NULL;
 	struct draft t = {.root = -1, .dir = -1, .fd = -1};
 	int rc = fz_src_mem(&src, data, n, err);
 
-	atomic_fetch_add(&s->requests, 1);
+	store_count(s, FZ_STORE_PUT);
 	if (rc == 0)
 		rc = draft_init(d, &t, key, err);
 	if (rc == 0)
@@ -275,10 +257,10 @@ static int dir_put_new(struct fz_store *s, const char *key, const void *data, si
 		if (rc == -EEXIST)
 			rc = fz_fail(err, FZ_ECONFLICT, "%s/%s exists already", d->path, key);
 		else if (rc < 0)
-			rc = fail_io(d, -rc, "creating", key, err);
+			rc = store_dir_fail_io(d, -rc, "creating", key, err);
 	}
 	if (rc == 0 && fsync(t.dir) < 0)
-		rc = fail_io(d, errno, "syncing the directory", key, err);
+		rc = store_dir_fail_io(d, errno, "syncing the directory", key, err);
 	draft_fini(&t);
 	fz_src_close(src);
 	return rc;
@@ -291,7 +273,7 @@ static int open_object(struct dir_store *d, const char *key, uint64_t *size_byte
 	const char *name;
 	struct stat st;
 
-	root = open_root(d, false, err);
+	root = store_dir_open_root(d, false, err);
 	if (root < 0)
 		return root;
 	dir = open_parent(root, key, false, &name);
@@ -305,7 +287,7 @@ static int open_object(struct dir_store *d, const char *key, uint64_t *size_byte
 		rc = ENOENT;
 	if (rc) {
 		fz_close(&fd);
-		fd = fail_io(d, rc == ENOTDIR ? ENOENT : rc, "cannot open", key, err);
+		fd = store_dir_fail_io(d, rc == ENOTDIR ? ENOENT : rc, "cannot open", key, err);
 	} else {
 		*size_bytes = (uint64_t)st.st_size;
 	}
@@ -314,15 +296,15 @@ static int open_object(struct dir_store *d, const char *key, uint64_t *size_byte
 	return fd;
 }
 
-static int dir_get(struct fz_store *s, const char *key, size_t max_bytes, struct fz_buf *out, struct fz_err *err)
+int store_dir_get(struct fz_store *s, const char *key, size_t max_bytes, struct fz_buf *out, struct fz_err *err)
 {
-	struct dir_store *d = dir_of(s);
+	struct dir_store *d = store_dir_of(s);
 	uint64_t size = 0;
 	uint8_t *room;
 	ssize_t got;
 	int rc = 0, fd = open_object(d, key, &size, err);
 
-	atomic_fetch_add(&s->requests, 1);
+	store_count(s, FZ_STORE_GET);
 	if (fd < 0)
 		return fd;
 	if (size > max_bytes) {
@@ -337,7 +319,7 @@ static int dir_get(struct fz_store *s, const char *key, size_t max_bytes, struct
 	}
 	got = fz_pread(fd, room, (size_t)size, 0);
 	if (got < 0) {
-		rc = fail_io(d, (int)-got, "reading", key, err);
+		rc = store_dir_fail_io(d, (int)-got, "reading", key, err);
 		goto out;
 	}
 	out->size += (size_t)got;
@@ -347,91 +329,6 @@ static int dir_get(struct fz_store *s, const char *key, size_t max_bytes, struct
 		rc = fz_fail(err, FZ_ESTORE, "%s/%s shrank while it was read", d->path, key);
 out:
 	fz_close(&fd);
-	return rc;
-}
-
-/* The tag of bytes: equal bytes have equal tags, which is all that the header promises. */
-static void tag_of(const struct fz_buf *b, char tag[static FZ_STORE_TAG])
-{
-	uint8_t hash[crypto_hash_sha256_BYTES];
-
-	crypto_hash_sha256(hash, b->data, b->size);
-	sodium_bin2hex(tag, FZ_STORE_TAG, hash, sizeof(hash));
-}
-
-static int dir_get_tag(struct fz_store *s, const char *key, size_t max_bytes, struct fz_buf *out,
-                       char tag[static FZ_STORE_TAG], struct fz_err *err)
-{
-	struct fz_buf b = {0};
-	int rc = dir_get(s, key, max_bytes, &b, err);
-
-	if (rc == 0) {
-		tag_of(&b, tag);
-		if (fz_buf_add(out, b.data, b.size) < 0)
-			rc = fz_fail_errno(err, ENOMEM, "reading %s", key);
-	}
-	fz_buf_fini(&b);
-	return rc;
-}
-
-/* Whoever replaces holds a lock meanwhile, in a file, since NFS has no locks on directories. A process that is stopped while it
- * holds the lock keeps the others from replacing anything: they fail, and nobody acts twice. */
-static int lock_root(struct dir_store *d, int root, struct fz_err *err)
-{
-	uint64_t end = fz_mono_ns() + LOCK_MS * 1000000ull;
-	int fd = openat(root, LOCK_NAME, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-
-	if (fd < 0)
-		return fail_io(d, errno, "cannot lock", LOCK_NAME, err);
-	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		int e = errno;
-
-		if (e == EWOULDBLOCK && fz_mono_ns() < end) {
-			nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
-			continue;
-		}
-		fz_close(&fd);
-		return e == EWOULDBLOCK
-		               ? fz_fail(err, FZ_ETIMEOUT, "%s/%s is locked by another process", d->path, LOCK_NAME)
-		               : fail_io(d, e, "cannot lock", LOCK_NAME, err);
-	}
-	return fd;
-}
-
-static int dir_put_if(struct fz_store *s, const char *key, const void *data, size_t n, char tag[static FZ_STORE_TAG],
-                      struct fz_err *err)
-{
-	struct dir_store *d = dir_of(s);
-	char there[FZ_STORE_TAG] = "";
-	struct fz_buf b = {0};
-	struct fz_src *src = NULL;
-	int root, lock = -1, rc;
-
-	root = open_root(d, true, err);
-	if (root < 0)
-		return root;
-	lock = lock_root(d, root, err);
-	rc = lock < 0 ? lock : dir_get(s, key, TAGGED_MAX, &b, err);
-	if (rc == 0)
-		tag_of(&b, there);
-	if (rc == -FZ_ENOTFOUND)
-		rc = 0;
-	if (rc == 0 && strcmp(there, tag) != 0)
-		rc = fz_fail(err, FZ_ECONFLICT, "%s/%s has changed", d->path, key);
-	if (rc == 0)
-		rc = fz_src_mem(&src, data, n, err);
-	if (rc == 0)
-		rc = dir_put(s, key, src, err);
-	if (rc == 0) {
-		fz_buf_reset(&b);
-		rc = fz_buf_add(&b, data, n) < 0 ? fz_fail_errno(err, ENOMEM, "writing %s", key) : 0;
-	}
-	if (rc == 0)
-		tag_of(&b, tag);
-	fz_src_close(src);
-	fz_buf_fini(&b);
-	fz_close(&lock);
-	fz_close(&root);
 	return rc;
 }
 
@@ -450,10 +347,10 @@ static int dir_src_read(struct fz_src *src, uint64_t off, void *data, size_t n, 
 
 	if (rc < 0)
 		return rc;
-	atomic_fetch_add(&r->d->store.requests, 1);
+	store_count(&r->d->store, FZ_STORE_GET);
 	got = fz_pread(r->fd, data, n, (off_t)off);
 	if (got < 0)
-		return fail_io(r->d, (int)-got, "reading", r->key, err);
+		return store_dir_fail_io(r->d, (int)-got, "reading", r->key, err);
 	atomic_fetch_add(&r->d->store.bytes_in, (unsigned long long)got);
 	if ((size_t)got < n)
 		return fz_fail(err, FZ_ESTORE, "%s/%s shrank while it was read", r->d->path, r->key);
@@ -470,7 +367,7 @@ static void dir_src_close(struct fz_src *src)
 
 static int dir_src(struct fz_store *s, const char *key, uint64_t size_bytes, struct fz_src **out, struct fz_err *err)
 {
-	struct dir_store *d = dir_of(s);
+	struct dir_store *d = store_dir_of(s);
 	size_t n = strlen(key) + 1;
 	struct dir_src *r = malloc(sizeof(*r) + n);
 	uint64_t size = 0;
@@ -499,125 +396,6 @@ static int dir_src(struct fz_store *s, const char *key, uint64_t size_bytes, str
 	return 0;
 }
 
-struct walk {
-	struct dir_store *d;
-	const char *prefix, *start_after;
-	size_t prefix_len;
-	bool delimiter;
-	struct fz_store_list *out;
-	struct fz_buf path; /* "a/b/", the directory being read */
-};
-
-/* Can a key that begins with dir ("a/b/") be wanted? */
-static bool may_hold(const struct walk *w, const char *dir, size_t n)
-{
-	if (strncmp(dir, w->prefix, n < w->prefix_len ? n : w->prefix_len) != 0)
-		return false;
-	/* All keys below dir sort before start_after, unless that itself lies below dir. */
-	return !w->start_after || strncmp(dir, w->start_after, n) >= 0;
-}
-
-static int entry_type(int fd, const struct dirent *e, struct stat *st)
-{
-	if (e->d_type == DT_DIR)
-		return DT_DIR;
-	if (e->d_type != DT_REG && e->d_type != DT_UNKNOWN)
-		return DT_LNK;
-	if (fstatat(fd, e->d_name, st, AT_SYMLINK_NOFOLLOW) < 0)
-		return DT_LNK; /* gone in between */
-	return S_ISREG(st->st_mode) ? DT_REG : S_ISDIR(st->st_mode) ? DT_DIR : DT_LNK;
-}
-
-static int walk_dir(struct walk *w, int fd, int depth, bool *found, struct fz_err *err);
-
-static int walk_entry(struct walk *w, int fd, const struct dirent *e, int depth, bool *found, struct fz_err *err)
-{
-	size_t before = w->path.size;
-	struct stat st;
-	int type = entry_type(fd, e, &st), rc, sub;
-	const char *slash;
-
-	if (type == DT_REG && strncmp(e->d_name, TMP_PREFIX, strlen(TMP_PREFIX)) == 0) {
-		/* what a put left that was killed; nobody writes a file for a day without touching it */
-		if (strcmp(e->d_name, LOCK_NAME) != 0 && fz_now_ms() - (int64_t)st.st_mtim.tv_sec * 1000 > TMP_STALE_MS)
-			unlinkat(fd, e->d_name, 0);
-		return 0;
-	}
-	if (type != DT_REG && type != DT_DIR)
-		return 0;
-	if (fz_buf_addf(&w->path, "%s%s", e->d_name, type == DT_DIR ? "/" : "") < 0)
-		return fz_fail_errno(err, ENOMEM, "listing %s", w->d->path);
-	rc = 0;
-	if (type == DT_REG) {
-		if (found)
-			*found = true;
-		else if (strncmp(fz_buf_str(&w->path), w->prefix, w->prefix_len) == 0)
-			rc = store_list_add(w->out, fz_buf_str(&w->path), w->path.size, (uint64_t)st.st_size,
-			                    (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000, err);
-	} else if (found || may_hold(w, fz_buf_str(&w->path), w->path.size)) {
-		bool any = false;
-
-		slash = !found && w->delimiter && w->path.size > w->prefix_len ? "/" : NULL;
-		sub = openat(fd, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		if (sub >= 0)
-			rc = walk_dir(w, sub, depth + 1, slash ? &any : found, err);
-		else if (errno != ENOENT && errno != ENOTDIR && errno != ELOOP)
-			rc = fail_io(w->d, errno, "listing", fz_buf_str(&w->path), err);
-		if (rc == 0 && any) /* a "directory" only if there is an object in it, as S3 sees it */
-			rc = store_list_add(w->out, fz_buf_str(&w->path), w->path.size, 0, 0, err);
-	}
-	w->path.size = before;
-	w->path.data[before] = 0;
-	return rc;
-}
-
-/* Reads directory fd (taken over). found != NULL: only asks whether there is any object. */
-static int walk_dir(struct walk *w, int fd, int depth, bool *found, struct fz_err *err)
-{
-	struct dirent *e;
-	DIR *dir = fdopendir(fd);
-	int rc = store_check_cancel(&w->d->store, err);
-
-	if (!dir) {
-		fz_close(&fd);
-		return fz_fail_errno(err, ENOMEM, "listing %s", w->d->path);
-	}
-	if (rc == 0 && depth > DEPTH_MAX)
-		rc = fz_fail(err, FZ_ESTORE, "%s/%s lies too deep", w->d->path, fz_buf_str(&w->path));
-	while (rc == 0 && !(found && *found)) {
-		errno = 0;
-		e = readdir(dir);
-		if (!e) {
-			if (errno && errno != ENOENT)
-				rc = fail_io(w->d, errno, "listing", fz_buf_str(&w->path), err);
-			break;
-		}
-		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-			rc = walk_entry(w, fd, e, depth, found, err);
-	}
-	closedir(dir);
-	return rc;
-}
-
-static int dir_list(struct fz_store *s, const char *prefix, const char *start_after, bool delimiter,
-                    struct fz_store_list *out, struct fz_err *err)
-{
-	struct walk w = {.d = dir_of(s),
-	                 .prefix = prefix,
-	                 .start_after = start_after,
-	                 .prefix_len = strlen(prefix),
-	                 .delimiter = delimiter,
-	                 .out = out};
-	int rc, fd = open_root(w.d, false, err);
-
-	atomic_fetch_add(&s->requests, 1);
-	if (fd < 0)
-		return fd == -FZ_ENOTFOUND && w.d->create ? 0 : fd; /* not made yet: empty */
-	rc = walk_dir(&w, fd, 0, NULL, err);
-	fz_buf_fini(&w.path);
-	return rc;
-}
-
 /* Removes the directories above key that are empty now. The first that is not ends it. */
 static void prune_parents(int root, const char *key)
 {
@@ -641,10 +419,10 @@ static void prune_parents(int root, const char *key)
 /* Not synced: an object that a power cut brings back is deleted again by the next retention run. */
 static int dir_delete(struct fz_store *s, const char *const *keys, size_t n, size_t *failed, struct fz_err *err)
 {
-	struct dir_store *d = dir_of(s);
-	int rc = 0, root = open_root(d, false, err);
+	struct dir_store *d = store_dir_of(s);
+	int rc = 0, root = store_dir_open_root(d, false, err);
 
-	atomic_fetch_add(&s->requests, 1);
+	store_count(s, FZ_STORE_DELETE);
 	if (root < 0) {
 		*failed = n;
 		return root;
@@ -661,7 +439,7 @@ static int dir_delete(struct fz_store *s, const char *const *keys, size_t n, siz
 		if (e == 0 || e == ENOENT || e == ENOTDIR || e == EISDIR)
 			continue; /* a directory is no object */
 		if (rc == 0)
-			rc = fail_io(d, e, "deleting", keys[i], err);
+			rc = store_dir_fail_io(d, e, "deleting", keys[i], err);
 		++*failed;
 	}
 	fz_close(&root);
@@ -675,7 +453,7 @@ static void dir_stats(struct fz_store *s, struct fz_store_stats *out)
 
 static void dir_close(struct fz_store *s)
 {
-	free(dir_of(s)->path);
+	free(store_dir_of(s)->path);
 	store_base_fini(s);
 	free(s);
 }
@@ -684,13 +462,13 @@ int store_dir_open(struct fz_store **out, const char *url, const struct store_ur
                    const struct fz_store_conf *conf, struct fz_err *err)
 {
 	static const struct store_ops ops = {
-	        .put = dir_put,
+	        .put = store_dir_put,
 	        .put_new = dir_put_new,
-	        .get = dir_get,
-	        .get_tag = dir_get_tag,
-	        .put_if = dir_put_if,
+	        .get = store_dir_get,
+	        .get_tag = store_dir_get_tag,
+	        .put_if = store_dir_put_if,
 	        .src = dir_src,
-	        .list = dir_list,
+	        .list = store_dir_list,
 	        .del = dir_delete,
 	        .stats = dir_stats,
 	        .close = dir_close,

@@ -1,6 +1,7 @@
 /* s3.c - opening an S3 store: where it is, who asks, and the table of its methods. */
 #include "store/s3.h"
 
+#include "base/clock.h"
 #include "store/url.h"
 
 #include <errno.h>
@@ -22,6 +23,10 @@ static void s3_stats(struct fz_store *store, struct fz_store_stats *out)
 
 	pthread_mutex_lock(&s->mu);
 	snprintf(out->conditional_put, sizeof(out->conditional_put), "%s", names[s->conditional]);
+	out->clock_known = s->server_ms != 0;
+	if (out->clock_known)
+		out->clock_ahead_ms =
+		        s->server_ms + ((int64_t)fz_mono_ns() - s->server_mono_ns) / 1000000 - fz_now_ms();
 	if (s->retrying)
 		out->trouble = s->trouble;
 	pthread_mutex_unlock(&s->mu);

@@ -411,7 +411,7 @@ static int check_range(struct store_s3 *s, const struct store_s3_call *c, struct
 		               s->bucket, c->key, (unsigned long long)c->into_off,
 		               (unsigned long long)c->into_off + c->into_n - 1, c->ans.range);
 	if (n == 3 && c->object_size != UINT64_MAX && total != c->object_size)
-		return fz_fail(err, FZ_ESTORE, "s3://%s/%s has %llu bytes, not %llu: it was replaced or damaged",
+		return fz_fail(err, FZ_ECONFLICT, "s3://%s/%s has %llu bytes, not %llu: it was replaced or damaged",
 		               s->bucket, c->key, total, (unsigned long long)c->object_size);
 	return 0;
 }
@@ -442,6 +442,15 @@ static void tell_wait(const struct wait *w, const char *why)
 static void on_silence(void *arg)
 {
 	tell_wait(arg, "nothing was heard so far");
+}
+
+static enum fz_store_kind kind_of(const struct store_s3_call *c)
+{
+	if (strcmp(c->method, "DELETE") == 0 || (strcmp(c->method, "POST") == 0 && !c->key)) /* DeleteObjects */
+		return FZ_STORE_DELETE;
+	if (strcmp(c->method, "PUT") == 0 || strcmp(c->method, "POST") == 0)
+		return FZ_STORE_PUT;
+	return c->key ? FZ_STORE_GET : FZ_STORE_LIST;
 }
 
 static enum verdict attempt(struct store_s3 *s, struct store_s3_call *c, size_t out_base, struct fz_err *err)
@@ -486,7 +495,7 @@ static enum verdict attempt(struct store_s3 *s, struct store_s3_call *c, size_t 
 	req.url = fz_buf_str(&a.url);
 	req.headers = a.headers;
 	req.n_headers = a.n_headers;
-	atomic_fetch_add(&s->store.requests, 1);
+	store_count(&s->store, kind_of(c));
 	rc = store_http_perform(s->http, &req, &c->ans, err);
 	atomic_fetch_add(&s->store.bytes_out, c->ans.sent);
 	atomic_fetch_add(&s->store.bytes_in, c->ans.received);
@@ -606,7 +615,8 @@ int store_s3_call(struct store_s3 *s, struct store_s3_call *c, struct fz_err *er
 			break;
 		}
 		atomic_fetch_add(&s->store.retries, 1);
-		fz_debug("%s (attempt %u, again in %lld ms)", why.text, c->attempts, (long long)ms);
+		(void)store_failed(&s->store, why.code);
+		fz_debug("%s (attempt %u, again in %lld ms)", fz_log_why(&why), c->attempts, (long long)ms);
 		in_trouble(s, &trouble, &why);
 		if (fz_mono_ns() + (uint64_t)ms * 1000000 >= began + TELL_MS * 1000000ull)
 			tell_wait(&(struct wait){s, c->deadline_ns}, why.text);

@@ -32,7 +32,7 @@ struct s3_src {
 
 static int changed(struct s3_src *r, struct fz_err *err)
 {
-	return fz_fail(err, FZ_ESTORE, "s3://%s/%s was replaced while it was read", r->s->bucket, r->key);
+	return fz_fail(err, FZ_ECONFLICT, "s3://%s/%s was replaced while it was read", r->s->bucket, r->key);
 }
 
 static int s3_src_read(struct fz_src *src, uint64_t off, void *data, size_t n, struct fz_err *err)

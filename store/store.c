@@ -34,6 +34,13 @@ int store_check_cancel(struct fz_store *s, struct fz_err *err)
 	return atomic_load(&s->cancelled) ? fz_fail(err, ECANCELED, "%s: stopped", s->url) : 0;
 }
 
+int store_failed(struct fz_store *s, int code)
+{
+	if (code < 0 && code != -FZ_ENOTFOUND && code != -FZ_ECONFLICT && code != -ECANCELED)
+		fz_tally_add(&s->errors, code);
+	return code;
+}
+
 int fz_store_open(struct fz_store **out, const char *url, const struct fz_store_conf *conf, struct fz_err *err)
 {
 	static const struct fz_store_conf none;
@@ -66,14 +73,14 @@ static int begin(struct fz_store *s, const char *key, struct fz_err *err)
 {
 	int rc = store_check_cancel(s, err);
 
-	return rc == 0 && key ? store_key_check(key, err) : rc;
+	return store_failed(s, rc == 0 && key ? store_key_check(key, err) : rc);
 }
 
 int fz_store_put(struct fz_store *s, const char *key, struct fz_src *src, struct fz_err *err)
 {
 	int rc = begin(s, key, err);
 
-	return rc < 0 ? rc : s->ops->put(s, key, src, err);
+	return rc < 0 ? rc : store_failed(s, s->ops->put(s, key, src, err));
 }
 
 /* Was the last put_new() that failed without an answer this very one? Forgets it. */
@@ -114,7 +121,7 @@ int fz_store_put_new(struct fz_store *s, const char *key, const void *data, size
 	if (rc < 0)
 		return rc;
 	crypto_hash_sha256(hash, data, n);
-	rc = s->ops->put_new(s, key, data, n, err);
+	rc = store_failed(s, s->ops->put_new(s, key, data, n, err));
 	if (rc == -FZ_ECONFLICT && was_unsure(s, key, hash)) {
 		int got = s->ops->get(s, key, n, &there, NULL);
 
@@ -133,7 +140,7 @@ int fz_store_get(struct fz_store *s, const char *key, size_t max_bytes, struct f
 	int rc = begin(s, key, err);
 
 	if (rc == 0)
-		rc = s->ops->get(s, key, max_bytes, out, err);
+		rc = store_failed(s, s->ops->get(s, key, max_bytes, out, err));
 	if (rc < 0 && out->data) {
 		out->size = before;
 		out->data[before] = 0;
@@ -149,7 +156,7 @@ int fz_store_get_tag(struct fz_store *s, const char *key, size_t max_bytes, stru
 
 	tag[0] = 0;
 	if (rc == 0)
-		rc = s->ops->get_tag(s, key, max_bytes, out, tag, err);
+		rc = store_failed(s, s->ops->get_tag(s, key, max_bytes, out, tag, err));
 	if (rc < 0 && out->data) {
 		out->size = before;
 		out->data[before] = 0;
@@ -162,14 +169,14 @@ int fz_store_put_if(struct fz_store *s, const char *key, const void *data, size_
 {
 	int rc = begin(s, key, err);
 
-	return rc < 0 ? rc : s->ops->put_if(s, key, data, n, tag, err);
+	return rc < 0 ? rc : store_failed(s, s->ops->put_if(s, key, data, n, tag, err));
 }
 
 int fz_store_src(struct fz_store *s, const char *key, uint64_t size_bytes, struct fz_src **out, struct fz_err *err)
 {
 	int rc = begin(s, key, err);
 
-	return rc < 0 ? rc : s->ops->src(s, key, size_bytes, out, err);
+	return rc < 0 ? rc : store_failed(s, s->ops->src(s, key, size_bytes, out, err));
 }
 
 int store_list_add(struct fz_store_list *l, const char *key, size_t n, uint64_t size_bytes, int64_t mtime_ms,
@@ -235,11 +242,11 @@ int fz_store_list(struct fz_store *s, const char *prefix, const char *start_afte
 	int rc = begin(s, NULL, err);
 
 	if (rc == 0)
-		rc = store_prefix_check(prefix, err);
+		rc = store_failed(s, store_prefix_check(prefix, err));
 	if (rc == 0 && start_after && !*start_after)
 		start_after = NULL;
 	if (rc == 0)
-		rc = s->ops->list(s, prefix, start_after, delimiter, &l, err);
+		rc = store_failed(s, s->ops->list(s, prefix, start_after, delimiter, &l, err));
 	if (rc < 0) {
 		fz_store_list_fini(&l);
 		return rc;
@@ -263,7 +270,7 @@ int fz_store_delete(struct fz_store *s, const char *const *keys, size_t n, size_
 		*failed = n;
 		return rc;
 	}
-	return n > 0 ? s->ops->del(s, keys, n, failed, err) : 0;
+	return n > 0 ? store_failed(s, s->ops->del(s, keys, n, failed, err)) : 0;
 }
 
 void fz_store_stats(struct fz_store *s, struct fz_store_stats *out)
@@ -273,7 +280,14 @@ void fz_store_stats(struct fz_store *s, struct fz_store_stats *out)
 	out->retries = atomic_load(&s->retries);
 	out->bytes_in = atomic_load(&s->bytes_in);
 	out->bytes_out = atomic_load(&s->bytes_out);
+	for (int k = 0; k < FZ_STORE_KINDS; k++)
+		out->kind[k] = atomic_load(&s->kind[k]);
 	s->ops->stats(s, out);
+}
+
+struct fz_tally *fz_store_errors(struct fz_store *s)
+{
+	return &s->errors;
 }
 
 void fz_store_cancel(struct fz_store *s)

@@ -4,6 +4,7 @@
 #define FZ_STORE_STORE_H
 
 #include "base/io.h"
+#include "base/tally.h"
 
 #include <stdbool.h>
 
@@ -26,10 +27,15 @@ struct fz_store_list {
 	struct fz_store_object *v;
 	size_t n, cap;
 };
+/* As stores charge for them: PUT (and POST), GET (and HEAD), LIST, DELETE. */
+enum fz_store_kind { FZ_STORE_PUT, FZ_STORE_GET, FZ_STORE_LIST, FZ_STORE_DELETE, FZ_STORE_KINDS };
 struct fz_store_stats {
 	uint64_t requests, retries, bytes_in, bytes_out;
-	char conditional_put[16]; /* "native", "emulated" (token and read-back), "unknown" until the first claim */
-	struct fz_err trouble;    /* why a request is being tried again at this moment; code 0 = none is */
+	uint64_t kind[FZ_STORE_KINDS]; /* of requests */
+	char conditional_put[16];      /* "native", "emulated" (token and read-back), "unknown" until the first claim */
+	bool clock_known;              /* the store has told its time with an answer */
+	int64_t clock_ahead_ms;        /* by how much it is ahead of ours, to about a second */
+	struct fz_err trouble;         /* why a request is being tried again at this moment; code 0 = none is */
 };
 
 /* URL: dir:/absolute/path | s3://bucket/prefix?endpoint=http://host:port&region=r&path-style=yes. Opens lazily: no request
@@ -62,7 +68,7 @@ int fz_store_put_if(struct fz_store *s, const char *key, const void *data, size_
 int fz_store_get(struct fz_store *s, const char *key, size_t max_bytes, struct fz_buf *out,
                  struct fz_err *err) FZ_MUST_CHECK;
 /* Ranged-read source over an object of known size (from a listing; UINT64_MAX = ask). Thread-safe; broken downloads are
- * resumed inside the range. */
+ * resumed inside the range. -FZ_ECONFLICT: it was replaced since the first read. */
 int fz_store_src(struct fz_store *s, const char *key, uint64_t size_bytes, struct fz_src **out,
                  struct fz_err *err) FZ_MUST_CHECK;
 /* Objects whose key starts with prefix (a plain string prefix; "" = all) and sorts after start_after (NULL = from the
@@ -74,6 +80,8 @@ void fz_store_list_fini(struct fz_store_list *l);
 int fz_store_delete(struct fz_store *s, const char *const *keys, size_t n, size_t *failed,
                     struct fz_err *err) FZ_MUST_CHECK;
 void fz_store_stats(struct fz_store *s, struct fz_store_stats *out);
+/* What failed, each attempt by its code; that something is not there, or is there already, is no failure. Lives as long as the store. */
+struct fz_tally *fz_store_errors(struct fz_store *s);
 /* Makes running and later calls return -ECANCELED soon (stop of the worker). */
 void fz_store_cancel(struct fz_store *s);
 /* Wrapper for tests: the n-th call (1 = first) of any method fails with code before or (after = true) after it was

@@ -5,14 +5,16 @@ there at once, so nothing that waits for it is given up: `verify --live` answers
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from faztlib import Mount, children, fazt, fazt_json, main, need, wait_for  # noqa: E402
+from faztlib import FAZT, Mount, children, fazt, fazt_json, main, need, wait_for  # noqa: E402
 
 DEATHS = 9    # with a pause that doubles from 10 ms the next agent would come after 2.5 s
 LIVES_S = 1.1
+STOPPED_S = 2  # a commit waits 0.5 s
 
 
 def agent(m):
@@ -49,6 +51,18 @@ def run(base):
         log = fazt_json("log", "--json", os.path.join(m.dir, "app.db"))
         need(d["resyncs"] == 0 and d["merged_txns"] == 0, "detail was lost: %s", d)
         need(len(log) >= commits, "%d commits, %d in the log", commits, len(log))
+        # Who asks for all that was committed waits for the agent, and for longer than a commit does.
+        con.execute("INSERT INTO t VALUES ('a WAL with a frame')")
+        pid = agent(m)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            p = subprocess.Popen([FAZT, "sync", m.dir], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            time.sleep(STOPPED_S)
+            need(p.poll() is None, "sync did not wait: %s", p.poll() is not None and p.stderr.read())
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        said = p.communicate()[1]
+        need(p.returncode == 0, "sync: exit %d: %s", p.returncode, said)
         con.close()
         m.umount()
 

@@ -4,6 +4,7 @@
  *   bench_replica commit DB SECONDS              WAL/FULL transactions, one after the other, ms: n p50 p99 max
  *   bench_replica watch DB SECONDS TIMES         on the replica: from acknowledged to visible there, ms: n p50 p99 max
  *   bench_replica read DB SECONDS                autocommit point reads: reads/s, longest in ms
+ *   bench_replica pace DB SECONDS RATE           the same, RATE a second: n, longest in ms, how many took over 1 and over 10 ms
  * A busy database is an error: fazt's never is. With BENCH_PATIENT=1 they ask again every 0.1 ms: LiteFS locks readers out, and so may
  * a native writer and reader each other. */
 #include <fcntl.h>
@@ -40,6 +41,14 @@ static volatile double *map_times(const char *path)
 	return p;
 }
 
+static void sleep_until(double due)
+{
+	double left = due - now();
+
+	if (left > 0)
+		nanosleep(&(struct timespec){(time_t)left, (long)((left - (double)(time_t)left) * 1e9)}, NULL);
+}
+
 static int do_write(double rate, double seconds, volatile double *times)
 {
 	sqlite3_stmt *insert;
@@ -52,13 +61,8 @@ static int do_write(double rate, double seconds, volatile double *times)
 	insert = prepare("INSERT INTO lag VALUES (?, zeroblob(100))");
 	start = now();
 	for (end = start + seconds; now() < end && n + 1 < MAX_TXNS;) {
-		if (rate > 0) {
-			double due = start + (double)n / rate, left = due - now();
-
-			if (left > 0)
-				nanosleep(&(struct timespec){(time_t)left, (long)((left - (double)(time_t)left) * 1e9)},
-				          NULL);
-		}
+		if (rate > 0)
+			sleep_until(start + (double)n / rate);
 		sqlite3_bind_int64(insert, 1, ++n);
 		check(sqlite3_step(insert), "insert");
 		times[n] = now();
@@ -141,12 +145,13 @@ static int do_watch(double seconds, volatile double *times)
 	return print_ms(lag, n);
 }
 
-static int do_read(double seconds)
+/* rate: reads a second, 0 = as fast as it goes. */
+static int do_read(double seconds, double rate)
 {
 	sqlite3_stmt *get = prepare("SELECT v FROM lag WHERE id = ?"), *count = prepare("SELECT max(id) FROM lag");
 	double start = now(), worst = 0, t = start;
 	uint64_t seed = 88172645463325252u;
-	long n = 0, ids;
+	long n = 0, over_1 = 0, over_10 = 0, ids;
 
 	check(sqlite3_step(count), "count");
 	ids = (long)sqlite3_column_int64(count, 0);
@@ -163,9 +168,18 @@ static int do_read(double seconds)
 		t = now();
 		if (t - before > worst)
 			worst = t - before;
+		over_1 += t - before > 1e-3;
+		over_10 += t - before > 10e-3;
 		n++;
+		if (rate > 0) {
+			sleep_until(start + (double)n / rate);
+			t = now();
+		}
 	}
-	printf("%.0f %.3f\n", (double)n / (t - start), worst * 1e3);
+	if (rate > 0)
+		printf("%ld %.3f %ld %ld\n", n, worst * 1e3, over_1, over_10);
+	else
+		printf("%.0f %.3f\n", (double)n / (t - start), worst * 1e3);
 	return 0;
 }
 
@@ -190,7 +204,9 @@ int main(int argc, char **argv)
 	if (!strcmp(what, "watch") && argc == 5)
 		return do_watch(atof(argv[3]), map_times(argv[4]));
 	if (!strcmp(what, "read") && argc == 4)
-		return do_read(atof(argv[3]));
+		return do_read(atof(argv[3]), 0);
+	if (!strcmp(what, "pace") && argc == 5)
+		return do_read(atof(argv[3]), atof(argv[4]));
 	fprintf(stderr, "bench_replica: see the head of tests/e2e/bench_replica.c\n");
 	return 2;
 }

@@ -42,7 +42,7 @@ is() { [ "$1" = "$2" ] || bad "'$1' is not '$2'"; }
 json() { /usr/bin/python3 -c 'import json,sys; d=json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$W/out" "$1" || bad "no JSON"; }
 not_mounted() { grep -q " $W/" /proc/self/mounts && bad "something is mounted"; }
 
-echo "-- help, and the man page in step with it"
+echo "-- help, and the man pages: made from the same table, none without a page"
 run 0 --help
 commands=$(sed -n '/^commands:/,/^$/p' "$W/out" | awk 'NF > 1 { print $1 }')
 [ "$(echo "$commands" | wc -l)" -ge 11 ] || bad "commands: $commands"
@@ -52,20 +52,33 @@ run 0 --version
 out "^fazt [0-9]+\.[0-9]+\.[0-9]+$"
 run 0 version --libraries
 out "^sqlite 3"
+scripts/man.sh "$FAZT" "$W/man" >"$W/out" 2>"$W/err" || bad "the man pages cannot be made"
 for c in $commands; do
 	run 0 "$c" --help
 	out "^usage: fazt $c"
 	out "^examples:"
 	out "^  fazt $c"
 	help=$(grep -oE '^  +(-[a-zA-Z], )? *--[a-z-]+' "$W/out" | grep -oE -- '--[a-z-]+' | sort)
-	man=$(awk -v c="fazt $c" '/^\.SH /{ on = 0 } /^\.SS /{ on = index($0, "\"" c) > 0; } on && /^\.B .*\\-\\-/' docs/fazt.1 | sed 's/\\-/-/g' |
+	man=$(awk -v c="\"fazt $c " '/^\.S[HS] /{ on = index($0, c) > 0 } on && /^\\fB.*\\-\\-/' "$W"/man/*.1 | sed 's/\\-/-/g; s/\\f.//g' |
 		grep -oE -- '--[a-z-]+' | sort)
-	is "$help" "$man"
+	[ -s "$W/man/fazt-$c.1" ] || [ "$c" = mount ] || bad "there is no page fazt-$c(1)"
+	is "$(echo "$help" | grep -vx -- --help)" "$man"
 	run 2 "$c" --no-such-option
 	err "--no-such-option"
 done
+keys=$(sed -n 's/^#\{0,1\}\([a-z_]*\) = .*/\1/p; /^#\[/q' docs/fazt.conf.example)
+[ "$(echo "$keys" | wc -l)" -gt 40 ] || bad "keys of the configuration: $keys"
+is "$(sed -n 's/^\\fB\([a-z_]*\)\\fR = .*/\1/p' "$W/man/fazt.conf.5")" "$keys"
 for c in mount umount sync status log verify inspect restore; do
 	run 2 "$c"
+done
+
+echo "-- output that cannot be written is a failure"
+for c in "help" "version" "tune --json" "restore --help"; do
+	run 0 $c
+	"$FAZT" $c >/dev/full 2>"$W/err"
+	is "$c $?" "$c 1"
+	err '^fazt [a-z]+: writing the output: No space left on device \(FZ-0028\)$'
 done
 
 echo "-- refused before anything is mounted"
@@ -250,6 +263,9 @@ not_mounted
 is "$(sql "$W/app/a.db")" 1,2
 run 0 log "$W/app/a.db"
 is "$(wc -l <"$W/out")" $((txid + 1))
+"$FAZT" log --json "$W/app/a.db" >/dev/full 2>"$W/err"
+is $? 1
+err 'No space left'
 run 0 restore "$W/app/a.db" -o "$W/r"
 is "$(sql "$W/r")" 1,2
 

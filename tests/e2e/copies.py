@@ -10,8 +10,8 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from faztlib import Mount, file_hash, main, need  # noqa: E402
-from witness import App, entries_of, restored, sound  # noqa: E402
+from faztlib import Mount, evict, file_hash, main, need  # noqa: E402
+from witness import App, entries_of, kept, pages_hash, restored, sound  # noqa: E402
 
 
 def sh(*args):
@@ -132,14 +132,228 @@ def over(mount, base):
     latest(mount, "over.db", b.states[-1][0], "after the rename over")
 
 
+def turned(mount, base):
+    """What was no database when it was opened becomes one while a handle stays open: by a new name, its own or a directory's, or by
+    what is written into it. Who opens it then is captured, commit by commit; and under an excluded name nothing is."""
+    os.makedirs(os.path.join(mount.dir, "part"))
+    for mode in ("DELETE", "WAL"):
+        for way, old, new in (("name", "a.part", "turned-%s.db"), ("companion", "b-journal", "companion-%s.db"),
+                              ("directory", "part/in-%s.db", "whole/in-%s.db"), ("content", "same-%s.dat", "same-%s.dat")):
+            old, new = [n % mode.lower() if "%" in n else n for n in (old, new)]
+            source, path = os.path.join(base, "turned.db"), os.path.join(mount.dir, new)
+            first = make(source, way, mode=mode)
+            with open(source, "rb") as f:
+                image = f.read()
+            os.unlink(source)
+            fd = os.open(os.path.join(mount.dir, old), os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            if way == "content":
+                os.write(fd, b"no database so far")
+                os.close(fd)
+                fd = os.open(path, os.O_RDWR)
+            os.pwrite(fd, image, 0)
+            if way == "directory":
+                os.rename(os.path.dirname(os.path.join(mount.dir, old)), os.path.dirname(path))
+            elif way != "content":
+                os.rename(os.path.join(mount.dir, old), path)
+            with App(mount, new) as a:
+                a.states.append((first, "as it came", 0))
+                for i in range(5):
+                    a.do("INSERT INTO t(v) VALUES (?)", "%s %d" % (way, i))
+            os.close(fd)
+            kept(mount, new, a.states)
+            if way == "directory":
+                os.rename(os.path.dirname(path), os.path.dirname(os.path.join(mount.dir, old)))
+    with App(mount, "back.db") as a:
+        a.do("CREATE TABLE t(v)")
+        fd = os.open(a.path, os.O_RDWR)
+    os.rename(a.path, a.path + ".part")
+    os.close(fd)
+    with App(mount, "back.db.part") as b:
+        b.do("INSERT INTO t VALUES ('unseen')")
+    mount.sync()
+    names = [d["name"] for d in mount.status()["databases"]]
+    need("back.db" not in names and "back.db.part" not in names and "part/in-wal.db" not in names,
+         "an excluded name is captured: %s", names)
+
+
+def published(mount, base, mode):
+    """A second name, then the first one goes: how many programs publish a file, and how some move it."""
+    name = "linked-%s.db" % mode.lower()
+    source, part = os.path.join(base, name), os.path.join(mount.dir, name + ".tmp")
+    first = make(source, "linked", mode=mode)
+    shutil.copy(source, part)
+    fd = os.open(part, os.O_RDWR)
+    os.link(part, os.path.join(mount.dir, name))
+    os.unlink(part)
+    with App(mount, name) as a:
+        a.states.append((first, "as it came", 0))
+        for i in range(5):
+            a.do("INSERT INTO t(v) VALUES (?)", i)
+    os.close(fd)
+    kept(mount, name, a.states)
+
+    # an application has it open; a name that it never used comes and goes first
+    old, new = "old-" + name, "new-" + name
+    with App(mount, old, "journal_mode=" + mode, "wal_autocheckpoint=0") as a:
+        a.do("CREATE TABLE t(v)")
+        os.link(a.path, a.path + ".bak")
+        os.unlink(a.path + ".bak")
+        a.do("INSERT INTO t VALUES ('by its name')")
+        kept(mount, old, a.states)
+        if mode == "WAL":
+            a.query("PRAGMA wal_checkpoint")
+        for end in ("", "-wal", "-shm"):
+            if os.path.exists(a.path + end):
+                os.link(a.path + end, os.path.join(mount.dir, new + end))
+                os.unlink(a.path + end)
+        with App(mount, new, states=a.states[-1:]) as b:
+            for i in range(5):
+                b.do("INSERT INTO t VALUES (?)", i)
+            kept(mount, new, b.states)
+
+    # two names for good: what is done by either is kept
+    old, new = "one-" + name, "two-" + name
+    with App(mount, old, "journal_mode=" + mode) as a:
+        a.do("CREATE TABLE t(v)")
+        a.do("CREATE TABLE u(v)")
+    os.link(a.path, os.path.join(mount.dir, new))
+    with App(mount, new, states=a.states[-1:]) as b:
+        for i in range(5):
+            b.do("INSERT INTO t VALUES (?)", i)
+    kept(mount, new, b.states)
+    with App(mount, old, states=b.states[-1:]) as a:  # pages that it does not touch itself have changed
+        a.do("INSERT INTO u VALUES ('by the first name again')")
+    latest(mount, old, a.states[-1][0], "written by the other name, then by this one")
+    with App(mount, new, states=a.states[-1:]) as b:
+        b.do("INSERT INTO t VALUES ('and by the second')")
+    latest(mount, new, b.states[-1][0], "written by both names in turn")
+    os.unlink(a.path)
+    with App(mount, new, states=b.states) as b:
+        b.do("INSERT INTO t VALUES ('left')")
+    latest(mount, new, b.states[-1][0], "its other name is gone")
+
+
+def unlinked(mount, mode):
+    """A database is unlinked while it is open, and has another name that nobody has looked up. It is captured by that name, after a
+    worker's death as well; under the path where it lives on without a name it is no database."""
+    first, other = "first-%s.db" % mode, "other-%s.db" % mode
+    with App(mount, first, "journal_mode=" + mode) as a:
+        a.do("CREATE TABLE t(v)")
+    path = a.path
+    os.link(path, os.path.join(mount.dir, other))
+    evict(mount.dir)
+    fd = os.open(path, os.O_RDWR)
+    os.unlink(path)
+    mount.kill_worker()
+    with App(mount, other) as a:
+        a.note("as it came")
+        for i in range(3):
+            a.do("INSERT INTO t VALUES (?)", i)
+    kept(mount, other, a.states)
+    os.unlink(a.path)
+    again = os.open("/proc/self/fd/%d" % fd, os.O_RDONLY)
+    need(os.pread(again, 15, 0) == b"SQLite format 3", "the unlinked file reads differently")
+    mount.sync()
+    known = [d["name"] for d in mount.status()["databases"]]
+    need(not [n for n in known if n.startswith(".fazt") or n in (first, other)], "known are %s", known)
+    os.close(again)
+    os.close(fd)
+
+
+def followed(mount, base, mode):
+    """Companions that are open when names change: their directory's, or one after the other."""
+    keep = "PERSIST" if mode == "DELETE" else mode
+    d1, d2 = os.path.join(mount.dir, "from-" + mode), os.path.join(mount.dir, "to-" + mode)
+    os.mkdir(d1)
+    with App(mount, "from-%s/x.db" % mode, *(["locking_mode=EXCLUSIVE"] if keep == "PERSIST" else []), "journal_mode=" + keep) as a:
+        a.do("CREATE TABLE t(v)")
+        os.rename(d1, d2)
+        states = a.states[-1:]
+        a.states = states
+        if "--no-passthrough" in mount.flags:
+            mount.sync()  # the agent looks when the rename is answered
+        for i in range(5):
+            a.do("INSERT INTO t VALUES (?)", i)
+        kept(mount, "to-%s/x.db" % mode, states)
+    kept(mount, "to-%s/x.db" % mode, states)
+    if mode != "WAL":
+        return
+    with App(mount, "m.db", "journal_mode=WAL") as a:
+        a.do("CREATE TABLE t(v)")
+        a.query("PRAGMA wal_checkpoint(TRUNCATE)")
+        file = a.states[-1]
+        a.do("INSERT INTO t VALUES ('in the WAL')")
+        a.states = [file, a.states[-1]]
+        for end in ("", "-shm", "-wal"):
+            os.rename(a.path + end, os.path.join(d2, "m.db" + end))
+        for i in range(5):
+            a.do("INSERT INTO t VALUES (?)", i)
+        kept(mount, "to-WAL/m.db", a.states)
+        with App(mount, "to-WAL/m.db", states=a.states) as b:
+            b.do("INSERT INTO t VALUES ('another connection')")
+            kept(mount, "to-WAL/m.db", b.states)
+
+
+KILLED = """
+import os, signal, sqlite3, sys
+c = sqlite3.connect(sys.argv[1], isolation_level=None)
+c.execute("PRAGMA journal_mode=WAL")
+c.execute("CREATE TABLE t(v)")
+c.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+for i in range(20):
+    c.execute("INSERT INTO t VALUES (randomblob(900))")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def left_behind(mount, base):
+    """Nobody opens a database that was killed and moved; its WAL comes last."""
+    for way in (os.rename, lambda a, b: (os.link(a, b), os.unlink(a))):
+        path, new = os.path.join(mount.dir, "killed.db"), os.path.join(mount.dir, "left.db")
+        subprocess.run([sys.executable, "-c", KILLED, path])
+        for end in ("", "-wal"):
+            shutil.copy(path + end, os.path.join(base, "killed.db" + end))
+        for end in ("", "-shm", "-wal"):
+            way(path + end, new + end)
+        con = sqlite3.connect(os.path.join(base, "killed.db"))
+        need(con.execute("SELECT count(*) FROM t").fetchone() == (20,), "the test's own database")
+        want = pages_hash(con.serialize())
+        con.close()
+        latest(mount, "left.db", want, "moved with its WAL")
+        with App(mount, "left.db") as a:
+            a.do("INSERT INTO t VALUES ('goes on')")
+        latest(mount, "left.db", a.states[-1][0], "opened after that")
+        os.unlink(new)
+
+
+def names(mount, base):
+    for mode in ("DELETE", "WAL"):
+        published(mount, base, mode)
+        followed(mount, base, mode)
+        unlinked(mount, mode)
+    left_behind(mount, base)
+    for d in mount.status()["databases"]:
+        sound(mount, d["name"])
+
+
 def run(base):
-    with Mount(base).start() as mount:
+    conf = os.path.join(base, "fazt.conf")
+    with open(conf, "w") as f:
+        f.write("[mount]\nexclude = *.part\nexclude = part/*\n")
+    with Mount(base, "--config", conf).start() as mount:
+        turned(mount, base)
+        names(mount, base)
         cp(mount, base)
         mv(mount, base)
         again(mount)
         over(mount, base)
         for d in mount.status()["databases"]:
             sound(mount, d["name"])
+        mount.umount()
+    base = os.path.join(base, "told")
+    os.mkdir(base)
+    with Mount(base, "--no-passthrough").start() as mount:
+        names(mount, base)
         mount.umount()
 
 

@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# beside
 """A database is written by something that is not SQLite (cp, an editor, a restore script) and the worker is killed at each
 point of the copy: before the first byte, in the middle, between the last byte and the close. What the new worker knows of
 the copy is what it finds; the log must hold exactly the copied file soon after the close, and nobody asks for a compare."""

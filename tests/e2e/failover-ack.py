@@ -10,34 +10,18 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "lib")]
 from cluster import Counted  # noqa: E402
-from failover import LEASE_S, TAKES_S, Scene, Writer, has, lease, never_two  # noqa: E402
+from failover import LEASE_S, TAKES_S, Scene, Writer, has, lease, never_two, two_hosts  # noqa: E402
 from faztlib import main, need, wait_for  # noqa: E402
-from gateway import ENV, Gateway  # noqa: E402
-from netns import Net, Node  # noqa: E402
 
 NAMES = [("wal.db", "WAL"), ("old.db", "DELETE")]
 
 
 def run(base):
-    os.environ.update(ENV)
     conf = os.path.join(base, "wait.conf")
     with open(conf, "w") as f:
         f.write("[link]\nack = replica\nack_policy = wait\n")
-    with Net(("a", "b", "s")) as net:
-        gw = Gateway(base, address=net.address("s"))
-        a, b = Node(base, "a", net), Node(base, "b", net)
-        for h in (a, b):
-            h.own_flags = ["--config", conf, "--failover", "auto", "--lease", "%ds" % LEASE_S, "--witness", gw.url("app")]
-            h.targets = []
-        with net.inside("s"):
-            gw.start()
-        try:
-            a.primary(b)
-            b.replica_of(a, "--listen", b.address, "--follower", a.public)
-            with a, b:
-                cut(base, net, gw, a, b)
-        finally:
-            gw.kill()
+    with two_hosts(base, "--config", conf) as world:
+        cut(base, *world)
 
 
 def cut(base, net, gw, a, b):

@@ -3,6 +3,7 @@
 """failover = auto: two hosts and a store in network namespaces. Whatever is cut, killed or stopped, no commit is acknowledged on the
 former primary once the new one has acknowledged one (one clock: it is one machine), a replica takes over by itself only when it must,
 every commit that had arrived is there, and what had not is a branch."""
+import contextlib
 import os
 import signal
 import sqlite3
@@ -236,23 +237,29 @@ class Scene:
         self.alike()
 
 
-def run(base):
+@contextlib.contextmanager
+def two_hosts(base, *flags):
+    """A network, a store in it that is the witness, a primary and its replica, not started yet."""
     os.environ.update(ENV)
     with Net(("a", "b", "s")) as net:
         gw = Gateway(base, address=net.address("s"))
         a, b = Node(base, "a", net), Node(base, "b", net)
-        auto = ["--failover", "auto", "--lease", "%ds" % LEASE_S, "--witness", gw.url("app")]
         for h in (a, b):
-            h.own_flags, h.targets = auto, []
+            h.own_flags, h.targets = [*flags, "--failover", "auto", "--lease", "%ds" % LEASE_S, "--witness", gw.url("app")], []
         with net.inside("s"):
             gw.start()
         try:
             a.primary(b)
             b.replica_of(a, "--listen", b.address, "--follower", a.public)
             with a, b:
-                scenes(base, net, gw, a, b)
+                yield net, gw, a, b
         finally:
             gw.kill()
+
+
+def run(base):
+    with two_hosts(base) as world:
+        scenes(base, *world)
 
 
 def cut_link(net, p, r, on):

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # timeout: 120
 """Two machines write to one prefix: the second is fenced, its own status says so, nothing of the first is overwritten and
-the first goes on; with --take-over the second owns it and the first is fenced. Then what may happen to a store and to the
+the first goes on; with --take-over the second owns it and the first is fenced; so the other way round, for good. Then what may happen to a store and to the
 primary's state: objects deleted by hand, plain level files lost, the whole ship directory lost. Each heals, without any
 identity on the machine. At last, requests_per_month stretches the intervals."""
 import os
@@ -88,10 +88,29 @@ def fence(base, what, url, inside):
         fazt("verify", "--full", source, "-i", two.key)
         fazt("restore", source, "-i", two.key, "-o", out, "--force")
         need(file_hash(out) == b.hash[b.n], "%s: the latest is not the second writer's", what)
+
+        # the first takes it back: the second was told to take over once, and its next worker does not do it again
+        a.close()
+        one.umount()
+        one.flags.append("--take-over")
+        one.start()
+        a.open()
+        a.row()
+        one.sync()
+        claims = sorted(os.listdir(os.path.join(inside, "app.db", "claim")))
+        two.kill_worker()
+        b.row()
+        r = fazt("sync", "--wait", "--timeout", "20", two.dir, check=False)
+        need(r.returncode == 1 and "FZ-1301" in r.stderr, "%s: sync of the second's next worker: %d %s", what, r.returncode, r.stderr)
+        need(sorted(os.listdir(os.path.join(inside, "app.db", "claim"))) == claims, "%s: it was claimed once more", what)
+        one.kill_worker()  # and what the first one's own next worker may do, it does
+        a.row()
+        one.sync()
+        need(target(one)["state"] == "ok", "%s: the first after its worker's death: %s", what, target(one))
         a.close()
         b.close()
-        one.umount()
-        two.umount(wait=True)
+        two.umount()
+        one.umount(wait=True)
 
 
 HEAL = """[target t]

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 # timeout: 300
+# beside
 """A replica that follows a store: every commit arrives as it was made, through restarts, a store that is away, retention, keys that fit
 and keys that do not; and link and store take turns without a gap while writes go on."""
 import json

@@ -4,6 +4,7 @@
 is missing by comparing: what is restored is the database.
 # timeout: 120
 """
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -32,6 +33,11 @@ def storm(base, state):
         con.execute("PRAGMA wal_autocheckpoint=0")
         con.execute("CREATE TABLE t(x)")
         con.execute("INSERT INTO t VALUES('before')")
+        other, new = os.path.join(m.dir, "other.db"), os.path.join(base, "new.db")
+        for name in (other, new):
+            with contextlib.closing(sqlite3.connect(name)) as c:
+                c.execute("CREATE TABLE t AS SELECT ? AS name", (name,))
+                c.commit()
         m.sync()
         with open(os.path.join(state, "fill"), "wb", buffering=0) as fill:
             try:
@@ -42,6 +48,10 @@ def storm(base, state):
         for n in range(400):
             con.execute("INSERT INTO t VALUES(?)", (os.urandom(20000),))
         con.close()
+        r = fazt("import", "--force", new, other, check=False)
+        need(r.returncode == 1 and "other.db is written, but" in r.stderr, "import with a full state disk: exit %d: %s", r.returncode, r.stderr)
+        with contextlib.closing(sqlite3.connect(other)) as c:
+            need(c.execute("SELECT name FROM t").fetchone()[0] == new, "and it is not")
         r = fazt("umount", m.dir, check=False)
         need(r.returncode == 1 and is_mounted(m.dir), "umount with a full state disk: exit %d: %s", r.returncode, r.stderr)
         need("--force" in r.stderr and "No space left" in r.stderr, "umount does not say what to do: %s", r.stderr)

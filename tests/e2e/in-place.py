@@ -5,12 +5,13 @@ state or the other, never a mixture or SQLITE_CORRUPT; open connections see the 
 on from there; what was written in place is one commit of the log, can be restored itself and undone the same way."""
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from faztlib import Failure, Mount, fazt, fazt_json, file_hash, integrity, main, need, serialize_hash, wait_for  # noqa: E402
+from faztlib import FAZT, Failure, Mount, fazt, fazt_json, file_hash, integrity, main, need, serialize_hash, wait_for  # noqa: E402
 
 # Both keep one connection open all the time. The invariant: t holds `rows` rows whose k sum up to `total`.
 READER = """
@@ -51,6 +52,15 @@ while True:
     era, rows = con.execute("SELECT era, rows FROM meta").fetchone()
     print(json.dumps({"n": n, "era": era, "rows": rows}), flush=True)
 """
+
+
+def links(pid):
+    """What a process has open."""
+    fds = "/proc/%d/fd" % pid
+    try:
+        return [os.readlink(os.path.join(fds, n)) for n in os.listdir(fds)]
+    except OSError:
+        return []
 
 
 class Process:
@@ -178,11 +188,49 @@ def one(base, m, journal, writers):
     con.close()
 
 
+def interrupted(base, m):
+    """While it waits for the writer's lock: SIGINT ends it there, and no plain copy stays, not even after SIGKILL."""
+    path, tmp, sql = os.path.join(m.dir, "kept.db"), os.path.join(base, "tmp"), os.path.join(base, "sql")
+    for d in (tmp, sql):
+        os.mkdir(d)
+    with open(os.path.join(sql, "1-a.sql"), "w") as f:
+        f.write("CREATE TABLE a(x)")
+    con = sqlite3.connect(path, isolation_level=None, timeout=30)
+    con.execute("PRAGMA journal_mode=WAL")
+    con.execute("CREATE TABLE t(x)")
+    fazt("migrate", path, sql)
+    was, txid = content(path), m.database("kept.db")["txid"]
+    other = os.path.join(base, "other.db")
+    c = sqlite3.connect(other)
+    c.execute("CREATE TABLE other(x)")
+    c.close()
+    for what, args in (("restore", ["restore", "--in-place", path, "--txid", "1"]), ("undo", ["migrate", "--undo", path]),
+                       ("import", ["import", "--force", other, path])):
+        for sig in (signal.SIGINT, signal.SIGKILL):
+            con.execute("BEGIN IMMEDIATE")
+            p = subprocess.Popen([FAZT, *args], env={**os.environ, "TMPDIR": tmp}, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            wait_for("copy and live database in its hands", lambda p=p: path in links(p.pid) and tmp + "/" in str(links(p.pid)))
+            p.send_signal(sig)
+            con.execute("ROLLBACK")
+            said = p.communicate(timeout=60)[1].decode()
+            if sig == signal.SIGINT:
+                need(p.returncode == 1 and "interrupted" in said, "%s after SIGINT: exit %d: %s", what, p.returncode, said)
+            need(content(path) == was, "%s did its work after signal %d", what, sig)
+            need(m.database("kept.db")["txid"] == txid, "%s made a commit after signal %d", what, sig)
+            if what != "import" or sig == signal.SIGINT:
+                need(not os.listdir(tmp), "%s left %s after signal %d", what, os.listdir(tmp), sig)
+    need(len(os.listdir(tmp)) == 1, "the killed import left %s", os.listdir(tmp))
+    fazt("import", "--force", other, path, env={**os.environ, "TMPDIR": tmp})
+    need(not os.listdir(tmp), "the next import left %s", os.listdir(tmp))
+    con.close()
+
+
 def scenario(base):
     with Mount(base) as m:
         m.start()
         one(base, m, "WAL", 2)
         one(base, m, "DELETE", 1)
+        interrupted(base, m)
         r = fazt("restore", "--in-place", os.path.join(m.dir, "none.db"), "--latest", check=False)
         need(r.returncode == 3 and "FZ-1203" in r.stderr, "no such database: exit %d %s", r.returncode, r.stderr)
         r = fazt("restore", "--in-place", os.path.join(m.dir, "WAL.db"), "--txid", "99999999", check=False)

@@ -3,13 +3,15 @@
 """A replica takes over. It refuses while its primary lives or holds more, and says so; after that every commit that had arrived is
 there, connections opened from then on write, older ones stay read-only and lose nothing; the store goes on under the new
 epoch; a restart with the same flags keeps the new role."""
+import contextlib
 import os
+import signal
 import sqlite3
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
 from cluster import Counted, Host, Reader, caught_up, refused  # noqa: E402
-from faztlib import Failure, fazt, fazt_json, file_hash, integrity, main, need, serialize_hash  # noqa: E402
+from faztlib import Failure, fazt, fazt_json, file_hash, integrity, main, need, serialize_hash, wait_for  # noqa: E402
 
 
 def promote(host, *flags, code=0):
@@ -70,6 +72,14 @@ def run(base):
         p.kill_all()
         promote(r)
         need(r.status()["role"] == "primary", "%s", r.status()["role"])
+        older = r.status()["read_only_handles"]
+        need(older == 2 + len(readers), "%d handles of before, not %d", older, 2 + len(readers))
+        need("stay read-only" in fazt("status", r.dir).stdout, "status counts the older connections")
+        # each of them, not others; counted over the death of a worker
+        os.kill(r.status()["worker_pid"], signal.SIGKILL)
+        with contextlib.closing(sqlite3.connect("file:%s/wal.db?mode=ro" % r.dir, uri=True)) as c:
+            c.execute("SELECT count(*) FROM t").fetchone()
+        need(r.status()["read_only_handles"] == older, "%d, then %d", older, r.status()["read_only_handles"])
         apps = {n: Counted(os.path.join(r.dir, n)) for n in apps}
         for a in apps.values():
             need(a.n == 350, "%s: commit %d of 350 after the take-over", a.path, a.n)
@@ -114,8 +124,11 @@ def run(base):
             need(seen == list(range(1, seen[-1] + 1)), "%s: TXIDs are missing", name)
             need(file_hash(outf) == serialize_hash(a.path), "%s: the last commit restored is not the database", name)
             a.close()
+        # This process' own are gone with its last connection (SQLite keeps a descriptor while another one holds a lock); RELEASE comes later.
+        wait_for("the readers' handles to be the only ones", lambda: r.status()["read_only_handles"] == len(readers))
         for x in readers:
             x.end()
+        wait_for("no handle of before", lambda: r.status()["read_only_handles"] == 0)
         r.umount()
         r.start()
         need(r.status()["role"] == "primary", "after a restart it is a replica again")

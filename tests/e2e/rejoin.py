@@ -39,6 +39,44 @@ while True:
 """
 
 
+# Reads with a new connection each time, of a database that nobody else has open: each makes its -wal and -shm anew.
+OPENER = """
+import sqlite3, sys
+n = 0
+while True:
+    con = sqlite3.connect("file:%s?mode=rw" % sys.argv[1], uri=True, isolation_level=None, timeout=10)
+    try:
+        con.execute("SELECT n FROM meta").fetchone()
+    except sqlite3.OperationalError as e:
+        sys.exit("read %d: %s (%s)" % (n, e, e.sqlite_errorname))
+    con.close()
+    n += 1
+    print(n, flush=True)
+"""
+
+
+class Opener:
+    """Where the role changes, no read fails."""
+
+    def __init__(self, base, path):
+        self.path = path
+        self.out = os.path.join(base, "opener-%d" % time.monotonic_ns())
+        self.f = open(self.out, "wb")
+        self.p = subprocess.Popen([sys.executable, "-c", OPENER, path], stdout=self.f, stderr=self.f)
+
+    def check(self):
+        with open(self.out) as f:
+            need(self.p.poll() is None, "%s: %s", self.path, f.read()[-200:])
+
+    def end(self):
+        try:
+            self.check()
+        finally:
+            self.p.kill()
+            self.p.wait()
+            self.f.close()
+
+
 class Writer:
     def __init__(self, base, path):
         self.out = os.path.join(base, "writer-%d" % time.monotonic_ns())
@@ -96,6 +134,11 @@ def swap(base, old, new, names):
             w.kill()
 
 
+def unknown(host, name):
+    with open(os.path.join(host.home, "fazt.log")) as f:
+        return f.read().count("%s: where it stands is not known" % name)
+
+
 def hand_over(base, old, new, names):
     """fazt handoff under load: every acknowledged commit is in the new primary's history, and the writers' pause is short."""
     writers = {n: Writer(base, os.path.join(old.dir, n)) for n in names}
@@ -105,6 +148,7 @@ def hand_over(base, old, new, names):
         need(r.returncode == 3 and "nobody" in r.stderr, "handoff to nobody: exit %d: %s", r.returncode, r.stderr)
         wait_for("writers that go on", lambda: all(w.ended() is None for w in writers.values()))
         before = len(fazt_json("branches", "--json", old.dir))
+        compared = unknown(old, "wal.db")
         fazt("handoff", old.dir, new.public)
         need(new.status()["role"] == "primary", "after the handoff the follower is a %s", new.status()["role"])
         for n, w in writers.items():
@@ -116,6 +160,8 @@ def hand_over(base, old, new, names):
             app.close()
             caught_up(new, old, n)
             need(serialize_hash(os.path.join(new.dir, n)) == serialize_hash(os.path.join(old.dir, n)), "%s differs", n)
+        if "wal.db" in names:  # its capture had followed it to the last frame
+            need(unknown(old, "wal.db") == compared, "after a handoff the former primary compared every page of wal.db")
         need(len(fazt_json("branches", "--json", old.dir)) == before, "a handoff left a branch: %s",
              fazt_json("branches", "--json", old.dir))
     finally:
@@ -152,6 +198,19 @@ def no_commit_twice(base, host, name):
         before = n
 
 
+def changes(base, a, b, names, openers):
+    lost, _ = swap(base, a, b, names)
+    kept(base, a, lost, 0)
+    need(b.status()["epoch"] == 1 and a.status()["epoch"] == 1, "epochs %s %s", a.status()["epoch"], b.status()["epoch"])
+    lost, _ = swap(base, b, a, names)
+    kept(base, b, lost, 1)
+    need(a.status()["role"] == "primary" and a.status()["epoch"] == 2, "%s", a.status()["role"])
+    hand_over(base, a, b, names)
+    hand_over(base, b, a, names)
+    for o in openers:
+        o.check()
+
+
 def run(base):
     a, b = Host(base, "one"), Host(base, "two")
     a.primary(b)
@@ -166,15 +225,17 @@ def run(base):
                 x.commit()
             x.close()
             caught_up(a, b, n)
+        x = Counted(os.path.join(a.dir, "idle.db"), "WAL")
+        x.commit()
+        x.close()
+        caught_up(a, b, "idle.db")
         reader = Reader(os.path.join(base, "work"), os.path.join(b.dir, "wal.db"))
-        lost, _ = swap(base, a, b, names)
-        kept(base, a, lost, 0)
-        need(b.status()["epoch"] == 1 and a.status()["epoch"] == 1, "epochs %s %s", a.status()["epoch"], b.status()["epoch"])
-        lost, _ = swap(base, b, a, names)
-        kept(base, b, lost, 1)
-        need(a.status()["role"] == "primary" and a.status()["epoch"] == 2, "%s", a.status()["role"])
-        hand_over(base, a, b, names)
-        hand_over(base, b, a, names)
+        openers = [Opener(base, os.path.join(h.dir, "idle.db")) for h in (a, b)]
+        try:
+            changes(base, a, b, names, openers)
+        finally:
+            for o in openers:
+                o.end()
         for n in names:
             need(integrity(os.path.join(a.dir, n)) == "ok" and integrity(os.path.join(b.dir, n)) == "ok", n)
         for n in names:

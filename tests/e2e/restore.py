@@ -4,6 +4,7 @@
 there, directories that are not, read-only or full disks, an old -wal beside the output; wrong keys; objects with one byte
 changed or cut short (exit 4, and the object named); a mount's own log when the store is gone; and 200 MB on a terminal:
 progress with rate and time left, bounded memory."""
+import contextlib
 import json
 import os
 import pty
@@ -194,6 +195,44 @@ def own_log(app, m, out):
     refused(3, "FZ-1203", "restore", os.path.join(m.dir, "none.db"), "-o", out + ".x")
 
 
+def names(m):
+    """Without a database's name: which ones are there, one that was deleted too; in a store, in a directory of it, in a mount's store."""
+    os.mkdir(os.path.join(m.dir, "sub"))
+    for name in ("sub/two.db", "sub/gone.db"):
+        with contextlib.closing(sqlite3.connect(os.path.join(m.dir, name))) as con:
+            con.execute("CREATE TABLE t(a)")
+    m.sync()
+    want = {d["name"]: d["txid"] for d in m.status()["databases"]}
+    os.unlink(os.path.join(m.dir, "sub/gone.db"))
+    wait_for("the store to know of the deletion", lambda: "(deleted " in fazt("log", "dir:" + m.store).stdout)
+    for source in ("dir:" + m.store, m.dir):
+        got = fazt_json("log", "--json", source)
+        need({o["database"]: o["txid"] for o in got} == want, "log %s: %s, not %s", source, got, want)
+        need([o["database"] for o in got if "deleted" in o] == ["sub/gone.db"], "log %s: %s", source, got)
+    r = fazt("log", "dir:" + m.store + "/sub")
+    lines = sorted(x.split(None, 2)[2] for x in r.stdout.splitlines())
+    need([x.split("  ")[0] for x in lines] == ["gone.db", "two.db"] and "(deleted " in lines[0], "log of a directory: %s", r.stdout)
+    refused(3, "FZ-1203", "log", "dir:" + m.dir)
+
+    # what cannot be read is told, and does not hide the rest
+    copy, conf = os.path.join(m.base, "copy"), os.path.join(m.base, "log.conf")
+    shutil.copytree(m.store, copy)
+    os.makedirs(os.path.join(copy, "a\1b", "claim"))
+    for claim in ("a\1b/claim/00000001", "sub/two.db/claim/00000001"):
+        with open(os.path.join(copy, claim), "w") as f:
+            f.write("{")
+    r = fazt("log", "--json", "dir:" + copy, check=False)
+    need(r.returncode == 4 and "sub/two.db" in r.stderr, "a damaged claim: exit %d %s", r.returncode, r.stderr)
+    need({o["database"] for o in json.loads(r.stdout)} == set(want) - {"sub/two.db"}, "a damaged claim hides: %s", r.stdout)
+    with open(conf, "w") as f:
+        f.write("[target lost]\nurl = dir:%s/x\n[target good]\nurl = dir:%s\n" % (conf, m.store))
+    r = fazt("log", "--config", conf, "lost", check=False)
+    need(r.returncode == 1 and "FZ-1203" not in r.stderr and "lost" in r.stderr, "a lost target: %d %s", r.returncode, r.stderr)
+    r = fazt("log", "--json", "--config", conf, m.dir, check=False)
+    need(r.returncode == 1 and "lost" in r.stderr and {o["database"] for o in json.loads(r.stdout)} == set(want),
+         "a lost target hides the other: %d %s%s", r.returncode, r.stdout, r.stderr)
+
+
 def terminal(base, m):
     path = os.path.join(m.dir, "big.db")
     con = sqlite3.connect(path, isolation_level=None)
@@ -250,6 +289,7 @@ def steps(base, m, app, out):
     keys(app, m, base, out)
     damage(app, m, base, out)
     terminal(base, m)
+    names(m)
     own_log(app, m, out)
 
 

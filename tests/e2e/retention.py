@@ -11,7 +11,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
 from faztlib import Failure, Mount, fazt, fazt_json, main, need, wait_for  # noqa: E402
-from oracle import Application, rfc3339, same  # noqa: E402
+from oracle import CLOCK_MS, Application, rfc3339, same  # noqa: E402
 
 COMMITS, MINUTES, HOURS, DAYS, GRACE = 3, 6, 9, 12, 1  # seconds
 CONF = """[target tiers]
@@ -106,7 +106,8 @@ def check_window(app, base, out, began_ms):
         want = max([k for k in app.after_ms if app.after_ms[k] <= at - tier_ms - (late if tier_ms > 5 else 0)], default=0)
         in_tier = age_ms + late < {5: COMMITS, 500: MINUTES, 1500: HOURS, 3000: DAYS}[tier_ms] * 1000
         need(n >= want or not in_tier, "%d ms ago: commit %d, but %d was made by then", age_ms, n, want)
-        need(n == 0 or app.before_ms[n] <= at, "%d ms ago: commit %d was made later", age_ms, n)
+        need(n == 0 or app.before_ms[n] <= at + CLOCK_MS, "%d ms ago: commit %d was made %d ms later", age_ms, n,
+             app.before_ms.get(n, at) - at)
 
 
 def check_listed(app, base, out, every):
@@ -150,7 +151,11 @@ def scenario(base):
             checker = threading.Thread(target=checks)
             checker.start()
             end = time.monotonic() + 17
-            while time.monotonic() < end and not trouble:
+
+            def over():  # a slow machine comes later to the first snapshot that is not needed any more
+                now = time.monotonic()
+                return now > end + 60 or (now > end and any("/9/" in k for k in list(tiers.lost)))
+            while not over() and not trouble:
                 app.row()
                 time.sleep(0.02)
         finally:

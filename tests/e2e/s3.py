@@ -13,7 +13,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
 from faztlib import FAZT, Mount, fazt, fazt_json, file_hash, main, need, wait_for  # noqa: E402
 from gateway import ENV, Gateway, free_port  # noqa: E402
-from oracle import Application, check_all, rfc3339, same  # noqa: E402
+from oracle import CLOCK_MS, Application, check_all, rfc3339, same  # noqa: E402
 
 NOBODY = {"AWS_ACCESS_KEY_ID": "scenario", "AWS_SECRET_ACCESS_KEY": "wrong", "AWS_EC2_METADATA_DISABLED": "true"}
 
@@ -58,7 +58,7 @@ def end_to_end(base, gw):
                 r = fazt_json("restore", url, "-i", m.key, "--at", rfc3339(at), "-o", out, "--force", "--json",
                               **with_env(ENV))
                 got = same(a, out, "--at commit %d" % n)
-                need(got >= n and a.before_ms[got] <= at, "--at commit %d (%d) restored %d (%s)", n, at, got, r)
+                need(got >= n and a.before_ms[got] <= at + CLOCK_MS, "--at commit %d (%d) restored %d (%s)", n, at, got, r)
         log = fazt_json("log", "--json", url, "-i", m.key, **with_env(ENV))
         need([e["txid"] for e in log] == list(range(1, m.database("app.db")["txid"] + 1)), "log lists %d commits", len(log))
 
@@ -85,6 +85,8 @@ def end_to_end(base, gw):
         need("NoSuchBucket" in r.stderr or "bucket" in r.stderr, "a missing bucket is told as: %s", r.stderr)
         failing(3, "FZ-1203", "restore", gw.url("prefix/none.db"), "-i", m.key, "-o", out + ".x")
         failing(3, "FZ-1203", "log", gw.url("prefix/none.db"))
+        there = {o["database"]: o["txid"] for o in fazt_json("log", "--json", gw.url("prefix"), **with_env(ENV))}
+        need(there == {d["name"]: d["txid"] for d in m.status()["databases"]}, "log of the whole prefix: %s", there)
         failing(3, "FZ-1203", "verify", gw.url("prefix/none.db"), "-i", m.key)
         failing(3, "FZ-1204", "restore", url, "-i", m.key, "--at", "3000 days ago", "-o", out + ".x")
         need(not os.path.exists(out + ".x"), "a failed restore left a file")

@@ -88,7 +88,7 @@ echo "refused while in use"
 (cd "$dir" && exec sleep 600) &
 h=$!
 pids="$pids $h"
-until_true "a working directory" test "$(readlink "/proc/$h/cwd")" = "$dir"
+until_true "a working directory" eval '[ "$(readlink "/proc/$h/cwd")" = "$dir" ]'
 if "$FAZT" mount --foreground --encrypt none "$dir" >"$base/refused" 2>&1; then fail "mounted over a working directory"; fi
 grep -q "sleep\[$h\]" "$base/refused" || fail "does not name the user: $(cat "$base/refused")"
 kill $h
@@ -173,6 +173,36 @@ c = sqlite3.connect(sys.argv[1])
 c.execute("INSERT INTO t VALUES(2)")
 c.commit()' "$dir/app.db" || fail "no commit without supervisor"
 until_true "the worker's warning" grep -q "supervisor is gone" "$base/log"
+
+# who mounts again becomes its supervisor, under an application that holds a lock and writes
+"$PYTHON" -c '
+import os, sqlite3, sys
+c = sqlite3.connect(sys.argv[1], isolation_level=None)
+c.execute("BEGIN IMMEDIATE")
+open(sys.argv[2], "w").close()
+n = 0
+while not os.path.exists(sys.argv[3]):
+    c.execute("INSERT INTO t VALUES(3)")
+    n += 1
+c.execute("COMMIT")
+print(n)' "$dir/app.db" "$base/held" "$base/stop2" >"$base/app2.out" 2>&1 &
+app=$!
+pids="$pids $app"
+until_true "the application" test -e "$base/held"
+"$FAZT" mount "$dir" >"$base/again" 2>&1 || fail "no supervisor for an orphan: $(cat "$base/again")"
+grep -q "has one again" "$base/again" || fail "mount of an orphan says: $(cat "$base/again")"
+until_true "the end of the orphan" eval "! kill -0 $w 2>/dev/null"
+new=$("$FAZT" status --json "$dir" | sed -n 's/.*"supervisor_pid":[^0-9]*\([0-9]*\).*/\1/p' | head -1)
+[ "$(cat "/proc/$new/comm")" = fazt ] || fail "supervisor '$new'"
+if "$FAZT" mount "$dir" >"$base/refused" 2>&1; then fail "a mount that has a supervisor got another one"; fi
+grep -q FZ-1403 "$base/refused" || fail "second mount: $(cat "$base/refused")"
+touch "$base/stop2"
+wait $app || fail "the application failed: $(cat "$base/app2.out")"
+kill -KILL "$new"
+until_true "the end of the second supervisor" eval "! kill -0 $new 2>/dev/null"
+w=$("$FAZT" status --json "$dir" | sed -n 's/.*"worker_pid":[^0-9]*\([0-9]*\).*/\1/p' | head -1)
+echo "found another supervisor"
+
 kill -KILL "$w"
 until_true "the worker's end" eval "! kill -0 $w 2>/dev/null"
 "$FAZT" umount "$dir" || fail "cannot clean a dead mount"

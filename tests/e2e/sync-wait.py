@@ -7,7 +7,7 @@ import sqlite3
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from faztlib import Mount, file_hash, main, need  # noqa: E402
+from faztlib import Mount, fazt, file_hash, main, need  # noqa: E402
 from witness import App, sound  # noqa: E402
 
 
@@ -51,7 +51,23 @@ def one(base, *flags):
         mount.umount()
 
 
+def unshippable(base):
+    """A name that no store takes: the others are shipped, and it is said instead of waited for."""
+    with Mount(base, name="odd", store="odd-store") as mount:
+        mount.start()
+        for name in ("odd\x01name.db", "even.db"):
+            with App(mount, name) as a:
+                a.do("CREATE TABLE t(v)")
+        for _ in range(2):
+            r = fazt("sync", "--wait", mount.dir, check=False)
+            need(r.returncode == 2 and "control character" in r.stderr, "sync: exit %d %s", r.returncode, r.stderr)
+            need(latest(mount, "even.db") == a.states[-1][0], "the other one was not waited for")
+        os.unlink(os.path.join(mount.dir, "odd\x01name.db"))
+        mount.umount()
+
+
 def run(base):
+    unshippable(base)
     one(base)
     one(base, "--no-passthrough")
 

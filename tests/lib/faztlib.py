@@ -1,5 +1,6 @@
 """What the scenarios of tests/e2e share: a scratch directory, a mount, the fazt program, and cleaning up behind them."""
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -71,6 +72,17 @@ def children(pid):
 def is_mounted(path):
     with open("/proc/self/mounts") as f:
         return any(l.split()[1] == path.replace(" ", "\\040") for l in f)
+
+
+def evict(path):
+    """Makes the kernel forget all names and inodes of this mount that nobody uses, as it does when memory is short: remounting
+    with the same flags drops them."""
+    flags = os.statvfs(path).f_flag
+    same = flags & (os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME)
+    same |= 1 << 21 if flags & os.ST_RELATIME else 0
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(None, os.fsencode(path), None, ctypes.c_ulong(32 | same), None):  # MS_REMOUNT
+        raise OSError(ctypes.get_errno(), "remount", path)
 
 
 @contextlib.contextmanager

@@ -29,6 +29,9 @@ def rfc3339(ms):
     return t.strftime("%Y-%m-%dT%H:%M:%S") + ".%03dZ" % (ms % 1000)
 
 
+CLOCK_MS = 25  # a commit in WAL mode is dated by its file's clock, whose tick may come late on a busy machine (docs/limits.md)
+
+
 class Application:
     def __init__(self, path, journal="WAL", seed=1, **pragmas):
         self.path, self.name, self.rnd = path, os.path.basename(path), random.Random(seed)

@@ -40,6 +40,25 @@ def main():
     def shown(n, nonce):  # a host that was superseded may show the history of another one already
         return (n, nonce) if conf.get("history") else None
 
+    def digest():
+        if not conf["hashes"]:
+            return "-"
+        if not conf["exclusive"]:
+            return serialize_hash(path, skip_free, shown(n, nonce))
+        # No other connection can read it: what a copy holds. Another process copies, since with a descriptor of the database
+        # that is closed here this connection would lose its locks.
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(conf["acks"])) as d:
+            subprocess.run(["cp"] + [path + s for s in ("", "-wal") if os.path.exists(path + s)] + [d], check=True)
+            # After a savepoint's rollback the frames of this WAL may not pass SQLite's own recovery: the copy is older then.
+            return serialize_hash(os.path.join(d, os.path.basename(path)), skip_free, (n, nonce))
+
+    def step():
+        """A PRAGMA may have written page 1, and the next one may again."""
+        if n is not None:
+            note("V", n, nonce, digest())
+            note("U", n, nonce)
+
+    n = nonce = None
     if os.path.exists(path):  # what a killed process left, before this one commits anything
         con = sqlite3.connect(path, isolation_level=None, timeout=30)
         if con.execute("SELECT count(*) FROM sqlite_master WHERE name = 'meta'").fetchone()[0]:
@@ -51,25 +70,16 @@ def main():
     con = sqlite3.connect(path, isolation_level=None, timeout=30)
     con.execute("PRAGMA page_size=%d" % conf["page_size"])
     con.execute("PRAGMA auto_vacuum=%d" % conf["auto_vacuum"])
+    step()
     if conf["exclusive"]:
         con.execute("PRAGMA locking_mode=EXCLUSIVE")
     con.execute("PRAGMA journal_mode=%s" % conf["journal"])
+    step()
     con.execute("PRAGMA synchronous=%s" % conf["sync"])
     con.execute("PRAGMA cache_size=%d" % conf["cache"])
     con.execute("PRAGMA mmap_size=%d" % conf["mmap"])
     con.execute("PRAGMA journal_size_limit=%d" % rnd.choice([-1, 0, 65536]))
     con.execute("PRAGMA wal_autocheckpoint=%d" % rnd.choice([4, 50, 1000]))
-
-    def digest():
-        if not conf["hashes"]:
-            return "-"
-        if not conf["exclusive"]:
-            return serialize_hash(path, skip_free, shown(n, nonce))
-        # No other connection can read it: what a copy holds. Another process copies, since with a descriptor of the database
-        # that is closed here this connection would lose its locks.
-        with tempfile.TemporaryDirectory(dir=os.path.dirname(conf["acks"])) as d:
-            subprocess.run(["cp"] + [path + s for s in ("", "-wal") if os.path.exists(path + s)] + [d], check=True)
-            return serialize_hash(os.path.join(d, os.path.basename(path)), skip_free)
 
     con.execute("BEGIN IMMEDIATE")
     con.execute("CREATE TABLE IF NOT EXISTS meta(id INTEGER PRIMARY KEY CHECK (id = 1), n INTEGER, nonce INTEGER)")

@@ -299,18 +299,27 @@ static void vfs_install(void)
 }
 
 /* A new worker under applications that live on: every node that the kernel has open is opened again, in its mode. */
-static inline void vfs_resume(struct fs_capture *c, const char *root)
+static inline void vfs_resume_some(struct fs_capture *c, const char *root, bool shm)
 {
 	vfs.c = c;
 	snprintf(vfs.root, sizeof(vfs.root), "%s", root);
 	for (struct vfs_node *n = vfs.nodes; n; n = n->next) {
 		struct fz_err err = {0};
+		size_t len = strlen(n->path);
 
+		if ((len > 4 && !strcmp(n->path + len - 4, "-shm")) != shm)
+			continue;
 		if (fs_capture_file_open(c, n->path, n->fd, false, &n->mode, &n->file, &err) < 0) {
 			fprintf(stderr, "open %s: %s\n", n->path, err.text);
 			abort();
 		}
 	}
+}
+
+static inline void vfs_resume(struct fs_capture *c, const char *root)
+{
+	vfs_resume_some(c, root, false);
+	vfs_resume_some(c, root, true);
 }
 
 /* Starts and ends telling. */

@@ -214,7 +214,7 @@ static inline void hist_merged(struct hist *h, int level, uint64_t min, uint64_t
 	free(in);
 }
 
-static inline void hist_claim(struct hist *h, uint32_t n, uint32_t epoch, uint64_t base)
+static inline void hist_put_claim(struct hist *h, uint32_t n, uint32_t epoch, uint64_t base, int64_t time_ms)
 {
 	struct fz_err err = {0};
 	char key[32], json[512];
@@ -222,9 +222,20 @@ static inline void hist_claim(struct hist *h, uint32_t n, uint32_t epoch, uint64
 	snprintf(key, sizeof(key), "claim/%08x", n);
 	snprintf(json, sizeof(json),
 	         "{\"lineage\":\"%s\",\"epoch\":%u,\"base_txid\":\"%016llx\",\"base_checksum\":\"%016llx\","
-	         "\"writer\":\"host\",\"writer_id\":\"x\",\"time_ms\":1}",
-	         h->lineage, epoch, (unsigned long long)base, (unsigned long long)(base ? h->c[base].post : 0));
+	         "\"writer\":\"host\",\"writer_id\":\"x\",\"time_ms\":%lld}",
+	         h->lineage, epoch, (unsigned long long)base, (unsigned long long)(base ? h->c[base].post : 0),
+	         (long long)time_ms);
 	assert_int_equal(fz_store_put_new(h->store, key, json, strlen(json), &err), 0);
+}
+
+static inline void hist_claim(struct hist *h, uint32_t n, uint32_t epoch, uint64_t base)
+{
+	hist_put_claim(h, n, epoch, base, 1);
+}
+
+static inline void hist_claim_at(struct hist *h, uint32_t n, uint32_t epoch, int64_t time_ms)
+{
+	hist_put_claim(h, n, epoch, 0, time_ms);
 }
 
 static inline void hist_end(struct hist *h, uint32_t n, int64_t ms)

@@ -180,7 +180,10 @@ static void round_trip(void **state)
 	static const char text[] =
 	        "[mount]\nstate = /var/lib/x\ndatabases = *.db\ndatabases = a b.sqlite\nlog_max = "
 	        "123456789\nscrub_rate = off\n"
-	        "no_passthrough = yes\nlog_level = debug\nlog_file = /l\nstop_grace = 2s\n"
+	        "no_passthrough = yes\nlog_level = debug\nlog_file = /l\nlog_format = json\ndisk_min = 7M\nalert_url = "
+	        "https://x/y\nalert_url = /a/b\nalert_secret = /s\n"
+	        "alert_headers = /h\nalert_cacert = /ca\nalert_interval = 2h\nalert_timeout = 3s\nlog_file_max = "
+	        "3M\nstop_grace = 2s\n"
 	        "[encrypt]\nencrypt = age\nrecipients = " R1 " " R2 "\nidentity = /k\n"
 	        "[link]\nrole = replica\nfollow = s3://b/p?region=r\nfollow_interval = 750ms\n"
 	        "[target one]\nurl = s3://bucket/prefix?endpoint=http://127.0.0.1:9000&region=r&path-style=yes\n"
@@ -367,7 +370,7 @@ static void default_key(void **state)
 	bool made;
 
 	assert_int_equal(parse(&c, "[target a]\nurl = dir:/x\nencrypt = none\n", &err), 0);
-	assert_int_equal(cmd_key_default(&c, d->path, &made, &err), 0);
+	assert_int_equal(cmd_key_default(&c, d->path, false, &made, &err), 0);
 	assert_false(made);
 	assert_int_equal(c.recipients.n, 0);
 	cmd_conf_fini(&c);
@@ -376,7 +379,13 @@ static void default_key(void **state)
 		return;
 	}
 	assert_int_equal(parse(&c, "[target a]\nurl = dir:/x\n", &err), 0);
-	if (cmd_key_default(&c, d->path, &made, &err) < 0)
+	assert_int_equal(cmd_key_default(&c, d->path, true, &made, &err), 0); /* a look */
+	assert_true(made);
+	assert_string_equal(c.recipients.v[0], CMD_KEY_TO_MAKE);
+	assert_int_equal(cmd_key_find(d->path, &r, &err), -FZ_ENOTFOUND);
+	cmd_conf_fini(&c);
+	assert_int_equal(parse(&c, "[target a]\nurl = dir:/x\n", &err), 0);
+	if (cmd_key_default(&c, d->path, false, &made, &err) < 0)
 		fail_msg("%s", err.text);
 	assert_true(made);
 	assert_int_equal(c.recipients.n, 1);
@@ -388,7 +397,7 @@ static void default_key(void **state)
 	/* again, and after the identity was taken away: the same recipient */
 	for (int i = 0; i < 2; i++) {
 		assert_int_equal(parse(&c, "[target a]\nurl = dir:/x\n", &err), 0);
-		assert_int_equal(cmd_key_default(&c, d->path, &made, &err), 0);
+		assert_int_equal(cmd_key_default(&c, d->path, false, &made, &err), 0);
 		assert_false(made);
 		assert_string_equal(c.recipients.v[0], first);
 		cmd_conf_fini(&c);

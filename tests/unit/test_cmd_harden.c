@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -68,6 +69,12 @@ static int call(const char *what)
 		rc = syscall(SYS_sethostname, "", -1);
 	} else if (!strcmp(what, "io_uring")) {
 		rc = syscall(SYS_io_uring_setup, 0, NULL);
+	} else if (!strcmp(what, "setresuid")) {
+		rc = syscall(SYS_setresuid, -1, -1, -1);
+	} else if (!strcmp(what, "setfsuid")) {
+		rc = setfsuid(geteuid()) == (int)geteuid() && setfsuid((uid_t)-1) == (int)geteuid() ? 0 : -1;
+	} else if (!strcmp(what, "capset")) {
+		rc = syscall(SYS_capset, NULL, NULL);
 	} else if (!strcmp(what, "exec")) {
 		rc = execve("/no/such", none, none);
 	}
@@ -91,6 +98,9 @@ static const struct row {
         {"sethostname",            true },
         {"io_uring",               true },
         {"exec",                   true },
+        {"setresuid",              true },
+        {"setfsuid",               false},
+        {"capset",                 true },
 };
 
 static void in_child(int (*fn)(const void *arg), const void *arg, const char *what)
@@ -112,7 +122,7 @@ static int row_child(const void *arg)
 	struct fz_err err = {0};
 	int rc;
 
-	if (cmd_harden_early(&err) < 0 || cmd_harden_late(&err) < 0) {
+	if (cmd_harden_early(CMD_HARDEN_WORKER, &err) < 0 || cmd_harden_late(&err) < 0) {
 		fprintf(stderr, "%s\n", err.text);
 		return 2;
 	}
@@ -138,23 +148,29 @@ static bool has(int cap)
 
 static int caps_child(const void *arg)
 {
-	bool before = has(CAP_SYS_ADMIN);
+	bool before = has(CAP_SYS_ADMIN), agent = *(const enum cmd_harden *)arg == CMD_HARDEN_AGENT;
 	struct fz_err err = {0};
 
-	if (cmd_harden_early(&err) < 0)
+	if (cmd_harden_early(*(const enum cmd_harden *)arg, &err) < 0)
 		return 2;
-	/* kept where it was: each backing id needs it (cmd/harden.c) */
-	if (has(CAP_SYS_ADMIN) != before)
+	/* kept where it was, by the worker: each backing id needs it (cmd/harden.c) */
+	if (has(CAP_SYS_ADMIN) != (before && !agent))
 		return 3;
-	if (has(CAP_NET_ADMIN) || has(CAP_SYS_MODULE) || has(CAP_SYS_PTRACE) || has(CAP_SYS_RAWIO) ||
+	if (has(CAP_NET_ADMIN) || has(CAP_SYS_MODULE) || (has(CAP_SYS_PTRACE) && !agent) || has(CAP_SYS_RAWIO) ||
 	    has(CAP_SYS_CHROOT))
 		return 4;
+	for (int cap = 0; cap < 64; cap++) /* nor by exec */
+		if (prctl(PR_CAPBSET_READ, cap, 0, 0, 0) == 1 && !has(cap))
+			return 6;
 	return prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 ? 0 : 5;
 }
 
 static void test_capabilities(void **state)
 {
-	in_child(caps_child, NULL, "capabilities");
+	static const enum cmd_harden worker = CMD_HARDEN_WORKER, agent = CMD_HARDEN_AGENT;
+
+	in_child(caps_child, &worker, "capabilities of the worker");
+	in_child(caps_child, &agent, "capabilities of the agent");
 }
 
 int main(void)

@@ -605,6 +605,41 @@ static void names(void **state)
 	free_history(h);
 }
 
+/* A file is renamed over a database whose last commit is in its WAL alone, and in doubt still: it was committed. */
+static void replaced(void **state)
+{
+	struct history *h = new_history();
+	struct ltx_log_info info = {0};
+	struct ltx_log *log;
+	char a[256], b[256];
+	struct world w;
+	sqlite3 *db, *o;
+
+	make_world(&w, true);
+	snprintf(a, sizeof(a), "%s/app.db", w.root);
+	snprintf(b, sizeof(b), "%s/new.db", w.root);
+	o = open_db(&w, "new.db");
+	sql(o, "CREATE TABLE u(a)");
+	sqlite3_close(o);
+	db = open_db(&w, "app.db");
+	sql(db, "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; CREATE TABLE t(a)");
+	sync_all(&w);
+	sql(db, "INSERT INTO t VALUES(1)");
+	assert_int_equal(vfs_rename(b, a), 0);
+	note(h, db);
+	for (size_t i = 0; (log = ltx_logset_at(w.logs, i)); i++) {
+		ltx_log_info(log, &info);
+		ltx_log_put(log);
+		if (!strcmp(info.name, "app.db") && info.ended_ms)
+			break;
+	}
+	assert_true(info.ended_ms);
+	assert_true(info.tail_checksum == h->v[0].sum);
+	sqlite3_close(db);
+	end_world(&w);
+	free_history(h);
+}
+
 static bool live(struct world *w, const char *name)
 {
 	cJSON *a = cJSON_CreateArray(), *o;
@@ -723,6 +758,32 @@ static void scrubbed(void **state)
 	}
 }
 
+/* How far it was applied while this host was a replica means nothing once commits are captured here. */
+static void applied_before(void **state)
+{
+	struct fz_err err = {0};
+	struct ltx_log *log;
+	struct world w;
+	sqlite3 *db;
+	int fd;
+
+	make_world(&w, true);
+	db = open_db(&w, "a.db");
+	sql(db, "CREATE TABLE x(a)");
+	sqlite3_close(db);
+	ok(ltx_logset_get(w.logs, "a.db", false, &log, &err), &err);
+	fd = openat(ltx_log_dirfd(log), LTX_LOG_APPLIED, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	fz_close(&fd);
+	ltx_log_put(log);
+	stop(&w);
+	start(&w, true);
+	ok(ltx_logset_get(w.logs, "a.db", false, &log, &err), &err);
+	assert_int_equal(faccessat(ltx_log_dirfd(log), LTX_LOG_APPLIED, F_OK, 0), -1);
+	ltx_log_put(log);
+	end_world(&w);
+}
+
 /* Nothing tells the end of a transaction: once it is quiet, the agent's SHARED lock makes the instant. */
 static void quiet(void **state)
 {
@@ -836,6 +897,68 @@ static void resumed(void **state)
 		}
 }
 
+static uint64_t tail_of(struct world *w, const char *name)
+{
+	struct ltx_log_info info = {0};
+	struct ltx_log *log = NULL;
+	struct fz_err err = {0};
+
+	ok(ltx_logset_get(w->logs, name, false, &log, &err), &err);
+	ltx_log_info(log, &info);
+	ltx_log_put(log);
+	return info.tail_txid;
+}
+
+/* The worker is replaced while a commit waits for its FSYNC: its frames are in the WAL, and not published. However long the next
+ * worker takes to open the files again, they do not count before their writer says so. */
+static void held(void **state)
+{
+	struct history *h = new_history();
+	struct fz_err err = {0};
+	uint8_t was[96], is[96];
+	char path[4200];
+	uint64_t tail;
+	struct world w;
+	sqlite3 *db;
+	int shm;
+
+	make_world(&w, true);
+	db = open_db(&w, "a.db");
+	sql(db, "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0");
+	note(h, db);
+	sql(db, "CREATE TABLE t(id INTEGER PRIMARY KEY, b)");
+	note(h, db);
+	sync_all(&w);
+	tail = tail_of(&w, "a.db");
+	vfs_attach(NULL, "");
+	ok(fs_capture_close(w.c, &err), &err);
+	snprintf(path, sizeof(path), "%s/a.db-shm", w.root);
+	shm = open(path, O_RDWR | O_CLOEXEC);
+	assert_int_equal(pread(shm, was, sizeof(was), 0), sizeof(was));
+	sql(db, "INSERT INTO t(b) VALUES(randomblob(3000))");
+	note(h, db);
+	assert_int_equal(pread(shm, is, sizeof(is), 0), sizeof(is));
+	assert_memory_not_equal(was, is, sizeof(is));
+	assert_int_equal(pwrite(shm, was, sizeof(was), 0), sizeof(was));
+	w.conf.resume = w.conf.held = true;
+	ok(fs_capture_open(&w.c, &w.conf, &err), &err);
+	vfs_resume_some(w.c, w.root, false);
+	usleep(300000); /* for who looks too early */
+	assert_int_equal(tail_of(&w, "a.db"), tail);
+	vfs_resume_some(w.c, w.root, true);
+	fs_capture_release(w.c);
+	sync_all(&w);
+	assert_int_equal(tail_of(&w, "a.db"), tail);
+	assert_int_equal(pwrite(shm, is, sizeof(is), 0), sizeof(is));
+	sync_all(&w);
+	assert_int_equal(tail_of(&w, "a.db"), tail + 1);
+	check_log(w.logs, "a.db", h);
+	sqlite3_close(db);
+	close(shm);
+	end_world(&w);
+	free_history(h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -850,13 +973,16 @@ int main(void)
 	        cmocka_unit_test(phantom),
 	        cmocka_unit_test(busy),
 	        cmocka_unit_test(names),
+	        cmocka_unit_test(replaced),
 	        cmocka_unit_test(large),
 	        cmocka_unit_test(scrubbed),
 	        cmocka_unit_test(quiet),
 	        cmocka_unit_test(resumed),
+	        cmocka_unit_test(held),
 	        cmocka_unit_test(blank_frames),
 	        cmocka_unit_test(checkpoint_syncs),
 	        cmocka_unit_test(free_leaves),
+	        cmocka_unit_test(applied_before),
 	};
 
 	fz_log_init("test", getenv("DBG") ? FZ_LOG_DEBUG : FZ_LOG_WARN);

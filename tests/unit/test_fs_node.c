@@ -197,6 +197,46 @@ static void test_forget(void **state)
 	fs_node_forget_locked(&f->t, 4711, 1); /* unknown: nothing */
 }
 
+/* An open file whose first name went: its other name lies in a directory that nobody uses, which the kernel forgets first. */
+static void test_a_forgotten_directory_stays_while_a_name_in_it_is_known(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t used = f->t.used;
+	uint64_t d = add(f, 80, S_IFDIR, 1, "d"), e = add(f, 81, S_IFDIR, d, "e"), x = add(f, 82, S_IFREG, 1, "x");
+	struct fs_cell *n = fs_node_get_locked(&f->t, x);
+
+	n->nopen = 1;
+	assert_int_equal(fs_node_name_locked(&f->t, n, e, "y"), 0);
+	fs_node_unname_locked(&f->t, 1, "x");
+	fs_node_forget_locked(&f->t, e, 1);
+	fs_node_forget_locked(&f->t, d, 1);
+	for (int pass = 0; pass < 2; pass++) {
+		expect_path(f, x, "d/e/y");
+		expect_child(f, d, "e", e); /* found again under the id it had */
+		assert_false(fs_node_has_other_name_locked(&f->t, fs_node_get_locked(&f->t, x), e, "y"));
+		succeed(f);
+	}
+	fs_node_get_locked(&f->t, x)->nopen = 0;
+	fs_node_forget_locked(&f->t, x, 1); /* the last name in e, and with it e and d go */
+	assert_null(fs_node_get_locked(&f->t, e));
+	assert_null(fs_node_get_locked(&f->t, d));
+	assert_int_equal(f->t.used, used);
+
+	d = add(f, 80, S_IFDIR, 1, "d"); /* the same, with the name taken away before */
+	x = add(f, 82, S_IFREG, d, "x");
+	fs_node_forget_locked(&f->t, d, 1);
+	fs_node_unname_locked(&f->t, d, "x");
+	assert_null(fs_node_get_locked(&f->t, d));
+	assert_non_null(fs_node_get_locked(&f->t, x));
+
+	d = add(f, 83, S_IFDIR, 1, "gone"); /* removed: nothing leads through it */
+	x = add(f, 84, S_IFREG, d, "x");
+	fs_node_set_dead_locked(&f->t, fs_node_get_locked(&f->t, d), true);
+	fs_node_forget_locked(&f->t, d, 1);
+	assert_null(fs_node_get_locked(&f->t, d));
+	expect_path(f, x, NULL);
+}
+
 static void test_hidden(void **state)
 {
 	struct fixture *f = *state;
@@ -299,6 +339,7 @@ int main(void)
 	        T(test_a_name_moves_to_its_new_owner),
 	        T(test_dead_inode_numbers_are_not_found),
 	        T(test_forget),
+	        T(test_a_forgotten_directory_stays_while_a_name_in_it_is_known),
 	        T(test_hidden),
 	        T(test_growth_and_reuse),
 	        T(test_half_made_cells_are_freed),

@@ -289,6 +289,46 @@ static void test_open_counts_are_absolute(void **state)
 	assert_int_equal(r.op, FS_REDO_OPEN);
 }
 
+/* A hidden file got a name again, which the former worker was to remove or to rename away: it stays hidden as well. */
+static void test_a_hidden_file_keeps_its_hidden_name(void **state)
+{
+	struct fixture *f = *state;
+	struct fs_intent un = {.op = FS_REDO_UNLINK,
+	                       .unique = 70,
+	                       .parent = 1,
+	                       .node = f->a,
+	                       .name = "a",
+	                       .loss = FS_LOSS_NAME},
+	                 move = {.op = FS_REDO_RENAME,
+	                         .unique = 72,
+	                         .parent = 1,
+	                         .parent2 = 1,
+	                         .node = f->b,
+	                         .node2 = f->a,
+	                         .name = "b",
+	                         .name2 = "a",
+	                         .loss = FS_LOSS_NAME};
+	struct fs_cell *n = fs_node_get_locked(&f->t, f->a);
+	char hidden[64];
+	struct fz_err err;
+
+	hidden_path(hidden, f->a);
+	assert_int_equal(linkat(f->root, "a", f->root, hidden, 0), 0);
+	n->flags = FS_CELL_HIDDEN;
+	fs_redo_begin(&f->sh->slots[0], &un);
+	fs_redo_begin(&f->sh->slots[1], &move);
+	assert_int_equal(fs_redo_all(&f->t, f->root, &err), 0);
+	assert_int_equal(n->flags, FS_CELL_HIDDEN);
+	assert_int_equal(child(f, "a"), f->a);
+	assert_int_equal(faccessat(f->root, hidden, F_OK, 0), 0);
+	fs_redo_begin(&f->sh->slots[0], &un);
+	assert_int_equal(unlinkat(f->root, "a", 0), 0);
+	assert_int_equal(fs_redo_all(&f->t, f->root, &err), 0);
+	assert_int_equal(n->flags, FS_CELL_HIDDEN);
+	assert_int_equal(child(f, "a"), 0);
+	assert_int_equal(faccessat(f->root, hidden, F_OK, 0), 0);
+}
+
 /* A file made in a directory whose rename is in flight too: the rename is settled first. */
 static void test_rename_of_the_parent_first(void **state)
 {
@@ -341,9 +381,8 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_intents),
-	        T(test_open_counts_are_absolute),
-	        T(test_rename_of_the_parent_first),
+	        cmocka_unit_test(test_intents),     T(test_open_counts_are_absolute),
+	        T(test_rename_of_the_parent_first), T(test_a_hidden_file_keeps_its_hidden_name),
 	        T(test_ring_keeps_the_newest),
 	};
 

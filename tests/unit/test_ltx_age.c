@@ -341,6 +341,59 @@ static void age_program_both_ways(void **state)
 	free(data);
 }
 
+/* Another header, the same payload: `age` opens it with the new key and not with the old one. */
+static void other_recipients(void **state)
+{
+	struct ltx_age_recipient r[3];
+	struct ltx_age_identities ids[3];
+	static const char *const keys[] = {"r0", "r1", "r2"};
+	uint8_t *data = malloc(2 << 20);
+
+	for (int k = 0; k < 3; k++) {
+		OK(ltx_age_keygen(path(keys[k]), &r[k], &err));
+		OK(ltx_age_identities_read(&ids[k], path(keys[k]), &err));
+	}
+	randombytes_buf_deterministic(data, 2 << 20, (const uint8_t[randombytes_SEEDBYTES]){2});
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		struct fz_buf cipher = {0}, now = {0}, back = {0};
+		struct fz_src *c = NULL;
+		uint64_t off = 0;
+
+		encrypt(&cipher, data, sizes[i], 10007, r, 1);
+		OK(fz_src_mem(&c, cipher.data, cipher.size, &err));
+		assert_int_equal(ltx_age_rekey(c, &ids[1], &r[1], 2, &now, &off, &err), -FZ_ENOKEY);
+		assert_int_equal(ltx_age_rekey(c, &ids[0], NULL, 0, &now, &off, &err), -FZ_ECONFIG);
+		fz_buf_reset(&now);
+		OK(ltx_age_rekey(c, &ids[0], &r[1], 2, &now, &off, &err));
+		OK(fz_buf_add(&now, cipher.data + off, cipher.size - off));
+		assert_int_equal(now.size, ltx_age_size(sizes[i], 2));
+		write_file(path("c"), now.data, now.size);
+		for (int k = 0; k < 3; k++) {
+			int rc = run((const char *[]){"age", "-d", "-i", path(keys[k]), path("c"), NULL}, "/dev/null",
+			             path("p"));
+
+			assert_int_equal(rc != 0, k == 0);
+			if (rc)
+				continue;
+			fz_buf_reset(&back);
+			OK(fz_read_file(AT_FDCWD, path("p"), 2 << 20, &back, &err));
+			assert_int_equal(back.size, sizes[i]);
+			assert_true(sizes[i] == 0 || !memcmp(back.data, data, sizes[i]));
+		}
+		/* a header that was changed is no ground for a new one */
+		cipher.data[30] ^= 1;
+		fz_buf_reset(&now);
+		assert_true(ltx_age_rekey(c, &ids[0], &r[1], 2, &now, &off, &err) < 0);
+		fz_src_close(c);
+		fz_buf_fini(&cipher);
+		fz_buf_fini(&now);
+		fz_buf_fini(&back);
+	}
+	for (int k = 0; k < 3; k++)
+		ltx_age_identities_free(&ids[k]);
+	free(data);
+}
+
 /* ---- our own ----------------------------------------------------------------------------------------------------- */
 
 struct range_reader {
@@ -614,6 +667,7 @@ int main(void)
 	        cmocka_unit_test(published_vectors),
 	        cmocka_unit_test(key_files_fit),
 	        cmocka_unit_test(age_program_both_ways),
+	        cmocka_unit_test(other_recipients),
 	        cmocka_unit_test(any_range_from_any_thread),
 	        cmocka_unit_test(a_range_is_one_read),
 	        cmocka_unit_test(every_flip_and_every_cut_is_seen),

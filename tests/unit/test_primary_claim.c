@@ -76,6 +76,40 @@ static void test_rules(void **state)
 	}
 }
 
+/* A promotion goes before what was claimed until then, and yields to a later one. */
+static void test_promoted(void **state)
+{
+	static const struct row {
+		const char *name, *writer, *lineage;
+		uint32_t epoch, promoted;
+		int want;
+		uint32_t n;
+	} rows[] = {
+	        {"the primary",                       "a", "00000000000000aa", 0, 0, 0,           1},
+	        {"a replica, promoted",               "b", "00000000000000aa", 1, 1, 0,           2},
+	        {"another one to the same epoch",     "c", "00000000000000aa", 1, 1, -FZ_EFENCED, 0},
+	        {"its log has begun a later one",     "c", "00000000000000aa", 3, 1, -FZ_EFENCED, 0},
+	        {"promoted after that one",           "c", "00000000000000aa", 2, 2, 0,           3},
+	        {"that one is back",                  "b", "00000000000000aa", 1, 1, -FZ_EFENCED, 0},
+	        {"a life that had ended before",      "d", "00000000000000aa", 2, 3, 0,           4},
+	        {"the next life",                     "d", "00000000000000bb", 0, 0, 0,           5},
+	        {"promoted, and has the first alone", "e", "00000000000000aa", 4, 4, 0,           6},
+	};
+	struct fix *f = *state;
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		const struct row *r = &rows[i];
+		struct primary_claim c = who(r->writer, r->lineage, r->epoch);
+		bool vanished;
+		int rc;
+
+		c.promoted = r->promoted;
+		rc = primary_claim_hold(f->look, "app.db", &c, 0, false, &vanished, &f->err);
+		if (rc != r->want || vanished || (rc == 0 && c.n != r->n))
+			fail_msg("%s: %d, claim %u", r->name, rc, c.n);
+	}
+}
+
 /* An end is told of the newest claim only, once; what is left of an ended life needs no claim above its successor's. */
 static void test_end(void **state)
 {
@@ -220,6 +254,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(test_text),
 	        cmocka_unit_test_setup_teardown(test_rules, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_promoted, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_vanished_and_damaged, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_end, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_faults, setup, teardown),

@@ -115,6 +115,14 @@ static void test_snapshots(void **state)
 	assert_int_equal(primary_levels_due(&conf, &s, 10, 3 << 20, 5000, &wait), 0);
 	s.since_snap_bytes = 50000;
 	assert_int_equal(primary_levels_due(&conf, &s, 10, 4096, 5000, &wait), 0);
+	/* the last one, or the begin of shipping, was while the clock was far ahead */
+	s.snap_ms = 5000 + DAY + 1;
+	assert_int_equal(primary_levels_due(&conf, &s, 10, 4096, 5000, &wait), LTX_L_SNAPSHOT);
+	s.snap_ms = 5000 + 1000 * DAY;
+	assert_int_equal(primary_levels_due(&conf, &s, 10, 4096, 5000, &wait), LTX_L_SNAPSHOT);
+	s.snap_ms = 5000 + 1000; /* set back by a second: no reason for another one */
+	assert_int_equal(primary_levels_due(&conf, &s, 10, 4096, 5000, &wait), 0);
+	assert_int_equal(wait, DAY + 1000);
 	/* nothing new since the last one: never */
 	s.snap_txid = 10;
 	assert_int_equal(primary_levels_due(&conf, &s, 10, 4096, 500 * DAY, &wait), 0);

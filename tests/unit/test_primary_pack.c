@@ -65,14 +65,14 @@ static void test_limits(void **state)
 		struct primary_pack_limit l;
 		uint64_t min_last, max_last; /* where it must end */
 	} rows[] = {
-	        {"everything, over segments",      1,  {60, UINT64_MAX, 10000, 0, 0},         60, 60},
-	        {"up to a TXID",                   1,  {17, UINT64_MAX, 10000, 0, 0},         17, 17},
-	        {"from the middle",                31, {60, UINT64_MAX, 10000, 0, 0},         60, 60},
-	        {"entries",                        11, {60, UINT64_MAX, 7, 0, 0},             17, 17},
-	        {"bytes",	                  1,  {60, 4096, 10000, 0, 0},               2,  40},
-	        {"one file larger than the limit", 5,  {60, 1, 10000, 0, 0},                  5,  5 },
-	        {"window of 10 s",                 13, {60, UINT64_MAX, 10000, 10000, 0},     20, 20},
-	        {"before a moment",                1,  {60, UINT64_MAX, 10000, 0, T0 + 5000}, 5,  5 },
+	        {"everything, over segments",      1,  {60, UINT64_MAX, 10000, 0, 0, 0},         60, 60},
+	        {"up to a TXID",                   1,  {17, UINT64_MAX, 10000, 0, 0, 0},         17, 17},
+	        {"from the middle",                31, {60, UINT64_MAX, 10000, 0, 0, 0},         60, 60},
+	        {"entries",                        11, {60, UINT64_MAX, 7, 0, 0, 0},             17, 17},
+	        {"bytes",	                  1,  {60, 4096, 10000, 0, 0, 0},               2,  40},
+	        {"one file larger than the limit", 5,  {60, 1, 10000, 0, 0, 0},                  5,  5 },
+	        {"window of 10 s",                 13, {60, UINT64_MAX, 10000, 10000, 0, 0},     20, 20},
+	        {"before a moment",                1,  {60, UINT64_MAX, 10000, 0, T0 + 5000, 0}, 5,  5 },
 	};
 	struct fix *f = *state;
 	struct fz_buf out = {0};
@@ -96,7 +96,7 @@ static void test_limits(void **state)
 static void test_nothing_and_gaps(void **state)
 {
 	struct fix *f = *state;
-	struct primary_pack_limit l = {60, UINT64_MAX, 10000, 0, 0};
+	struct primary_pack_limit l = {60, UINT64_MAX, 10000, 0, 0, 0};
 	struct primary_pack_result r;
 	struct ltx_pack_index ix;
 	struct fz_buf out = {0};
@@ -128,6 +128,21 @@ static void test_nothing_and_gaps(void **state)
 		assert_int_equal(ix.e[0].max_txid, e.e.max_txid);
 		ltx_pack_index_fini(&ix);
 		assert_int_equal(build(f, e.e.min_txid + 1, &l, &r, &ix, &out), -FZ_EGAP);
+		/* ranges that begin at or below a TXID are left out: it ends before them, and does not begin with one */
+		l.coarse_txid = e.e.min_txid - 1;
+		OK(build(f, e.e.min_txid, &l, &r, &ix, &out));
+		ltx_pack_index_fini(&ix);
+		l.coarse_txid = e.e.min_txid;
+		assert_int_equal(build(f, e.e.min_txid, &l, &r, &ix, &out), -FZ_EGAP);
+		if (e.e.min_txid > 21) {
+			OK(build(f, 21, &l, &r, &ix, &out));
+			assert_int_equal(r.max_txid, e.e.min_txid - 1);
+			assert_int_equal(r.entries, e.e.min_txid - 21);
+			ltx_pack_index_fini(&ix);
+		}
+		l.coarse_txid = 300;
+		OK(build(f, 300, &l, &r, &ix, &out)); /* single ones are as good as ever */
+		ltx_pack_index_fini(&ix);
 	}
 	fz_buf_fini(&out);
 }

@@ -3,6 +3,7 @@
 #include "tests/unit/primary_fix.h"
 
 #include "base/log.h"
+#include "primary/claim.h"
 
 #include <dirent.h>
 #include <sys/wait.h>
@@ -452,6 +453,131 @@ static void test_fenced(void **state)
 	fix_free(g);
 }
 
+/* As another host would have claimed the log's lineage. */
+static void claim_by_hand(struct fix *f, const char *writer_id, uint32_t n, uint32_t epoch, uint64_t base_txid)
+{
+	struct primary_claim c = {.epoch = epoch,
+	                          .base_txid = base_txid,
+	                          .base_checksum = f->sums[base_txid],
+	                          .writer = "there",
+	                          .time_ms = fz_now_ms()};
+	struct fz_buf text = {0};
+	struct ltx_log_info info;
+	char key[64];
+
+	ltx_log_info(f->log, &info);
+	memcpy(c.lineage, info.lineage, sizeof(c.lineage));
+	snprintf(c.writer_id, sizeof(c.writer_id), "%s", writer_id);
+	snprintf(key, sizeof(key), "app.db/claim/%08x", n);
+	assert_int_equal(primary_claim_format(&text, &c), 0);
+	OK(fz_store_put_new(f->look, key, text.data, text.size, &f->err));
+	fz_buf_fini(&text);
+}
+
+static size_t claims(struct fix *f)
+{
+	struct fz_store_list l = {0};
+	size_t n;
+
+	OK(fz_store_list(f->look, "app.db/claim/", NULL, false, &l, &f->err));
+	n = l.n;
+	fz_store_list_fini(&l);
+	return n;
+}
+
+/* A worker's life, with one commit. Returns what its sync did. */
+static int ship_one(struct fix *f, const struct primary_target_conf *c)
+{
+	uint64_t end = fz_mono_ns() + UINT64_C(60) * 1000000000;
+	int rc;
+
+	fix_start(f, c);
+	fix_commit(f);
+	do /* where the slow lane meets the fence first, a sync hears of it when its time is up */
+		rc = primary_ship_sync(f->ship, 100, &f->err);
+	while (rc == -FZ_ETIMEOUT && fz_mono_ns() < end);
+	fix_stop(f, 0);
+	return rc;
+}
+
+static void next_life(struct fix *f)
+{
+	OK(ltx_log_set_ended(f->log, fz_now_ms(), &f->err));
+	ltx_log_put(f->log);
+	OK(ltx_logset_get(f->set, "app.db", true, &f->log, &f->err));
+	f->db.txid = 0;
+	f->db.sum = LTX_EMPTY_DB;
+	f->db.commit = 0;
+}
+
+/* Every worker of a promoted host knows of the promotion: what another host has claimed since stays all the same, whatever epoch the log
+ * has begun by itself, and in the next life too. Another promotion counts anew. */
+static void test_promotion_counts_once(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = encrypted(f);
+
+	fix_commit(f);
+	claim_by_hand(f, "a", 1, 0, 0);
+	OK(ltx_log_set_epoch(f->log, 1, &f->err));
+	assert_int_equal(ship_one(f, &c), -FZ_EFENCED);
+	c.promoted = 1; /* however many workers have ended since */
+	assert_int_equal(ship_one(f, &c), 0);
+	assert_int_equal(ship_one(f, &c), 0);
+	assert_int_equal(claims(f), 2);
+	claim_by_hand(f, "b", 3, 2, f->db.txid);
+	assert_int_equal(ship_one(f, &c), -FZ_EFENCED);
+	OK(ltx_log_set_epoch(f->log, 3, &f->err)); /* after a crash, say */
+	assert_int_equal(ship_one(f, &c), -FZ_EFENCED);
+	assert_int_equal(claims(f), 3);
+	OK(ltx_log_set_epoch(f->log, 4, &f->err));
+	c.promoted = 4;
+	assert_int_equal(ship_one(f, &c), 0);
+	assert_int_equal(claims(f), 4);
+	claim_by_hand(f, "b", 5, 5, f->db.txid);
+	next_life(f);
+	assert_int_equal(ship_one(f, &c), -FZ_EFENCED);
+	assert_int_equal(claims(f), 5);
+	c.promoted = 6; /* of which the life that has ended began no epoch */
+	assert_int_equal(ship_one(f, &c), 0);
+}
+
+/* So is it with a mount that was told to take over, which each of its workers is; unless nothing came of it yet. */
+static void test_take_over_counts_once(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = encrypted(f);
+	int fd, rc;
+
+	claim_by_hand(f, "a", 1, 0, 0);
+	c.take_over = 7;
+	assert_int_equal(renameat(f->dirfd, "store", f->dirfd, "away"), 0);
+	fd = openat(f->dirfd, "store", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	close(fd);
+	rc = ship_one(f, &c);
+	assert_true(rc < 0 && rc != -FZ_EFENCED);
+	assert_int_equal(unlinkat(f->dirfd, "store", 0), 0);
+	assert_int_equal(renameat(f->dirfd, "away", f->dirfd, "store"), 0);
+	assert_int_equal(ship_one(f, &c), 0);
+	assert_int_equal(ship_one(f, &c), 0);
+	assert_int_equal(claims(f), 2);
+	claim_by_hand(f, "a", 3, 0, 0);
+	assert_int_equal(ship_one(f, &c), -FZ_EFENCED);
+	c.take_over = 0;
+	assert_int_equal(ship_one(f, &c), -FZ_EFENCED);
+	c.take_over = 7;
+	assert_int_equal(ship_one(f, &c), -FZ_EFENCED);
+	assert_int_equal(claims(f), 3);
+	c.take_over = 8; /* another mount */
+	assert_int_equal(ship_one(f, &c), 0);
+	assert_int_equal(claims(f), 4);
+	claim_by_hand(f, "a", 5, 0, 0);
+	next_life(f);
+	assert_int_equal(ship_one(f, &c), -FZ_EFENCED);
+	assert_int_equal(claims(f), 5);
+}
+
 /* The log's epoch was raised: a new claim that names the base, and the history goes on. */
 static void test_new_epoch(void **state)
 {
@@ -474,6 +600,55 @@ static void test_new_epoch(void **state)
 	fz_buf_fini(&claim);
 }
 
+static int lag_txns(struct fix *f, int target)
+{
+	cJSON *a = fix_status(f);
+	int n = (int)cJSON_GetNumberValue(cJSON_GetObjectItem(cJSON_GetArrayItem(a, target), "lag_txns"));
+
+	cJSON_Delete(a);
+	return n;
+}
+
+/* A host dies between its claim and its cursor, and the former writer, who has not looked yet, ships on in the old epoch: what the claim
+ * says ends there, so the new epoch goes on from its base, and not from all that is there and agrees. */
+static void test_claim_found_again(void **state)
+{
+	static const char me[] = "0123456789abcdef0123456789abcdef";
+	struct fix *f = *state;
+	struct primary_target_conf c = quick;
+	struct fz_store_list l = {0};
+	uint64_t from = UINT64_MAX;
+
+	fix_start(f, &c);
+	for (int i = 0; i < 5; i++)
+		fix_commit(f);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	claim_by_hand(f, me, 2, 1, 5);
+	for (int i = 0; i < 5; i++)
+		fix_commit(f);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	fix_stop(f, 0);
+	OK(fz_remove_tree(f->statefd, "ship", &f->err)); /* now it is the other host, which has got all that */
+	OK(fz_mkdirs(f->statefd, "ship", 0700, &f->err));
+	OK(fz_write_file(f->statefd, "ship/writer-id", me, strlen(me), 0600, &f->err));
+	OK(ltx_log_set_epoch(f->log, 1, &f->err));
+	c.promoted = 1;
+	fix_start(f, &c);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	assert_int_equal(claims(f), 2);
+	OK(fz_store_list(f->look, "app.db/", NULL, false, &l, &f->err));
+	for (size_t i = 0; i < l.n; i++) {
+		struct ltx_name n;
+
+		if (ltx_name_get(&n, l.v[i].key + strlen("app.db/")) == 0 && n.level == LTX_L_PACK && n.epoch == 1 &&
+		    n.min_txid < from)
+			from = n.min_txid;
+	}
+	fz_store_list_fini(&l);
+	assert_int_equal(from, 6);
+	judge_all(f, 1, 10);
+}
+
 /* A slow or dead target holds up neither the other one nor the position that the log may be pruned to. */
 static void test_two_targets(void **state)
 {
@@ -484,7 +659,6 @@ static void test_two_targets(void **state)
 	struct fz_store_conf sc = {.create = true};
 	struct ltx_log_info info;
 	char url[200];
-	cJSON *a;
 	int fd;
 
 	c[0].store = fix_store(f);
@@ -496,13 +670,12 @@ static void test_two_targets(void **state)
 	for (int i = 0; i < 10; i++)
 		fix_commit(f);
 	assert_true(primary_ship_sync(f->ship, 300, &f->err) < 0);
+	while (lag_txns(f, 0) > 0) /* the first one takes as long as it takes */
+		nanosleep(&(struct timespec){0, 5000000}, NULL);
 	judge_all(f, 1, 10);
 	ltx_log_info(f->log, &info);
 	assert_int_equal(primary_ship_position(f->ship, info.lineage), 0);
-	a = fix_status(f);
-	assert_int_equal(cJSON_GetNumberValue(cJSON_GetObjectItem(cJSON_GetArrayItem(a, 0), "lag_txns")), 0);
-	assert_int_equal(cJSON_GetNumberValue(cJSON_GetObjectItem(cJSON_GetArrayItem(a, 1), "lag_txns")), 10);
-	cJSON_Delete(a);
+	assert_int_equal(lag_txns(f, 1), 10);
 	OK(fz_remove_tree(f->dirfd, "store2", &f->err));
 	while (primary_ship_sync(f->ship, 30000, &f->err) < 0)
 		;
@@ -567,6 +740,114 @@ static void test_retention(void **state)
 		assert_true(fz_mono_ns() < end + UINT64_C(60) * 1000000000);
 	}
 	judge_all(f, f->db.txid, f->db.txid);
+}
+
+/* Does an object of levels first..last hold txid, by itself or within a range? */
+static bool in_levels(const struct judge *j, int first, int last, uint64_t txid)
+{
+	for (size_t i = 0; i < j->n; i++)
+		if (j->v[i].level >= first && j->v[i].level <= last && j->v[i].h.min_txid <= txid &&
+		    txid <= j->v[i].h.max_txid)
+			return true;
+	return false;
+}
+
+/* Commits until one of them, above after, has gone from level 0: levels have it, and retention has worked since. What was
+ * superseded by then is gone once that has happened twice. */
+static void until_superseded(struct fix *f, uint64_t after, int64_t at_ms)
+{
+	uint64_t end = fz_mono_ns() + UINT64_C(60) * 1000000000;
+	bool gone = false;
+
+	while (!gone) {
+		int64_t now_ms = fz_now_ms();
+		struct judge j;
+
+		fix_commit_at(f, now_ms > at_ms ? now_ms : at_ms);
+		OK(primary_ship_sync(f->ship, 30000, &f->err));
+		judge_read(f, &j, NULL);
+		for (uint64_t t = after + 1; t <= f->db.txid && !gone; t++)
+			gone = !in_levels(&j, LTX_L_PACK, LTX_L_PACK, t);
+		judge_fini(&j);
+		assert_true(fz_mono_ns() < end);
+		usleep(20000);
+	}
+}
+
+static struct primary_target_conf superseding(struct fix *f)
+{
+	struct primary_target_conf c = levelled(f);
+
+	c.keep_commits_ms = 100000000;
+	c.delete_grace_ms = 1;
+	return c;
+}
+
+/* The log merges, at its limit, what was shipped commit by commit, before levels 1 and 2 are made from it: each commit stays
+ * restorable. The worker knows what it has shipped, or another one has shipped it. */
+static void squashed_after_shipping(struct fix *f, bool restart)
+{
+	struct primary_target_conf first = encrypted(f), c = superseding(f);
+	int64_t at_ms = fz_now_ms() + (restart ? 0 : 2000); /* no level is due before the log is merged */
+	struct ltx_log_info info;
+
+	fix_start(f, restart ? &first : &c);
+	for (int i = 1; i <= 300; i++) {
+		fix_commit_at(f, at_ms);
+		if (i % 25 == 0)
+			OK(primary_ship_sync(f->ship, 30000, &f->err));
+	}
+	if (restart)
+		fix_stop(f, 0);
+	OK(ltx_log_squash(f->log, 1, 300, &f->err));
+	ltx_log_info(f->log, &info);
+	assert_true(info.merged_txns > 50);
+	if (restart)
+		fix_start(f, &c);
+	until_superseded(f, 300, at_ms);
+	until_superseded(f, f->db.txid, at_ms);
+	judge_all(f, 1, f->db.txid);
+}
+
+static void test_squashed_after_shipping(void **state)
+{
+	squashed_after_shipping(*state, false);
+}
+
+static void test_squashed_and_restarted(void **state)
+{
+	squashed_after_shipping(*state, true);
+}
+
+/* What was merged before it was shipped exists as ranges only: levels 1 and 2 hold those, and level 0 is rid of them. */
+static void test_squashed_before_shipping(void **state)
+{
+	struct fix *f = *state;
+	struct primary_target_conf c = superseding(f);
+	int64_t at_ms = fz_now_ms();
+	struct ltx_log_info info;
+	size_t ranges = 0;
+	struct judge j;
+
+	c.ship_bytes = 10000; /* several packs: a single one would stand for itself */
+	for (int i = 1; i <= 300; i++)
+		fix_commit_at(f, at_ms);
+	OK(ltx_log_squash(f->log, 1, 300, &f->err));
+	ltx_log_info(f->log, &info);
+	assert_true(info.merged_txns > 50);
+	fix_start(f, &c);
+	OK(primary_ship_sync(f->ship, 30000, &f->err));
+	until_superseded(f, 300, at_ms);
+	until_superseded(f, f->db.txid, at_ms);
+	judge_read(f, &j, NULL);
+	for (uint64_t t = 1; t <= 300; t++) {
+		assert_true(in_levels(&j, LTX_L_PACK_MINUTE, LTX_L_PACK_HOUR, t));
+		assert_false(in_levels(&j, LTX_L_PACK, LTX_L_PACK, t));
+	}
+	for (size_t i = 0; i < j.n; i++)
+		ranges += j.v[i].level <= LTX_L_PACK_HOUR && j.v[i].h.max_txid > j.v[i].h.min_txid;
+	assert_true(ranges > 0);
+	judge_fini(&j);
 }
 
 /* A size limit below what all tiers would hold: the oldest go first, the newest tier stays whole. */
@@ -970,9 +1251,15 @@ int main(void)
 	        cmocka_unit_test_setup_teardown(test_faults_of_levels, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_target_down, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_fenced, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_promotion_counts_once, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_take_over_counts_once, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_new_epoch, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_claim_found_again, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_two_targets, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_retention, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_squashed_after_shipping, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_squashed_and_restarted, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_squashed_before_shipping, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_keep_bytes, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_requests_per_month, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_stop_ships, setup, teardown),

@@ -68,8 +68,11 @@ int renameat2(int fd, const char *from, int tofd, const char *to, unsigned flags
 	maybe_die();
 	return (int)syscall(SYS_renameat2, fd, from, tofd, to, flags);
 }
+static size_t synced_max; /* bytes of the largest msync */
 int msync(void *p, size_t n, int flags)
 {
+	if (n > synced_max)
+		synced_max = n;
 	maybe_die();
 	if (fails())
 		return -1;
@@ -629,6 +632,13 @@ static void test_power_cut(void **state)
 	world_fini(w);
 }
 
+static void hold_snapshot(struct world *w)
+{
+	world_reader_start(w, 0, WORLD_HOLD);
+	while (!w->r[0].seen->held && !w->r[0].seen->wrong[0])
+		usleep(500);
+}
+
 /* ---- readers that hold the WAL, writers that want it ---- */
 static void test_readers_hold(void **state)
 {
@@ -642,10 +652,8 @@ static void test_readers_hold(void **state)
 	run(w, a, 0);
 	world_commit(w, true);
 	run(w, a, 0);
-	world_reader_start(w, 0, WORLD_HOLD);
+	hold_snapshot(w);
 	world_reader_start(w, 1, WORLD_SHORT);
-	while (!w->r[0].seen->held && !w->r[0].seen->wrong[0])
-		usleep(500);
 	world_reader_wait(w, 1, 1);
 	do { /* it is never refused, and grows as long as somebody holds it */
 		world_commits(w, 20, false);
@@ -962,6 +970,34 @@ static void test_damaged_sums(void **state)
 	world_fini(w);
 }
 
+/* For go_back(). Returns the commit. */
+static uint64_t keep_state(struct world *w)
+{
+	char path[300];
+
+	copy(w->primary, world_path(path, sizeof(path), "%s/at-keep.db", w->dir), "");
+	return w->txid;
+}
+
+/* The primary's database is once more what it was at keep_state(), after commit keep, and its log ends there. */
+static void go_back(struct world *w, uint64_t keep)
+{
+	char path[300];
+
+	world_path(path, sizeof(path), "%s/at-keep.db", w->dir);
+	sqlite3_close(w->sql);
+	copy(path, w->primary, "");
+	assert_int_equal(sqlite3_open(w->primary, &w->sql), SQLITE_OK);
+	WOK(ltx_log_truncate(w->log, keep, &w->err));
+	free(w->image);
+	w->image = slurp(w->primary, "", &w->image_bytes);
+	w->txid = keep;
+	w->checksum = LTX_EMPTY_DB;
+	for (uint32_t p = 1; p <= w->image_bytes / 4096; p++)
+		w->checksum = ltx_db_checksum_swap(w->checksum, 0,
+		                                   ltx_page_checksum(p, w->image + (size_t)(p - 1) * 4096, 4096));
+}
+
 /* The log starts later than we stand, or it tells another history now: the pages are compared, and only those that differ are
  * written. */
 static void test_other_history(void **state)
@@ -990,32 +1026,10 @@ static void test_other_history(void **state)
 	assert_in_range(s.repaired_pages, 1, w->image_bytes / 4096 - 1);
 
 	/* the new primary has not got our last ones, and goes on from before: that is where we must be */
-	keep = w->txid - 2;
-	{
-		uint8_t *image;
-		size_t n;
-		char path[300];
-
-		world_path(path, sizeof(path), "%s/at-keep.db", w->dir);
-		world_commits(w, 0, true);
-		copy(w->primary, path, "");
-		world_commits(w, 3, true);
-		run(w, a, 0);
-		keep = w->txid - 3;
-		sqlite3_close(w->sql);
-		copy(path, w->primary, "");
-		assert_int_equal(sqlite3_open(w->primary, &w->sql), SQLITE_OK);
-		WOK(ltx_log_truncate(w->log, keep, &w->err));
-		image = slurp(w->primary, "", &n);
-		free(w->image);
-		w->image = image;
-		w->image_bytes = n;
-		w->txid = keep;
-		w->checksum = LTX_EMPTY_DB;
-		for (uint32_t p = 1; p <= n / 4096; p++)
-			w->checksum = ltx_db_checksum_swap(w->checksum, 0,
-			                                   ltx_page_checksum(p, image + (size_t)(p - 1) * 4096, 4096));
-	}
+	keep = keep_state(w);
+	world_commits(w, 3, true);
+	run(w, a, 0);
+	go_back(w, keep);
 	run(w, a, 0);
 	assert_int_equal(applied(a), keep);
 	assert_int_equal(world_visible(w), keep);
@@ -1024,6 +1038,437 @@ static void test_other_history(void **state)
 	assert_int_equal(world_visible(w), w->txid);
 	replica_apply_close(a, true);
 	world_same(w);
+	world_fini(w);
+}
+
+/* Back to where the database was larger: what the WAL still has of its end was copied, or given up, when it was smaller, and no
+ * reader looks there. */
+static void test_back_to_larger(void **state)
+{
+	(void)state;
+	for (unsigned held = 0; held < 2; held++) {
+		struct world world, *w = &world;
+		struct replica_apply *a;
+		uint64_t keep;
+
+		world_init_in(w, 4096, "DELETE", 18);
+		world_commits(w, 3, true);
+		a = open_apply(w, NULL);
+		run(w, a, 0);
+		world_sql(
+		        w,
+		        "BEGIN IMMEDIATE; INSERT INTO kv SELECT 1000+value, value, randomblob(900) FROM (WITH "
+		        "RECURSIVE "
+		        "c(value) AS (SELECT 1 UNION ALL SELECT value+1 FROM c WHERE value<300) SELECT value FROM c)");
+		world_close_transaction(w);
+		run(w, a, 0);
+		keep = keep_state(w);
+		if (held)
+			hold_snapshot(w); /* as far as may be copied */
+		world_sql(w, "BEGIN IMMEDIATE; DELETE FROM kv WHERE k > 1000; PRAGMA incremental_vacuum");
+		world_close_transaction(w);
+		assert_true(w->image_bytes < 40 * 4096);
+		run(w, a, 0);
+		WOK(replica_apply_checkpoint(a, &w->err));
+		go_back(w, keep);
+		run(w, a, 0);
+		assert_int_equal(applied(a), keep);
+		world_reader_start(w, 1, WORLD_SHORT);
+		world_reader_wait(w, 1, 2);
+		assert_int_equal(w->r[1].seen->last, keep);
+		world_reader_stop(w, 1);
+		if (held)
+			world_reader_stop(w, 0);
+		world_commits(w, 3, false);
+		run(w, a, 0);
+		replica_apply_close(a, true);
+		world_same(w);
+		world_fini(w);
+	}
+}
+
+/* ---- what is known of the database's state, and what must not be taken for known ---- */
+
+/* One row in place: the size stays. */
+static void update_row(struct world *w, unsigned k, unsigned v)
+{
+	world_sql(w, "BEGIN IMMEDIATE; UPDATE kv SET h=%u WHERE k=%u", v, k);
+	world_close_transaction(w);
+}
+
+static void fill_rows(struct world *w)
+{
+	world_sql(w, "BEGIN IMMEDIATE; INSERT INTO kv SELECT value, value, randomblob(900) FROM (WITH RECURSIVE "
+	             "c(value) AS (SELECT 1 UNION ALL SELECT value+1 FROM c WHERE value<300) SELECT value FROM c)");
+	world_close_transaction(w);
+}
+
+/* On three pages. */
+static void update_far_rows(struct world *w)
+{
+	update_row(w, 5, 1111);
+	update_row(w, 150, 2222);
+	update_row(w, 295, 3333);
+}
+
+/* A new reader sees the primary's state, whole. */
+static void sees(struct world *w, const char *when, long n)
+{
+	char is[100], want[100];
+
+	world_ask(w, w->db, SQLITE_OPEN_READWRITE,
+	          "PRAGMA busy_timeout=20000; SELECT CASE WHEN n=(SELECT count(*) FROM kv) AND s=(SELECT "
+	          "coalesce(sum(h+length(v)),0) FROM kv) THEN 'whole ' ELSE 'torn ' END || txid FROM meta",
+	          is, sizeof(is));
+	snprintf(want, sizeof(want), "whole %llu", (unsigned long long)w->txid);
+	if (strcmp(is, want) != 0)
+		fail_msg("%s (%ld): a reader sees %s, not %s", when, n, is, want);
+}
+
+static void other_boot(struct world *w)
+{
+	poke(w, "apply", "another boot", 13, offsetof(struct replica_position, boot_id));
+	poke(w, "fs-sums", "another boot", 13, offsetof(struct ltx_sums_head, boot_id));
+}
+
+/* A former primary, whose capture has followed the WAL to its end, gets later transactions before it attaches; that fails, or it is killed,
+ * while it compares. The table is further than the database then. */
+static void test_mend_interrupted(void **state)
+{
+	unsigned failed = 0;
+
+	(void)state;
+	for (int dies = 0; dies < 2; dies++) {
+		bool done = false;
+
+		for (long n = 0; n < 60 && !done; n++) {
+			struct world world, *w = &world;
+			struct replica_apply_conf conf = {.name = "app.db"};
+			struct replica_apply *a;
+			int rc;
+
+			world_init_in(w, 4096, "WAL", 16);
+			fill_rows(w);
+			a = open_apply(w, NULL);
+			run(w, a, 0);
+			hold_snapshot(w); /* the WAL is not started anew */
+			update_row(w, 3, 7);
+			run(w, a, 0);
+			replica_apply_close(
+			        a, true); /* the table's place in the WAL is where it ends, as after a capture */
+			assert_int_equal(unlinkat(ltx_log_dirfd(w->log), LTX_LOG_APPLIED, 0), 0);
+			update_far_rows(w);
+			WOK(ltx_log_sync(w->log, &w->err));
+			conf.mountfd = w->mountfd;
+			conf.log = w->ro;
+			if (dies) {
+				rc = child(w, NULL, 0, 0, n);
+				failed += rc == -SIGKILL;
+				done = rc == 0;
+			} else {
+				atomic_store(&fail_at, n);
+				rc = replica_apply_open(&a, &conf, 1000, &w->err);
+				done = atomic_load(&fail_at) >= 0;
+				atomic_store(&fail_at, -1);
+				failed += rc < 0;
+				if (rc == 0)
+					replica_apply_close(a, false);
+			}
+			a = open_apply(w, NULL); /* once more */
+			sees(w, dies ? "killed" : "failed", n);
+			update_row(w, 10, 1);
+			run(w, a, 0);
+			sees(w, "one more", n);
+			replica_apply_close(a, false);
+			world_reader_stop(w, 0);
+			world_fini(w);
+		}
+		assert_true(done);
+	}
+	assert_true(failed > 4);
+}
+
+/* Killed inside a batch; the log is cut below that, and has gone on past it when the next agent comes. */
+static void test_cut_while_dead(void **state)
+{
+	unsigned dead = 0;
+
+	(void)state;
+	for (long n = 0; n < 40; n++) {
+		struct world world, *w = &world;
+		struct replica_apply *a;
+		uint64_t keep;
+
+		world_init_in(w, 4096, "DELETE", 16);
+		fill_rows(w);
+		keep = keep_state(w);
+		update_far_rows(w);
+		WOK(ltx_log_sync(w->log, &w->err));
+		assert_int_equal(child(w, NULL, 0, 0, -1), 0);
+		update_row(w, 10, 4444);
+		WOK(ltx_log_sync(w->log, &w->err));
+		if (child(w, NULL, 0, 0, n) == 0) {
+			world_fini(w);
+			break;
+		}
+		dead++;
+		go_back(w, keep);
+		for (unsigned i = 0; i < 8; i++)
+			update_row(w, 200 + i, i);
+		WOK(ltx_log_sync(w->log, &w->err));
+		a = open_apply(w, NULL);
+		run(w, a, 0);
+		sees(w, "cut while nobody applied", n);
+		replica_apply_close(a, false);
+		world_fini(w);
+	}
+	assert_true(dead > 4);
+}
+
+/* The power fails after the log was cut, and before what was applied is taken back. */
+static void test_cut_power(void **state)
+{
+	struct world world, *w = &world;
+	struct replica_apply *a;
+	uint64_t keep;
+
+	(void)state;
+	world_init_in(w, 4096, "DELETE", 16);
+	fill_rows(w);
+	assert_int_equal(child(w, NULL, STEP_CLOSE, 0, -1), 0); /* on disk */
+	update_row(w, 200, 1);
+	keep = keep_state(w);
+	update_row(w, 5, 1111);
+	update_row(w, 150, 2222);
+	WOK(ltx_log_sync(w->log, &w->err));
+	assert_int_equal(child(w, &(struct replica_apply_conf){0}, 0, 0, -1), 0);
+	WOK(replica_apply_hold(NULL, w->ro, &w->err));
+	go_back(w, keep);
+	other_boot(w);
+	a = open_apply(w, NULL);
+	run(w, a, 0);
+	sees(w, "after the power cut", 0);
+	update_row(w, 201, 1);
+	run(w, a, 0);
+	sees(w, "one more", 0);
+	replica_apply_close(a, false);
+	world_fini(w);
+}
+
+/* What was on disk of a history that was given up counts for nothing in the next one. */
+static void test_floor_of_another_history(void **state)
+{
+	struct world world, *w = &world;
+	struct replica_apply *a;
+	char aside[300], beside[400];
+	uint64_t keep;
+
+	(void)state;
+	world_init_in(w, 4096, "DELETE", 16);
+	fill_rows(w);
+	keep = keep_state(w);
+	update_far_rows(w);
+	WOK(ltx_log_sync(w->log, &w->err));
+	assert_int_equal(child(w, NULL, STEP_CLOSE, 0, -1), 0);
+	go_back(w, keep);
+	WOK(ltx_log_sync(w->log, &w->err));
+	a = open_apply(w, NULL);
+	for (unsigned i = 0; i < 6; i++)
+		update_row(w, 200 + i, i);
+	run(w, a, 0);
+	/* the power fails, and nothing of the WAL was synced */
+	world_path(aside, sizeof(aside), "%s/aside", w->dir);
+	copy(w->db, aside, "");
+	replica_apply_close(a, false);
+	copy(aside, w->db, "");
+	world_path(beside, sizeof(beside), "%s-wal", w->db);
+	unlink(beside);
+	world_path(beside, sizeof(beside), "%s-shm", w->db);
+	unlink(beside);
+	other_boot(w);
+	a = open_apply(w, NULL);
+	run(w, a, 0);
+	sees(w, "after the power cut", 0);
+	replica_apply_close(a, false);
+	world_fini(w);
+}
+
+/* The capture died between its place in the WAL and the table; what it had captured last was cut off. */
+static void test_captured_then_cut(void **state)
+{
+	struct fz_buf before = {0}, after = {0};
+	struct world world, *w = &world;
+	struct ltx_sums_head *old, *now;
+	struct replica_apply *a;
+	char sums[400];
+	uint64_t keep;
+
+	(void)state;
+	world_init_in(w, 4096, "WAL", 16);
+	fill_rows(w);
+	a = open_apply(w, NULL);
+	run(w, a, 0);
+	hold_snapshot(w);
+	update_row(w, 3, 7);
+	run(w, a, 0);
+	keep = keep_state(w);
+	replica_apply_close(a, true);
+	world_path(sums, sizeof(sums), "/proc/self/fd/%d/fs-sums", ltx_log_dirfd(w->log));
+	WOK(fz_read_file(AT_FDCWD, sums, 1 << 20, &before, &w->err));
+	update_row(w, 5, 1111); /* ours alone */
+	a = open_apply(w, NULL);
+	run(w, a, 0);
+	replica_apply_close(a, true);
+	WOK(fz_read_file(AT_FDCWD, sums, 1 << 20, &after, &w->err));
+	old = (void *)before.data;
+	now = (void *)after.data;
+	assert_true(now->pos_frame > old->pos_frame && old->txid == keep);
+	old->pos_frame = now->pos_frame;
+	memcpy(old->pos_salt, now->pos_salt, sizeof(old->pos_salt));
+	memcpy(old->last_frame, now->last_frame, sizeof(old->last_frame));
+	poke(w, "fs-sums", before.data, before.size, 0);
+	assert_int_equal(unlinkat(ltx_log_dirfd(w->log), LTX_LOG_APPLIED, 0), 0);
+	WOK(replica_apply_hold(NULL, w->ro, &w->err));
+	go_back(w, keep);
+	WOK(ltx_log_sync(w->log, &w->err));
+	a = open_apply(w, NULL);
+	update_row(w, 200, 9);
+	run(w, a, 0);
+	sees(w, "cut", 0);
+	replica_apply_close(a, false);
+	world_reader_stop(w, 0);
+	fz_buf_fini(&before);
+	fz_buf_fini(&after);
+	world_fini(w);
+}
+
+/* A connection of before: reads page 1, and later, in one transaction, what meta says and what the rows say. */
+static void old_connection(struct world *w, int out)
+{
+	long long want = 0, is = 0;
+	sqlite3_stmt *s;
+	sqlite3 *db;
+	char verdict;
+	int rc;
+
+	for (int fd = 3; fd < 256; fd++)
+		if (fd != out)
+			close(fd);
+	sqlite3_open_v2(w->db, &db, SQLITE_OPEN_READWRITE, NULL);
+	sqlite3_exec(db, "SELECT txid FROM meta", NULL, NULL, NULL);
+	raise(SIGSTOP);
+	sqlite3_exec(db, "BEGIN", NULL, NULL, NULL);
+	sqlite3_prepare_v2(db, "SELECT s FROM meta", -1, &s, NULL);
+	rc = sqlite3_step(s);
+	want = sqlite3_column_int64(s, 0);
+	sqlite3_finalize(s);
+	raise(SIGSTOP);
+	if (rc == SQLITE_ROW) {
+		sqlite3_prepare_v2(db, "SELECT coalesce(sum(h+length(v)),0) FROM kv", -1, &s, NULL);
+		rc = sqlite3_step(s);
+		is = sqlite3_column_int64(s, 0);
+		sqlite3_finalize(s);
+	}
+	verdict = rc != SQLITE_ROW ? '-' : want == is ? 'w' : 't';
+	world_exit(write(out, &verdict, 1) == 1 ? 0 : 1);
+}
+
+/* It fails between rollback mode and the first frame of the WAL. */
+static void test_into_wal_fails(void **state)
+{
+	(void)state;
+	for (long n = 0; n < 12; n++) {
+		struct world world, *w = &world;
+		struct replica_apply_conf conf = {.name = "app.db"};
+		struct replica_apply *a;
+		int p[2], rc, status;
+		char mode[20], verdict = 0;
+		pid_t pid;
+
+		world_init_in(w, 4096, "DELETE", 16);
+		fill_rows(w);
+		a = open_apply(w, NULL);
+		run(w, a, 0);
+		replica_apply_close(a, true);
+		world_ask(w, w->db, SQLITE_OPEN_READWRITE, "PRAGMA busy_timeout=20000; PRAGMA journal_mode=DELETE",
+		          mode, sizeof(mode));
+		assert_string_equal(mode, "delete");
+		assert_int_equal(unlinkat(ltx_log_dirfd(w->log), LTX_LOG_APPLIED, 0), 0);
+		assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+		pid = fork();
+		if (!pid)
+			old_connection(w, p[1]);
+		close(p[1]);
+		assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+		conf.mountfd = w->mountfd;
+		conf.log = w->ro;
+		atomic_store(&fail_at, n);
+		rc = replica_apply_open(&a, &conf, 1000, &w->err);
+		atomic_store(&fail_at, -1);
+		if (rc == 0)
+			replica_apply_close(a, false);
+		kill(pid, SIGCONT);
+		assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+		rc = replica_apply_open(&a, &conf, 1000, &w->err);
+		if (rc == 0) {
+			for (unsigned i = 0; i < 6; i++)
+				update_row(w, 50 * i + 1, 5000 + i);
+			run(w, a, 0);
+			WOK(replica_apply_checkpoint(a, &w->err));
+		}
+		kill(pid, SIGCONT);
+		assert_int_equal(read(p[0], &verdict, 1), 1);
+		close(p[0]);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		if (verdict == 't')
+			fail_msg("%ld: a connection of before sees half of a transaction", n);
+		if (rc == 0)
+			replica_apply_close(a, false);
+		world_fini(w);
+	}
+}
+
+/* A checkpoint copies up to a reader's snapshot; what it says to be on disk is. */
+static void test_floor_beside_readers(void **state)
+{
+	char path[400], aside[300], beside[400];
+	struct world world, *w = &world;
+	struct replica_apply_state s;
+	struct replica_apply *a;
+
+	(void)state;
+	world_init_in(w, 4096, "DELETE", 16);
+	fill_rows(w);
+	a = open_apply(w, NULL);
+	run(w, a, 0);
+	update_row(w, 3, 7);
+	run(w, a, 0);
+	hold_snapshot(w);
+	update_far_rows(w);
+	run(w, a, 0);
+	synced_max = 0;
+	WOK(replica_apply_checkpoint(a, &w->err));
+	replica_apply_get(a, &s);
+	assert_int_equal(s.floor_txid, w->txid);
+	/* the power fails: of the WAL the disk has what was synced */
+	world_path(aside, sizeof(aside), "%s/aside", w->dir);
+	world_path(beside, sizeof(beside), "%s-wal", aside);
+	world_path(path, sizeof(path), "%s-wal", w->db);
+	copy(w->db, aside, "");
+	copy(path, beside, "");
+	replica_apply_close(a, false);
+	world_reader_stop(w, 0);
+	copy(aside, w->db, "");
+	copy(beside, path, "");
+	assert_int_equal(truncate(path, (off_t)synced_max), 0);
+	world_path(path, sizeof(path), "%s-shm", w->db);
+	unlink(path);
+	other_boot(w);
+	a = open_apply(w, NULL);
+	update_row(w, 10, 1);
+	run(w, a, 0);
+	sees(w, "after the power cut", 0);
+	replica_apply_close(a, false);
 	world_fini(w);
 }
 
@@ -1474,6 +1919,14 @@ int main(int argc, char **argv)
 	        cmocka_unit_test(test_damaged_log),
 	        cmocka_unit_test(test_damaged_sums),
 	        cmocka_unit_test(test_other_history),
+	        cmocka_unit_test(test_mend_interrupted),
+	        cmocka_unit_test(test_cut_while_dead),
+	        cmocka_unit_test(test_cut_power),
+	        cmocka_unit_test(test_floor_of_another_history),
+	        cmocka_unit_test(test_captured_then_cut),
+	        cmocka_unit_test(test_into_wal_fails),
+	        cmocka_unit_test(test_floor_beside_readers),
+	        cmocka_unit_test(test_back_to_larger),
 	        cmocka_unit_test(test_moved_aside),
 	        cmocka_unit_test(test_what_lies_there),
 	        cmocka_unit_test(test_large_and_empty),

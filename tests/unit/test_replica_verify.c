@@ -13,7 +13,7 @@ static int verify(struct hist *h, bool key, bool full, struct replica_verify_res
 
 	assert_int_equal(replica_source_store(&s, h->store, key ? &h->ids : NULL, err), 0);
 	hist_store(h);
-	rc = replica_verify(s, full, h->dir, r, err);
+	rc = replica_verify(s, &(struct replica_verify_conf){.full = full, .tmp_dir = h->dir}, r, err);
 	replica_source_close(s);
 	return rc;
 }

@@ -1,0 +1,271 @@
+#include "cmd/alert.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "cmd/worker.h"
+
+#include <cJSON.h>
+#include <errno.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define INTERVAL_MS INT64_C(3600000)
+#define LOOK_MS     10000
+#define LOOK_MIN_MS 100
+#define WAIT_MAX_MS INT64_C(300000)
+#define NS          UINT64_C(1000000) /* of a ms */
+
+/* ---- one object ------------------------------------------------------------------------------------------------- */
+
+/* The same for all objects about one problem, so that a receiver can put them together. */
+static void problem_id(char out[static 17], const char *host, const char *dir, const struct cmd_alert *a)
+{
+	crypto_generichash_state st;
+	const char *parts[] = {host, dir, a->kind, a->about};
+	unsigned char hash[16];
+
+	crypto_generichash_init(&st, NULL, 0, sizeof(hash));
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+		crypto_generichash_update(&st, (const unsigned char *)parts[i], strlen(parts[i]) + 1);
+	crypto_generichash_update(&st, (const unsigned char *)&a->since_ms, sizeof(a->since_ms));
+	crypto_generichash_final(&st, hash, sizeof(hash));
+	sodium_bin2hex(out, 17, hash, 8);
+}
+
+/* text is a whole sentence, since that is what Slack and its like show. */
+static char *body_of(const struct cmd_alert *a, const char *event, const char *dir, const char *role)
+{
+	char host[256] = "", when[FZ_TIME_SIZE], id[17], text[1200];
+	cJSON *o = cJSON_CreateObject();
+	char *body;
+
+	gethostname(host, sizeof(host) - 1);
+	snprintf(text, sizeof(text), "fazt on %s, %s: %s: %s", host, dir, event, a->text);
+	problem_id(id, host, dir, a);
+	cJSON_AddStringToObject(o, "event", event);
+	cJSON_AddStringToObject(o, "kind", a->kind);
+	cJSON_AddStringToObject(o, "about", a->about);
+	cJSON_AddStringToObject(o, "text", text);
+	cJSON_AddStringToObject(o, "message", a->text);
+	cJSON_AddStringToObject(o, "host", host);
+	cJSON_AddStringToObject(o, "dir", dir);
+	cJSON_AddStringToObject(o, "role", role);
+	cJSON_AddStringToObject(o, "id", id);
+	cJSON_AddStringToObject(o, "since", fz_format_time(when, a->since_ms));
+	if (a->until_ms > 0)
+		cJSON_AddStringToObject(o, "until", fz_format_time(when, a->until_ms));
+	cJSON_AddStringToObject(o, "time", fz_format_time(when, fz_now_ms()));
+	cJSON_AddStringToObject(o, "version", FZ_VERSION);
+	body = cJSON_PrintUnformatted(o);
+	cJSON_Delete(o);
+	return body;
+}
+
+/* ---- the thread ------------------------------------------------------------------------------------------------- */
+
+static void told(struct cmd_alerts *a, size_t url, const struct cmd_alertsend_result *r, int rc,
+                 const struct fz_err *err)
+{
+	struct cmd_alert_way *way = &a->way[url];
+	int64_t wait = a->look_ms;
+
+	if (rc == -ECANCELED)
+		return;
+	if (rc < 0) {
+		for (unsigned i = 0; i < way->failures && wait < WAIT_MAX_MS; i++)
+			wait *= 2;
+		wait = wait < WAIT_MAX_MS ? wait : WAIT_MAX_MS;
+		if (r->retry_after_s > wait / 1000) /* an hour of that at most */
+			wait = r->retry_after_s < 3600 ? r->retry_after_s * 1000 : 3600 * 1000;
+		way->failures++;
+		way->next_ns = fz_mono_ns() + (uint64_t)wait * NS;
+		if (way->trouble.code != err->code)
+			fz_log_err("an alert could not be sent, trying on", err);
+	} else if (way->failures) {
+		fz_info("alerts reach %s again", a->send.shown[url]);
+		way->failures = 0;
+	}
+	pthread_mutex_lock(&a->mu);
+	way->trouble = rc < 0 ? *err : (struct fz_err){0};
+	pthread_mutex_unlock(&a->mu);
+}
+
+/* Tells one URL all there is to tell, or until it fails. */
+static void tell(struct cmd_alerts *a, size_t url)
+{
+	while (!fz_worker_stopping(&a->worker) && fz_mono_ns() >= a->way[url].next_ns) {
+		struct cmd_alertsend_result r;
+		struct cmd_alert *which, copy;
+		struct fz_err err = {0};
+		const char *event;
+		char role[16], *body;
+		int rc;
+
+		pthread_mutex_lock(&a->mu);
+		event = cmd_alertbook_next(&a->book, url, fz_now_ms(), &which);
+		if (event)
+			copy = *which;
+		snprintf(role, sizeof(role), "%s", a->book.role);
+		pthread_mutex_unlock(&a->mu);
+		if (!event)
+			return;
+		body = body_of(&copy, event, a->w->dir, role);
+		if (!body)
+			return;
+		rc = cmd_alertsend_post(&a->send, url, body, &r, &err);
+		cJSON_free(body);
+		pthread_mutex_lock(&a->mu); /* which is still there: only this thread takes any out */
+		if (rc != -ECANCELED)
+			cmd_alertbook_sent(&a->book, url, which, event, rc == 0, fz_now_ms());
+		pthread_mutex_unlock(&a->mu);
+		told(a, url, &r, rc, &err);
+		if (rc < 0)
+			return;
+	}
+}
+
+static void look(struct cmd_alerts *a)
+{
+	cJSON *ask = cJSON_CreateObject(), *status = cJSON_CreateObject();
+	struct fz_err err = {0};
+	int fd = -1, rc;
+
+	cJSON_AddStringToObject(ask, "cmd", "status");
+	rc = a->w->handler.answer(&a->w->handler, ask, status, &fd, &err);
+	pthread_mutex_lock(&a->mu);
+	if (rc == 0)
+		rc = cmd_alertbook_see(&a->book, status, fz_now_ms(), &err);
+	pthread_mutex_unlock(&a->mu);
+	if (rc < 0)
+		fz_log_err("alerts", &err);
+	cJSON_Delete(ask);
+	cJSON_Delete(status);
+}
+
+static void save(struct cmd_alerts *a)
+{
+	struct fz_err err = {0};
+	int rc = 0;
+
+	pthread_mutex_lock(&a->mu);
+	if (a->book.changed)
+		rc = cmd_alertbook_save(&a->book, a->w->statefd, &err);
+	pthread_mutex_unlock(&a->mu);
+	if (rc < 0 && !a->disk_told) /* nothing depends on it but that the next worker says some of it again */
+		fz_log_err("alerts", &err);
+	a->disk_told = rc < 0;
+}
+
+/* The first look comes late: what a worker has just started does not know of its targets yet is not over. */
+static void run(void *arg)
+{
+	struct cmd_alerts *a = arg;
+
+	while (fz_worker_wait(&a->worker, a->look_ms)) {
+		look(a);
+		for (size_t u = 0; u < a->send.n_urls; u++)
+			tell(a, u);
+		save(a);
+	}
+	save(a);
+}
+
+/* ---- start and stop --------------------------------------------------------------------------------------------- */
+
+int cmd_alerts_start(struct cmd_alerts *a, struct cmd_serving *w, struct fz_err *err)
+{
+	struct fz_err why = {0};
+	int rc;
+
+	a->w = w;
+	pthread_mutex_init(&a->mu, NULL);
+	a->on = true;
+	rc = cmd_alertsend_open(&a->send, &w->conf, w->dir, err);
+	if (rc < 0 || !a->send.n_urls)
+		return rc;
+	a->book.interval_ms = w->conf.alert_interval_ms ? w->conf.alert_interval_ms : INTERVAL_MS;
+	a->look_ms = a->book.interval_ms / 10 < LOOK_MS ? a->book.interval_ms / 10 : LOOK_MS;
+	a->look_ms = a->look_ms > LOOK_MIN_MS ? a->look_ms : LOOK_MIN_MS;
+	a->book.n_urls = a->send.n_urls;
+	for (size_t u = 0; u < a->send.n_urls; u++) {
+		unsigned char hash[16];
+
+		crypto_generichash(hash, sizeof(hash), (const unsigned char *)a->send.url[u], strlen(a->send.url[u]),
+		                   NULL, 0);
+		sodium_bin2hex(a->book.url_id[u], sizeof(a->book.url_id[u]), hash, 8);
+	}
+	if (cmd_alertbook_load(&a->book, w->statefd, &why) < 0)
+		fz_log_err("alerts", &why);
+	return fz_worker_start(&a->worker, "alert", run, a, err);
+}
+
+void cmd_alerts_stop(struct cmd_alerts *a)
+{
+	if (!a->on)
+		return;
+	cmd_alertsend_cancel(&a->send);
+	fz_worker_stop(&a->worker);
+	cmd_alertsend_close(&a->send);
+	cmd_alertbook_fini(&a->book);
+	pthread_mutex_destroy(&a->mu);
+	a->on = false;
+}
+
+/* ---- questions -------------------------------------------------------------------------------------------------- */
+
+void cmd_alerts_test(struct cmd_alertsend *s, const char *dir, const char *role, cJSON *urls)
+{
+	struct cmd_alert a = {.kind = "test", .about = "", .text = "this is a test, asked for with fazt alert --test"};
+
+	a.since_ms = fz_now_ms();
+	for (size_t u = 0; u < s->n_urls; u++) {
+		struct cmd_alertsend_result r;
+		cJSON *o = cJSON_CreateObject();
+		struct fz_err err = {0};
+		char *body = body_of(&a, "test", dir, role);
+		int rc = body ? cmd_alertsend_post(s, u, body, &r, &err) : fz_fail_errno(&err, ENOMEM, "alerts");
+
+		cJSON_AddStringToObject(o, "url", s->shown[u]);
+		cJSON_AddBoolToObject(o, "arrived", rc == 0);
+		if (body) {
+			cJSON_AddNumberToObject(o, "status", r.status);
+			cJSON_AddNumberToObject(o, "took_ms", (double)r.took_ms);
+			cJSON_AddStringToObject(o, "said", r.said);
+		}
+		cJSON_AddNumberToObject(o, "code", -err.code);
+		cJSON_AddStringToObject(o, "error", err.text);
+		cJSON_AddItemToArray(urls, o);
+		cJSON_free(body);
+	}
+}
+
+int cmd_alerts_answer(struct cmd_alerts *a, const cJSON *request, cJSON *answer, struct fz_err *err)
+{
+	cJSON *urls = cJSON_AddArrayToObject(answer, "urls"), *list = cJSON_AddArrayToObject(answer, "alerts");
+	char role[16];
+
+	cJSON_AddNumberToObject(answer, "interval_ms", (double)a->book.interval_ms);
+	pthread_mutex_lock(&a->mu);
+	snprintf(role, sizeof(role), "%s", a->book.role);
+	cmd_alertbook_show(&a->book, list);
+	pthread_mutex_unlock(&a->mu);
+	if (cJSON_IsTrue(cJSON_GetObjectItem(request, "test"))) {
+		if (!a->send.n_urls)
+			return fz_fail(err, FZ_ECONFIG, "%s was mounted without alert_url", a->w->dir);
+		cmd_alerts_test(&a->send, a->w->dir, role, urls);
+		return 0;
+	}
+	for (size_t u = 0; u < a->send.n_urls; u++) {
+		cJSON *o = cJSON_CreateObject();
+
+		cJSON_AddStringToObject(o, "url", a->send.shown[u]);
+		pthread_mutex_lock(&a->mu);
+		cJSON_AddNumberToObject(o, "code", -a->way[u].trouble.code);
+		cJSON_AddStringToObject(o, "error", a->way[u].trouble.text);
+		pthread_mutex_unlock(&a->mu);
+		cJSON_AddItemToArray(urls, o);
+	}
+	return 0;
+}

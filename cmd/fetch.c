@@ -1,0 +1,123 @@
+#include "cmd/fetch.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/temp.h"
+#include "cmd/args.h"
+#include "cmd/progress.h"
+#include "replica/inplace.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define IN_PLACE_WAIT_MS 30000
+
+int cmd_moment_read(const struct cmd_moment *m, struct replica_restore_conf *conf, struct fz_err *err)
+{
+	unsigned long long n;
+	int rc = 0;
+
+	if (!!m->at + !!m->txid + m->latest > 1)
+		return fz_fail(err, FZ_EUSAGE, "--at, --txid and --latest exclude one another");
+	conf->when = m->at ? REPLICA_AT : m->txid ? REPLICA_TXID : REPLICA_LATEST;
+	if (m->at) {
+		rc = fz_parse_time(m->at, fz_now_ms(), &conf->at_ms, err);
+		if (rc < 0)
+			return fz_err_prefix(err, "--at");
+	}
+	if (m->txid) {
+		rc = cmd_args_number("txid", m->txid, INT64_MAX, &n, err);
+		if (rc == 0)
+			conf->txid = n;
+	}
+	return rc;
+}
+
+/* Below a directory that fazt serves, or served, an application is to work with a new file: it is for those who can use the live database,
+ * or else for the directory's owner. Anywhere else it is ours alone: NULL. */
+static const struct stat *like(const struct cmd_source *s, const char *output, struct stat *st)
+{
+	const char *slash = strrchr(output, '/');
+	char path[PATH_MAX + 2], database[512];
+	struct cmd_where w;
+
+	if (snprintf(path, sizeof(path), "%s%s", slash ? "" : "./", output) >= (int)sizeof(path) ||
+	    cmd_source_split(path, &w, database, sizeof(database), NULL) < 0)
+		return NULL;
+	if (*s->live && stat(s->live, st) == 0 && S_ISREG(st->st_mode))
+		return st;
+	path[slash ? slash - output + 1 : 1] = 0;
+	if (stat(path, st) < 0)
+		return NULL;
+	st->st_mode = 0600;
+	return st;
+}
+
+int cmd_fetch(struct cmd_source *s, struct replica_restore_conf *conf, struct cmd_progress *p,
+              struct replica_restore_result *result, struct fz_err *err)
+{
+	struct stat st;
+	int rc;
+
+	conf->like = conf->output ? like(s, conf->output, &st) : NULL;
+	conf->progress = p && p->on ? &p->bytes : NULL;
+	do {
+		rc = replica_restore(s->source, conf, result, err);
+		/* the next place knows less of which life of the database is meant */
+		if (rc < 0 && result->commit.lineage[0])
+			memcpy(conf->lineage, result->commit.lineage, sizeof(conf->lineage));
+	} while (rc < 0 && cmd_source_next(s, err));
+	if (p && rc == 0) /* nothing is fetched from the log */
+		p->bytes_done = p->of_bytes =
+		        result->fetched_bytes ? result->fetched_bytes : (uint64_t)result->pages * result->page_size;
+	if (p)
+		cmd_progress_end(p);
+	conf->like = NULL;
+	return rc;
+}
+
+const char *cmd_fetch_label(const struct cmd_source *s, const struct replica_restore_result *result)
+{
+	return s->is_log && !result->from_log ? s->store_label : s->label;
+}
+
+struct uninterrupted {
+	struct replica_inplace_guard guard; /* first */
+	struct replica_inplace_guard *then; /* NULL = none */
+};
+
+static int uninterrupted(struct replica_inplace_guard *g, struct fz_err *err)
+{
+	struct replica_inplace_guard *then = ((struct uninterrupted *)g)->then;
+	int rc = cmd_interrupted(err);
+
+	return rc == 0 && then ? then->locked(then, err) : rc;
+}
+
+int cmd_in_place(const char *restored, const char *live, struct replica_inplace_guard *guard,
+                 struct replica_inplace_result *placed, struct fz_err *err)
+{
+	struct uninterrupted u = {{uninterrupted}, guard};
+
+	return replica_inplace_guarded(restored, live, IN_PLACE_WAIT_MS, &u.guard, placed, err);
+}
+
+/* A place beside the live database would be captured by the mount, and a copy with a name would stay when the process is killed. */
+int cmd_fetch_in_place(struct cmd_source *s, struct replica_restore_conf *conf, struct cmd_progress *p,
+                       const char *live, struct replica_inplace_guard *guard, struct replica_restore_result *result,
+                       struct replica_inplace_result *placed, struct fz_err *err)
+{
+	char file[32];
+	int fd = fz_temp_file(fz_temp_dir(), err), rc;
+
+	if (fd < 0)
+		return fd;
+	conf->into = &fd;
+	rc = cmd_fetch(s, conf, p, result, err);
+	snprintf(file, sizeof(file), "/proc/self/fd/%d", fd);
+	if (rc == 0)
+		rc = cmd_in_place(file, live, guard, placed, err);
+	conf->into = NULL;
+	fz_close(&fd);
+	return rc;
+}

@@ -1,0 +1,203 @@
+/* import.c - `fazt import FILE DIR/NAME`: a database file becomes one of a mount, or, with --force, the next commit of one that is there. */
+#include "cmd/args.h"
+#include "cmd/cmd.h"
+
+#include "base/cursor.h"
+#include "base/file.h"
+#include "base/temp.h"
+#include "cmd/ask.h"
+#include "cmd/config.h"
+#include "cmd/fetch.h"
+#include "cmd/place.h"
+#include "cmd/progress.h"
+#include "replica/backup.h"
+#include "replica/inplace.h"
+#include "replica/output.h"
+
+#include <cJSON.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define WAIT_MS 30000
+
+struct importing {
+	const char *name;
+	bool json, progress, force, replaced;
+	const volatile bool *cancel;
+	struct cmd_place place;
+	struct replica_backup_result copy;
+	struct replica_inplace_result placed;
+	struct cmd_progress p;
+};
+
+/* A new name: the copy is made beside it, where nobody looks, and gets the name when it is whole. */
+static int as_new(struct importing *m, const char *file, const struct stat *st, struct fz_err *err)
+{
+	struct replica_output out;
+	int rc = replica_output_open(&out, m->place.path, false, err);
+
+	if (rc == 0)
+		rc = replica_backup(file, out.tmp, WAIT_MS, &m->p.bytes, m->cancel, &m->copy, err);
+	if (rc == 0)
+		rc = cmd_interrupted(err);
+	replica_output_like(&out, st); /* who may use it stays as it was */
+	if (rc == 0)
+		rc = replica_output_commit(&out, err);
+	replica_output_close(&out);
+	return rc;
+}
+
+/* 0 = it has no pages yet. */
+static uint32_t page_size_of(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	uint8_t head[18];
+	uint32_t size = 0;
+
+	if (fd >= 0 && fz_pread(fd, head, sizeof(head), 0) == sizeof(head))
+		size = fz_be16(head + 16) == 1 ? 65536 : fz_be16(head + 16);
+	fz_close(&fd);
+	return size;
+}
+
+/* One that is there: the copy is made elsewhere, and what differs becomes one transaction. */
+static int in_place(struct importing *m, const char *file, struct fz_err *err)
+{
+	uint32_t live = page_size_of(m->place.path);
+	char copy[PATH_MAX + 16];
+	struct fz_temp tmp;
+	int rc = fz_temp_open(&tmp, fz_temp_dir(), err), fd;
+
+	if (rc < 0)
+		return rc;
+	snprintf(copy, sizeof(copy), "%s/copy", tmp.path);
+	fd = open(copy, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	rc = fd < 0 ? fz_fail_errno(err, errno, "cannot create %s", copy) : 0;
+	fz_close(&fd);
+	if (rc == 0)
+		rc = replica_backup(file, copy, WAIT_MS, &m->p.bytes, m->cancel, &m->copy, err);
+	if (rc == 0 && live && live != m->copy.page_size)
+		rc = fz_fail(err, FZ_EUSAGE,
+		             "%s has pages of %u bytes and %s of %u: make a copy with PRAGMA page_size=%u; VACUUM INTO "
+		             "'COPY'; and import that",
+		             m->place.path, live, file, m->copy.page_size, live);
+	if (rc == 0)
+		rc = cmd_in_place(copy, m->place.path, NULL, &m->placed, err);
+	fz_temp_close(&tmp);
+	m->replaced = rc == 0;
+	return rc;
+}
+
+static void print_result(const struct importing *m, const char *file)
+{
+	const char *mode = m->copy.wal ? "WAL" : "rollback";
+	cJSON *o;
+
+	if (!m->json) {
+		printf("%s: %u pages of %u bytes, %s mode, SQLite's integrity_check is in order\n", file, m->copy.pages,
+		       m->copy.page_size, mode);
+		if (m->replaced)
+			printf("  %s is that now, as one new transaction: %u pages changed", m->place.path,
+			       m->placed.changed_pages);
+		else
+			printf("  %s is there", m->place.path);
+		if (m->place.captured)
+			printf(", commit %llu of lineage %s\n", (unsigned long long)m->place.txid, m->place.lineage);
+		else
+			printf("; the configuration excludes it: nothing of it is captured\n");
+		return;
+	}
+	o = cJSON_CreateObject();
+	cJSON_AddStringToObject(o, "source", file);
+	cJSON_AddStringToObject(o, "output", m->place.path);
+	cJSON_AddNumberToObject(o, "page_size", m->copy.page_size);
+	cJSON_AddNumberToObject(o, "pages", m->copy.pages);
+	cJSON_AddBoolToObject(o, "in_place", m->replaced);
+	if (m->replaced)
+		cJSON_AddNumberToObject(o, "changed_pages", m->placed.changed_pages);
+	cJSON_AddBoolToObject(o, "captured", m->place.captured);
+	cJSON_AddStringToObject(o, "lineage", m->place.lineage);
+	cJSON_AddNumberToObject(o, "new_txid", (double)m->place.txid);
+	cmd_print_json(o);
+	cJSON_Delete(o);
+}
+
+static int import_it(struct importing *m, const char *file, const char *to, struct fz_err *err)
+{
+	char path[PATH_MAX + 512];
+	struct stat st, there;
+	bool exists;
+	int rc;
+
+	if (stat(file, &st) < 0)
+		return fz_fail_errno(err, errno, "cannot open %s", file);
+	if (!S_ISREG(st.st_mode))
+		return fz_fail(err, FZ_EUSAGE, "%s is not a regular file", file);
+	if (snprintf(path, sizeof(path), "%s%s%s", to, m->name ? "/" : "", m->name ? m->name : "") >= PATH_MAX)
+		return fz_fail(err, FZ_EUSAGE, "the path is too long");
+	rc = cmd_place_find(&m->place, path, err);
+	if (rc < 0)
+		return rc;
+	exists = lstat(m->place.path, &there) == 0;
+	if (exists && !m->force)
+		return fz_fail(err, FZ_EEXISTS,
+		               "%s exists: choose another name, or make FILE its next commit with --force",
+		               m->place.path);
+	if (exists && there.st_dev == st.st_dev && there.st_ino == st.st_ino)
+		return fz_fail(err, FZ_EUSAGE, "%s and %s are the same file", file, m->place.path);
+	m->cancel = cmd_interruptible();
+	cmd_progress_begin(&m->p, "importing", m->progress, m->json);
+	rc = exists ? in_place(m, file, err) : as_new(m, file, &st, err);
+	cmd_progress_end(&m->p);
+	if (rc == 0)
+		rc = cmd_place_settle(&m->place, err);
+	if (rc == 0)
+		print_result(m, file);
+	return rc;
+}
+
+int cmd_import(int argc, char **argv)
+{
+	struct importing m = {0};
+	const struct cmd_opt opts[] = {
+	        {"name",  0, "NAME", "the second argument is the directory, and this the name below it", NULL, &m.name,
+	         NULL},
+	        {"force", 0, NULL,
+	         "a database of that name is there: make FILE its next commit, under running applications", &m.force,
+	         NULL, NULL},
+	        {"progress",   0, NULL, "show how far it is, also where stderr is no terminal", &m.progress, NULL, NULL},
+	        {"json",    'j', NULL, "print JSON", &m.json, NULL, NULL},
+	        {0},
+	};
+	const struct cmd_spec spec = {
+	        "import",
+	        "[options] FILE DIR/NAME",
+	        "Copies a SQLite database into a mount, where it is captured from its first commit. FILE may be in "
+	        "use: "
+	        "the copy is\n"
+	        "consistent, made by SQLite's backup interface, and checked by its integrity_check before it gets its "
+	        "name. A database\n"
+	        "that is there is replaced with --force only, as one transaction that can be undone; the page size "
+	        "must "
+	        "be the same.",
+	        "fazt import old.db /var/lib/app/app.db\n"
+	        "fazt import --name app.db old.db /var/lib/app\n"
+	        "fazt import --force corrected.db /var/lib/app/app.db\n",
+	        2,
+	        2,
+	        opts};
+	struct fz_err err = {0};
+	char **args;
+	int n, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
+
+	if (rc == CMD_ARGS_HELP)
+		return CMD_EXIT_OK;
+	if (rc == 0)
+		rc = import_it(&m, args[0], args[1], &err);
+	return rc < 0 ? cmd_report(spec.name, &err) : CMD_EXIT_OK;
+}

@@ -1,0 +1,220 @@
+#!/usr/bin/python3
+# timeout: 120
+"""fazt init: by flags and by questions at a terminal, against a directory and a real S3 server. What it writes can be mounted with; the secret
+is in one file that only root reads; a store that does not do what it must is told of before anything is written."""
+import os
+import pty
+import re
+import select
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import termios
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
+from faztlib import FAZT, Failure, fazt, is_mounted, need, scratch  # noqa: E402
+from gateway import ACCESS, ENV, SECRET, Gateway  # noqa: E402
+
+CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "FAZT_"))}
+
+
+def run(*args, code=0, env=None, **kw):
+    r = subprocess.run([FAZT, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60,
+                       env={**CLEAN, "HOME": "/nonexistent", **(env or {})}, **{"stdin": subprocess.DEVNULL, **kw})
+    need(r.returncode == code, "fazt %s: exit %d instead of %d\n%s%s", args, r.returncode, code, r.stdout, r.stderr)
+    return r
+
+
+def mode(path):
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+def read(path):
+    with open(path) as f:
+        return f.read()
+
+
+class Terminal:
+    """fazt at a pseudo-terminal; everything that appears there is kept."""
+
+    def __init__(self, *args, cwd=None, env=None):
+        self.seen, self.at = "", 0  # at: what was answered already
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            if cwd:
+                os.chdir(cwd)
+            os.execve(FAZT, [FAZT, *args], {**CLEAN, "HOME": "/nonexistent", **(env or {})})
+
+    def read(self):
+        if not select.select([self.fd], [], [], 0.1)[0]:
+            return False
+        try:
+            got = os.read(self.fd, 4096)
+        except OSError:
+            got = b""
+        self.seen += got.decode(errors="replace")
+        return not got
+
+    def answer(self, question, text):
+        end = time.monotonic() + 30
+        while question not in self.seen[self.at:]:
+            if self.read() or time.monotonic() > end:
+                raise Failure("never asked '%s':\n%s" % (question, self.seen))
+        self.at = self.seen.rindex(question) + len(question)
+        os.write(self.fd, text.encode())
+
+    def end(self):
+        end = time.monotonic() + 60
+        while not self.read():
+            if time.monotonic() > end:
+                os.kill(self.pid, signal.SIGKILL)
+                raise Failure("fazt does not end:\n%s" % self.seen)
+        status = os.waitpid(self.pid, 0)[1]
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(status)
+
+
+with scratch("init") as base, Gateway(base) as s3:
+    app, conf = os.path.join(base, "app"), os.path.join(base, "etc", "x.conf")
+    credentials = conf[:-5] + ".credentials"
+    os.mkdir(app)
+
+    def nothing_written():
+        need(not os.path.exists(conf) and not os.path.exists(credentials) and not os.path.exists(app + "/.fazt"), "something was written")
+
+    # without a terminal: what is missing is named, and nothing is written
+    for args, says in ((("--force", app), "--target URL is missing"), (("--target", "dir:/x"), "DIR is missing"),
+                       (("--target", "dir:x", app), "absolute"), (("--target", "s3://bucket/p", "--access-key", "a", app), "belong together"),
+                       (("--target", "dir:/x", "--recipient", "age1x", app), "no age recipient"),
+                       (("--tagret=dir:/x", app), "did you mean --target?"),
+                       (("--target", "dir:/x", "--recipient", "AGE-SECRET-KEY-1X", app), "no age recipient"),
+                       (("--target", "dir:/x", "--encrypt", "rot13", app), "neither age nor none")):
+        r = run("init", "--config", conf, *args, code=2)
+        need(says in r.stderr and "AGE-SECRET" not in r.stderr, "init %s: %s", args, r.stderr)
+    nothing_written()
+
+    # stores that will not do
+    r = run("init", "--config", conf, "--target", s3.url(bucket="nobucket"), app, code=1, env=ENV)
+    need("put" in r.stderr and re.search(r"put +FAILED", r.stdout), "a bucket that is not there: %s%s", r.stdout, r.stderr)
+    r = run("init", "--config", conf, "--target", s3.url(), app, code=1, env={**ENV, "AWS_SECRET_ACCESS_KEY": "wrong"})
+    need("FZ-1302" in r.stderr, "a wrong secret: %s", r.stderr)
+    run("init", "--config", conf, "--target", "dir:/proc/nowhere", app, code=1)
+    nothing_written()
+
+    # by flags, the secret from a file: everything is tried, in the store nothing is left, and a mount needs no more
+    secret = os.path.join(base, "secret")
+    with open(secret, "w") as f:
+        f.write(SECRET + "\n")
+    r = run("init", "--config", conf, "--target", s3.url(), "--access-key", ACCESS, "--secret-file", secret, app)
+    for step in ("put", "list", "range", "conditional put", "conditional replacement", "delete", "mount", "FUSE protocol"):
+        need(re.search(r"^  %s +ok" % step, r.stdout, re.M), "no '%s' in\n%s", step, r.stdout)
+    for verb in ("PutObject", "ListObjectsV2", "GetObject", "DeleteObject"):
+        need(s3.requests(verb) or s3.requests(verb.upper()), "the server saw no %s:\n%s", verb, "".join(s3.requests())[-2000:])
+    left = [f for d, _, fs in os.walk(s3.file()) for f in fs if "probe" in os.path.join(d, f)]
+    need(not left, "left in the store: %s", left)
+    need(mode(credentials) == 0o600 and SECRET in read(credentials), "the credentials file")
+    need(mode(app + "/.fazt/identity") == 0o600, "the identity's mode")
+    need(SECRET not in read(conf) and SECRET not in r.stdout + r.stderr, "the secret is shown")
+    need("credentials_file = " + credentials in read(conf), "the configuration:\n%s", read(conf))
+    key = read(app + "/.fazt/identity")
+    command = r.stdout.split("Next:\n")[1].split()
+    need(command == ["fazt", "mount", "--config", conf, app], "the next command: %s", command)
+    run("config", "check", conf)
+    run(*command[1:])
+    con = sqlite3.connect(app + "/a.db", isolation_level=None)
+    con.execute("CREATE TABLE t(x)")
+    con.close()
+    run("sync", "--wait", "--timeout", "60", app)
+    r = run("init", "--config", conf, "--force", "--target", s3.url(), app, code=1)
+    need("FZ-1403" in r.stderr, "init of a mount: %s", r.stderr)
+    run("umount", app)
+    need(os.path.exists(s3.file("prefix/a.db")), "nothing was shipped")
+
+    # again: refused; by force the configuration is kept, and the key is used
+    before = read(conf)
+    r = run("init", "--config", conf, "--target", "dir:%s/b" % base, app, code=1)
+    need("FZ-1205" in r.stderr and read(conf) == before, "an existing configuration: %s", r.stderr)
+    r = run("init", "--config", conf, "--force", "--target", "dir:%s/b" % base, app)
+    need(read(conf + ".old") == before and "dir:%s/b" % base in read(conf), "by force")
+    need(read(app + "/.fazt/identity") == key and "same filesystem" in r.stdout, "the key, or the note:\n%s", r.stdout)
+    # what is replaced is kept, each time, and only once the new one passed: credentials too
+    had = {conf + ".old": before, conf + ".old.2": read(conf), credentials + ".old": read(credentials)}
+    with open(base + "/secret2", "w") as f:
+        f.write("another\n")
+    new = ("--force", "--no-probe", "--target", s3.url(), "--access-key", "OTHER", "--secret-file", base + "/secret2", app)
+    is_there = {p: read(p) for p in (conf, conf + ".old", credentials)}
+    run("init", "--config", conf, "--target", s3.url(), *new, code=2)
+    need({p: read(p) for p in is_there} == is_there and not os.path.exists(credentials + ".old"), "a refused --force changed something")
+    r = run("init", "--config", conf, *new)
+    need({p: read(p) for p in had} == had, "what was there is not kept: %s", os.listdir(os.path.dirname(conf)))
+    need(conf + ".old.2" in r.stdout and credentials + ".old" in r.stdout, "not told what is kept:\n%s", r.stdout)
+    need("another" in read(credentials) and mode(credentials) == 0o600 and mode(credentials + ".old") == 0o600, "the new credentials")
+    need(sorted(os.listdir(os.path.dirname(conf))) == sorted(os.path.basename(p) for p in [conf, credentials, *had]), "litter")
+    os.unlink(conf)
+    run("init", "--config", conf, "--no-target", "--encrypt", "none", "--no-probe", app)
+    need("encrypt = none" in read(conf) and "\n[target" not in read(conf), "no target:\n%s", read(conf))
+
+    # where systemd runs: the unit, and the file that tells it the configuration
+    os.unlink(conf)
+    r = subprocess.run(["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /run; mount -t tmpfs none /etc/systemd; mkdir -p "
+                        "/run/systemd/system /etc/systemd/system; touch /etc/systemd/system/fazt@.service; exec \"$@\"", "sh", FAZT, "init",
+                        "--config", conf, "--no-target", "--no-probe", app], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    name = subprocess.run(["systemd-escape", "--path", app], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    need("systemctl enable --now 'fazt@%s.service'" % name in r.stdout and "FAZT_CONFIG=%s > '/etc/fazt/%s.env'" % (conf, name) in r.stdout,
+         "the unit:\n%s", r.stdout)
+
+    # at a terminal
+    for f in (conf, conf + ".old", credentials):
+        os.unlink(f)
+    app2 = os.path.join(base, "second")
+    os.mkdir(app2)
+    t = Terminal("init", "--config", conf, cwd=app2)
+    t.answer("Directory of the databases", "\n")
+    t.answer("Target", "ftp://x\n")
+    t.answer("Target", s3.url("two") + "\n")
+    t.answer("Access key ID", ACCESS + "\n")
+    t.answer("Secret access key", SECRET + "\n")
+    t.answer("Public key", "age1nonsense\n")
+    t.answer("Public key", "\n")
+    code = t.end()
+    need(code == 0, "at a terminal: exit %d\n%s", code, t.seen)
+    need(SECRET not in t.seen and "ftp" in t.seen, "what the terminal showed:\n%s", t.seen)
+    need("fazt mount --config %s %s" % (conf, app2) in t.seen, "the next command:\n%s", t.seen)
+    need(mode(credentials) == 0o600 and SECRET in read(credentials) and SECRET not in read(conf), "what was written")
+    recipient = read(app2 + "/.fazt/recipient").strip()
+    need("recipients = " + recipient in read(conf), "the recipient:\n%s", read(conf))
+
+    # refused before the first question
+    t = Terminal("init", "--config", conf, app2)
+    code = t.end()
+    need(code == 1 and "FZ-1205" in t.seen and "Target" not in t.seen, "exists: %d\n%s", code, t.seen)
+
+    # a store that cannot be reached: shall it be written all the same? no
+    conf2 = os.path.join(base, "y.conf")
+    t = Terminal("init", "--config", conf2, app2, "--target", "dir:/proc/nowhere")
+    t.answer("all the same", "\n")
+    code = t.end()
+    need(code == 1 and not os.path.exists(conf2), "no: %d\n%s", code, t.seen)
+
+    # Ctrl-C while the secret is typed: the terminal echoes again
+    t = Terminal("init", "--config", conf2, "--target", s3.url("three"), "--access-key", ACCESS, app2)
+    t.answer("Secret access key", "abc")
+
+    def echo():
+        return bool(termios.tcgetattr(t.fd)[3] & termios.ECHO)
+    end = time.monotonic() + 20
+    while echo() and time.monotonic() < end:
+        t.read()
+    need(not echo(), "a secret is echoed")
+    slave = os.open(os.readlink("/proc/%d/fd/0" % t.pid), os.O_RDWR | os.O_NOCTTY)  # the terminal outlives it
+    os.write(t.fd, b"\x03")
+    need(os.waitstatus_to_exitcode(os.waitpid(t.pid, 0)[1]) == -signal.SIGINT, "Ctrl-C")
+    need(echo(), "the terminal stays mute after Ctrl-C")
+    os.close(slave)
+    os.close(t.fd)
+    need(not os.path.exists(conf2), "written after Ctrl-C")
+    need(not is_mounted(app) and not is_mounted(app2), "mounted")
+print("ok")
