@@ -33,6 +33,12 @@ bool cmd_lease_is_replica(struct cmd_lease *l)
 	return is;
 }
 
+/* Nor is a lease renewed that another host has the successor of. */
+static bool leaves_alone(struct cmd_lease *l)
+{
+	return cmd_lease_yielded(l) || cmd_link_superseded(&l->w->link);
+}
+
 static uint32_t own_epoch(struct cmd_lease *l)
 {
 	struct ltx_log_info info;
@@ -58,7 +64,7 @@ bool cmd_lease_yielded(struct cmd_lease *l)
 	pthread_mutex_lock(&l->mu);
 	is = l->yield > 0;
 	pthread_mutex_unlock(&l->mu);
-	return is || cmd_link_superseded(&l->w->link);
+	return is;
 }
 
 void cmd_lease_publish(struct cmd_lease *l, int rc, const struct fz_err *err)
@@ -342,10 +348,10 @@ static void run(void *arg)
 		int rc;
 
 		wait = 50;
-		if (cmd_lease_yielded(l) || (!replica && !agent_is_well(l)))
+		if (leaves_alone(l) || (!replica && !agent_is_well(l)))
 			continue;
 		pthread_mutex_lock(&l->io);
-		if (cmd_lease_yielded(l)) {
+		if (leaves_alone(l)) {
 			pthread_mutex_unlock(&l->io);
 			continue;
 		}

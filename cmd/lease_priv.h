@@ -11,7 +11,7 @@ int64_t cmd_lease_duration_ms(const struct cmd_conf *c);
 /* The store that holds it. Each request has a third of the duration: then the next one is due. */
 int cmd_lease_witness(const struct cmd_conf *c, struct fz_store **out, struct fz_err *err) FZ_MUST_CHECK;
 bool cmd_lease_is_replica(struct cmd_lease *l);
-/* A command or a demotion is at work. */
+/* A command is at work, or a demotion at its last step. */
 bool cmd_lease_yielded(struct cmd_lease *l);
 /* After each use of l->lease, with l->io held: what status, the warden and the other thread may know. */
 void cmd_lease_publish(struct cmd_lease *l, int rc, const struct fz_err *err);

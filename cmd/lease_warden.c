@@ -73,7 +73,7 @@ static int tell_agent(struct cmd_lease *l, uint64_t soft, uint64_t hard, struct 
 	struct fs_deadman_state st;
 	int rc = 0;
 
-	if (l->fenced && fz_boot_ns() < soft) {
+	if (l->fenced && fz_boot_ns() < soft && !cmd_link_superseded(&l->w->link)) {
 		rc = fs_agent_unfence(l->w->agent, err);
 		l->fenced = rc < 0;
 	}

@@ -582,6 +582,7 @@ void cmd_link_positions(struct cmd_link *l, struct cJSON *answer)
 		cJSON_AddNumberToObject(o, "txid", cJSON_GetNumberValue(cJSON_GetObjectItem(d, "applied_txid")));
 		cJSON_AddNumberToObject(o, "primary_txid",
 		                        cJSON_GetNumberValue(cJSON_GetObjectItem(d, "primary_txid")));
+		cJSON_AddBoolToObject(o, "agreed", cJSON_IsTrue(cJSON_GetObjectItem(d, "agreed")));
 		cJSON_AddItemToArray(list, o);
 	}
 	cJSON_Delete(f);
@@ -596,6 +597,7 @@ void cmd_link_positions(struct cmd_link *l, struct cJSON *answer)
 		cJSON_AddStringToObject(o, "name", info.name);
 		cJSON_AddNumberToObject(o, "txid", (double)info.tail_txid);
 		cJSON_AddNumberToObject(o, "primary_txid", (double)info.tail_txid);
+		cJSON_AddTrueToObject(o, "agreed");
 		cJSON_AddItemToArray(list, o);
 	}
 }

@@ -464,6 +464,7 @@ void cmd_demote(struct cmd_serving *w, const uint8_t key[static 32], const struc
 	fs_capture_seal(w->capture);
 	if (!turn_to(l, &next, key, h))
 		return;
+	cmd_lease_yield(&w->lease, true); /* its warden would miss the agent's answers */
 	rc = fs_agent_become_replica(w->agent, &err);
 	if (rc < 0)
 		fz_log_err("the agent is replaced by a replica's", &err);

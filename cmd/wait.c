@@ -35,13 +35,19 @@ static const cJSON *find(const cJSON *databases, const char *name)
 	return NULL;
 }
 
+/* After a change of the primary a database may be further on its own history than the new one will ever be. */
+static bool shows(const cJSON *d, double txid)
+{
+	return !cJSON_IsFalse(cJSON_GetObjectItem(d, "agreed")) && cmd_number(d, "txid") >= txid;
+}
+
 static bool reached(const struct wanted *want, const cJSON *answer)
 {
 	const cJSON *now = cJSON_GetObjectItem(answer, "databases"), *d;
 
 	if (want->name) {
 		d = find(now, want->name);
-		return d && cmd_number(d, "txid") >= want->txid;
+		return d && shows(d, want->txid);
 	}
 	if (!cJSON_IsTrue(cJSON_GetObjectItem(answer, "connected")))
 		return false; /* what the primary has is not known */
@@ -49,7 +55,7 @@ static bool reached(const struct wanted *want, const cJSON *answer)
 		const char *name = cJSON_GetStringValue(cJSON_GetObjectItem(d, "name"));
 		const cJSON *goal = name && want->goals ? find(want->goals, name) : NULL;
 
-		if (cmd_number(d, "txid") < cmd_number(goal ? goal : d, "primary_txid"))
+		if (!shows(d, cmd_number(goal ? goal : d, "primary_txid")))
 			return false;
 	}
 	return true;

@@ -104,7 +104,8 @@ int fs_fence_take(struct fs_fence **list, struct fs_deadman *deadman, int mountf
 	strcpy(f->path, path);
 	f->next = NULL;
 	f->shm_fd = -1;
-	f->db_fd = openat(mountfd, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	/* O_NONBLOCK: a worker that does not know yet whose process this is answers, instead of waiting for its lease (fs/lapse.h) */
+	f->db_fd = openat(mountfd, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	rc = f->db_fd < 0 ? (errno == ENOENT ? -FZ_ENOTFOUND : -errno) : 0;
 	while (rc == 0 && (rc = fs_lock_shared(f->db_fd)) == -EAGAIN && fz_mono_ns() < end) {
 		nanosleep(&(struct timespec){.tv_nsec = 300000}, NULL);

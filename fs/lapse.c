@@ -56,12 +56,12 @@ static bool concerns(struct fs_capture *c, const char *path)
 }
 
 /* At a start it is known soon whether the lease is ours: an application that were refused would be read-only until it opens again. */
-static int refuse(struct fs_capture *c, int pid)
+static int refuse(struct fs_capture *c, int pid, bool waits)
 {
 	while (passed(&c->lapse.soft_ns)) {
 		if (fs_guard_trusts(c->guard, pid))
 			return 0;
-		if (fz_boot_ns() >= atomic_load(&c->lapse.grace_ns) || atomic_load(&c->stop))
+		if (!waits || fz_boot_ns() >= atomic_load(&c->lapse.grace_ns) || atomic_load(&c->stop))
 			return -EROFS;
 		(void)!poll(NULL, 0, STEP_MS);
 	}
@@ -72,7 +72,7 @@ int fs_lapse_open(struct fs_capture *c, const char *path, int flags, int pid)
 {
 	if (!passed(&c->lapse.soft_ns) || ((flags & O_ACCMODE) == O_RDONLY && !(flags & O_TRUNC)))
 		return 0;
-	return concerns(c, path) ? refuse(c, pid) : 0;
+	return concerns(c, path) ? refuse(c, pid, !(flags & O_NONBLOCK)) : 0;
 }
 
 int fs_lapse_event(struct fs_capture *c, const struct fs_event *ev, enum fs_role role, struct fs_db *db)
@@ -82,7 +82,7 @@ int fs_lapse_event(struct fs_capture *c, const struct fs_event *ev, enum fs_role
 	if (fs_lapse_idle(&c->lapse))
 		return 0;
 	if (ev->op == FS_EV_CREATE)
-		return !ev->dir && passed(&c->lapse.soft_ns) && concerns(c, ev->path) ? refuse(c, ev->pid) : 0;
+		return !ev->dir && passed(&c->lapse.soft_ns) && concerns(c, ev->path) ? refuse(c, ev->pid, true) : 0;
 	if (role == FS_ROLE_SHM && db && ev->op == FS_EV_TRUNCATE && ev->size_bytes <= 3 && c->conf.agent &&
 	    !fs_guard_trusts(c->guard, ev->pid)) { /* before anybody can commit through it */
 		if (fs_agent_pin(c->conf.agent, db->name, &err) == 0)

@@ -17,7 +17,7 @@ struct fs_lapse {
 	_Atomic uint64_t grace_ns;         /* until then an open waits instead of being refused */
 };
 bool fs_lapse_idle(const struct fs_lapse *l);
-/* 0 or -EROFS. */
+/* 0 or -EROFS; at once, where flags have O_NONBLOCK. */
 int fs_lapse_open(struct fs_capture *c, const char *path, int flags, int pid);
 /* 0, -EROFS, or -EBUSY: a -shm is begun anew and the agent cannot be told. May wait for the agent. */
 int fs_lapse_event(struct fs_capture *c, const struct fs_event *ev, enum fs_role role, struct fs_db *db);

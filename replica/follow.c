@@ -258,6 +258,8 @@ static int take_message(struct replica_follow *f, const struct ltx_wire_msg *m, 
 		f->peer = m->hello;
 		f->has_peer = true;
 		pthread_mutex_unlock(&f->set.env.mu);
+		for (size_t i = 0; m->type == LTX_WIRE_HELLO && i < f->set.n_dbs; i++)
+			replica_followdb_doubt(f->set.dbs[i]);
 		if (f->set.events && f->set.events->peer)
 			f->set.events->peer(f->set.events, &m->hello);
 		return 0;

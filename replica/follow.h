@@ -46,7 +46,8 @@ void replica_follow_stop(struct replica_follow *f);
 void replica_follow_applied(struct replica_follow *f);
 /* Adds to the object: primary, connected, since_ms, last_error, reconnects, bytes_in, other_files and
  * other_file (of the primary: they do not come along), and databases: [{name, lineage, epoch, received_txid,
- * durable_txid, applied_txid, primary_txid, held_txid, lag_ms, lag_txns, lag_bytes, last_error}]. */
+ * durable_txid, applied_txid, primary_txid, held_txid, lag_ms, lag_txns, lag_bytes, agreed, last_error}].
+ * agreed: what is here is known to be part of the primary's history; else a TXID here may be another one there. */
 int replica_follow_status(struct replica_follow *f, struct cJSON *object);
 
 #endif

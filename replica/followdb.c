@@ -170,6 +170,7 @@ void replica_followdb_diverged(struct replica_followdb *db, uint64_t agreed_txid
 	              db->epoch, db->tail_txid, db->db.epoch, db->db.tail_txid, agreed_txid);
 	pthread_mutex_lock(&db->env->mu);
 	db->state = REPLICA_FOLLOWDB_DIVERGED;
+	db->agreed = false;
 	db->err = err;
 	pthread_mutex_unlock(&db->env->mu);
 	if (db->told != err.code) {
@@ -179,6 +180,13 @@ void replica_followdb_diverged(struct replica_followdb *db, uint64_t agreed_txid
 		fz_log_err("diverged", &e);
 	}
 	db->told = err.code;
+}
+
+static void agree(struct replica_followdb *db, bool yes)
+{
+	pthread_mutex_lock(&db->env->mu);
+	db->agreed = yes;
+	pthread_mutex_unlock(&db->env->mu);
 }
 
 /* Where that epoch began is not in this log: more than one epoch has passed since the histories went apart, so only the primary can tell
@@ -241,9 +249,11 @@ int replica_followdb_branch(struct replica_followdb *db, struct fz_err *err)
 	if (rc == 0)
 		rc = ltx_log_sync(db->log, err);
 	replica_followdb_look_at_log(db, rc == 0);
-	if (rc == 0)
-		replica_followdb_works(db);
-	return rc;
+	if (rc < 0)
+		return rc;
+	agree(db, true);
+	replica_followdb_works(db);
+	return 0;
 }
 
 /* ---- position ---- */
@@ -284,15 +294,22 @@ int replica_followdb_take_epoch(struct replica_followdb *db, struct fz_err *err)
 	struct ltx_pos start = {db->db.epoch, db->db.epoch_txid, db->db.epoch_checksum};
 	int rc;
 
-	if (db->epoch > db->db.epoch || (db->epoch == db->db.epoch && (db->tail_txid || !start.txid)))
-		return 0;
-	rc = ltx_log_set_epoch_at(db->log, &start, err);
-	if (rc < 0)
-		return rc;
+	if (db->epoch < db->db.epoch || (db->epoch == db->db.epoch && !db->tail_txid && start.txid)) {
+		rc = ltx_log_set_epoch_at(db->log, &start, err);
+		if (rc < 0)
+			return rc;
+	}
 	pthread_mutex_lock(&db->env->mu);
-	db->epoch = db->db.epoch;
+	if (db->epoch < db->db.epoch)
+		db->epoch = db->db.epoch;
 	pthread_mutex_unlock(&db->env->mu);
+	agree(db, true);
 	return 0;
+}
+
+void replica_followdb_doubt(struct replica_followdb *db)
+{
+	agree(db, false);
 }
 
 void replica_followdb_note_primary(struct replica_followdb *db, uint64_t txid)
@@ -316,6 +333,7 @@ int replica_followdb_told(struct replica_followdb *db, struct fz_err *err)
 			replica_followdb_works(db);
 		return rc;
 	}
+	agree(db, db->epoch >= db->db.epoch && db->state != REPLICA_FOLLOWDB_DIVERGED);
 	return 0;
 }
 

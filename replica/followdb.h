@@ -71,6 +71,7 @@ struct replica_followdb {
 	/* env->mu for writing; status reads */
 	enum replica_followdb_state state;
 	bool ended;
+	bool agreed; /* the log is part of the primary's history, as far as this connection has told */
 	uint32_t epoch;
 	uint64_t received, durable, applied, primary_txid;
 	uint64_t held_txid; /* in doubt, and durable here; 0 = none */
@@ -92,6 +93,8 @@ bool replica_followdb_lend(struct replica_followdb *db);
 void replica_followdb_want(struct replica_followdb *db, struct ltx_wire_want *out);
 /* The primary has said something about it (db->db is that): the position in its history. */
 int replica_followdb_told(struct replica_followdb *db, struct fz_err *err) FZ_MUST_CHECK;
+/* Another connection: whether the log is part of the primary's history is to be told again. */
+void replica_followdb_doubt(struct replica_followdb *db);
 /* This database alone has a problem: told once, tried again later. */
 void replica_followdb_fail(struct replica_followdb *db, const struct fz_err *why);
 /* The primary's history is another one than this log's: what it has too ends at agreed_txid at most. */

@@ -212,6 +212,8 @@ bool replica_followset_part(struct replica_followset *s, struct replica_followdb
 		replica_followdb_fail(db, &why);
 		return false;
 	}
+	if (db->db.epoch > db->epoch)
+		replica_followdb_applied(db, 0); /* until the agent says what is shown of the new history */
 	rc = replica_followdb_branch(db, &why);
 	if (rc <= 0)
 		replica_followset_post(s, db);

@@ -14,7 +14,7 @@
 struct view {
 	char name[LTX_WIRE_NAME], lineage[17];
 	enum replica_followdb_state state;
-	bool ended;
+	bool ended, agreed;
 	uint32_t epoch;
 	uint64_t received, durable, applied, primary, held;
 	int64_t behind_ms;
@@ -31,6 +31,7 @@ static void copy_db(struct view *v, const struct replica_followdb *db, bool appl
 	v->state = db->state;
 	v->ended = db->ended;
 	v->epoch = db->epoch;
+	v->agreed = db->agreed;
 	v->received = db->received;
 	v->durable = db->durable;
 	v->applied = applier ? db->applied : db->durable;
@@ -95,6 +96,7 @@ static cJSON *show(const struct view *v)
 	cJSON_AddNumberToObject(o, "lag_ms", (double)v->lag_ms);
 	cJSON_AddNumberToObject(o, "lag_txns", (double)(v->primary > v->applied ? v->primary - v->applied : 0));
 	cJSON_AddNumberToObject(o, "lag_bytes", (double)v->lag_bytes);
+	cJSON_AddBoolToObject(o, "agreed", v->agreed);
 	cJSON_AddBoolToObject(o, "diverged", v->state == REPLICA_FOLLOWDB_DIVERGED);
 	if (v->state == REPLICA_FOLLOWDB_LENT)
 		cJSON_AddStringToObject(o, "source", "store"); /* a gap, for now */

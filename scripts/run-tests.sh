@@ -60,6 +60,11 @@ limit_of() {
 	echo "$t"
 }
 
+# What the test itself says of its failure; the end of its log may be what fazt said.
+why() {
+	grep -aE '^(FAIL|not ok|[A-Za-z_.]*(Error|Expired|Failure)\b|(ERROR|SUMMARY|WARNING): )' "$1" | cut -c1-600 | head -n 4
+}
+
 # one NAME COMMAND...: runs a test, prints its line, notes the result.
 one() {
 	local name=$1 log start took rc left id scratch limit
@@ -83,7 +88,7 @@ one() {
 		{
 			printf 'FAIL  %-34s %3d.%d s  exit %d, log %s\n' "$name" $((took / 1000000000)) \
 				$((took / 100000000 % 10)) $rc "$log"
-			tail -n 40 "$log" | sed 's/^/      | /'
+			{ why "$log"; tail -n 30 "$log"; } | sed 's/^/      | /'
 		} >"$RESULTS/out.$BASHPID"
 		cat "$RESULTS/out.$BASHPID" # in one piece
 		rm -f "$RESULTS/out.$BASHPID"

@@ -2,7 +2,7 @@
 # timeout: 180
 """failover = auto with two replicas and a directory as the witness: the more advanced one takes over, the other one and the former primary
 find in the lease whom to follow. Then the smaller things: a process that is in a transaction when the lease ends, a worker that is
-killed or replaced, a primary that starts without its store."""
+killed or replaced, an agent that dies during a demotion, a primary that starts without its store."""
 import atexit
 import json
 import os
@@ -148,6 +148,35 @@ def without_store(base, host, path, hide):
     insert(path)
 
 
+def agent_replaced(old, new):
+    """The primary is stopped, another one takes over; when it goes on, a process sits in a transaction of a rollback database. The agent dies
+    while it is waited for: its successor is one that the worker has never heard of, and it fences all the same."""
+    path = os.path.join(old.dir, "old.db")
+    app = Counted(path, "DELETE")
+    app.commit()
+    app.close()
+    for n in ("app.db", "old.db"):
+        caught_up(old, new, n)
+    p = sit(path)
+    worker = old.status()["worker_pid"]
+    try:
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            wait_for("another primary", lambda: new.status()["role"] == "primary", TAKES_S)
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        wait_for("it to wait for the writer", lambda: "fencing: old.db" in old.tail(40), TAKES_S)
+        before = old.agent_pid()
+        os.kill(before, signal.SIGKILL)
+        wait_for("the death of its agent", lambda: not alive(before), TAKES_S)
+    finally:
+        p.kill()
+        p.wait()
+    wait_for("the former primary to follow (%s)" % old.tail(4), lambda: old.status()["role"] == "replica", TAKES_S)
+    for n in ("app.db", "old.db"):
+        all_alike([new, old], n)
+
+
 def run(base):
     shared, away = os.path.join(base, "shared"), os.path.join(base, "away")
     os.mkdir(shared)
@@ -181,9 +210,10 @@ def run(base):
         b.umount()  # whom a follows: the lease says where to go
         wait_for("a to follow c", lambda: a.status()["primary"] == c.address and a.status()["following"]["connected"], TAKES_S)
         all_alike([c, a], "app.db")
-        a.umount()
-        without_store(base, c, os.path.join(c.dir, "app.db"), lambda on: os.rename(*((shared, away) if on else (away, shared))))
+        agent_replaced(c, a)
         c.umount()
+        without_store(base, a, os.path.join(a.dir, "app.db"), lambda on: os.rename(*((shared, away) if on else (away, shared))))
+        a.umount()
 
 
 main("failover-three", run)

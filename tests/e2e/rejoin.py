@@ -120,7 +120,8 @@ def swap(base, old, new, names):
             need("locked" in w.ended() or "readonly" in w.ended() or "busy" in w.ended(), "%s: %s", n, w.ended())
         wait_for("the former primary to follow", lambda: old.status()["role"] == "replica", 60)
         for n in names:
-            caught_up(new, old, n)
+            fazt("sync", new.dir)  # on its own history the former primary may be further than that
+            fazt("wait", "--timeout", 60, os.path.join(old.dir, n), new.database(n)["txid"])
             a, b = os.path.join(new.dir, n), os.path.join(old.dir, n)
             need(serialize_hash(a) == serialize_hash(b), "%s differs after the change of places", n)
             wait_for("a connection of before to see the new history",

@@ -91,10 +91,11 @@ def restore_at(app, source, at_ms, out):
     return same(app, out, "%s --at %s" % (source, rfc3339(at_ms))), r
 
 
-def check_window(app, base, out, began_ms):
+def check_window(m, app, base, out, began_ms):
     """Moments of each tier: the answer is a commit at most a tier's length (and a snapshot's distance) before."""
     source = "dir:%s/tiers/app.db" % base
     now = time.time_ns() // 1000000
+    m.sync()  # how long shipping takes is the machine's affair
     for age_ms, tier_ms in ((200, 5), (1000, 5), (2000, 5), (2700, 5), (4500, 500), (7500, 1500), (10500, 3000)):
         at = now - age_ms
         if at < began_ms + tier_ms:  # the first length of a tier ends in its first state
@@ -102,9 +103,11 @@ def check_window(app, base, out, began_ms):
         n, r = restore_at(app, source, at, out)
         # what was kept when asked may have left its tier since: the check is as late as the answer
         late = time.time_ns() // 1000000 - now
+        in_tier = age_ms + late < {5: COMMITS, 500: MINUTES, 1500: HOURS, 3000: DAYS}[tier_ms] * 1000
+        if n is None and not in_tier:
+            continue
         need(n is not None, "%d ms ago (asked %d ms ago) cannot be restored: exit %d %s", age_ms, late, r.returncode, r.stderr)
         want = max([k for k in app.after_ms if app.after_ms[k] <= at - tier_ms - (late if tier_ms > 5 else 0)], default=0)
-        in_tier = age_ms + late < {5: COMMITS, 500: MINUTES, 1500: HOURS, 3000: DAYS}[tier_ms] * 1000
         need(n >= want or not in_tier, "%d ms ago: commit %d, but %d was made by then", age_ms, n, want)
         need(n == 0 or app.before_ms[n] <= at + CLOCK_MS, "%d ms ago: commit %d was made %d ms later", age_ms, n,
              app.before_ms.get(n, at) - at)
@@ -141,11 +144,11 @@ def scenario(base):
             try:
                 wait_for("the first object", lambda: fazt("log", "dir:%s/tiers/app.db" % base, check=False).returncode == 0)
                 while not halt.is_set():
-                    check_window(app, base, out, began + 1000)
+                    check_window(m, app, base, out, began + 1000)
                     check_listed(app, base, out, 7)
                     for f in fazt_json("verify", "--json", "dir:%s/tiers/app.db" % base, check=False).get("problems", []):
                         raise Failure("verify: %s" % f)
-            except Failure as e:
+            except Exception as e:
                 trouble.append(e)
         try:
             checker = threading.Thread(target=checks)

@@ -55,9 +55,9 @@ class Host(Mount):
         return self
 
     def position(self, name):
-        """(applied TXID, what the primary has) of a database on a replica; (0, 0) before it is known."""
+        """(applied TXID, what the primary has) of a database on a replica; (0, 0) before it is known, also whether it is the primary's."""
         for d in self.status().get("following", {}).get("databases", []):
-            if d["name"] == name:
+            if d["name"] == name and d["agreed"]:
                 return d["applied_txid"], d["primary_txid"]
         return 0, 0
 

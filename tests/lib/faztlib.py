@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -269,10 +270,17 @@ def integrity(path):
 
 
 def main(name, run):
-    """Runs a scenario in a scratch directory: exit code 0 or 1, and why."""
+    """Runs a scenario in a scratch directory: exit code 0 or 1, and why. What a thread of it does not catch is a failure too."""
+    uncaught = []
+
+    def in_thread(args):
+        uncaught.append(args.exc_value)
+        threading.__excepthook__(args)
+    threading.excepthook = in_thread
     try:
         with scratch(name) as base:
             run(base)
+        need(not uncaught, "a thread of this test: %r", uncaught)
     except Failure as e:
         print("FAIL %s: %s" % (name, e))
         sys.exit(1)
