@@ -159,7 +159,8 @@ def agent_replaced(old, new):
         caught_up(old, new, n)
     p = sit(path)
     worker = old.status()["worker_pid"]
-    try:
+    try:  # stopped between two renewals: within one it would keep the directory's lock
+        wait_for("a renewal", lambda: 0 <= lease(old)["renewed_ms_ago"] < 100, TAKES_S)
         os.kill(worker, signal.SIGSTOP)
         try:
             wait_for("another primary", lambda: new.status()["role"] == "primary", TAKES_S)

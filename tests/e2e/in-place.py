@@ -38,7 +38,7 @@ while True:
     print(json.dumps({"n": n, "era": era, "rows": rows}), flush=True)
 """
 WRITER = """
-import sqlite3, sys, json, random
+import sqlite3, sys, json, random, time
 con = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
 rnd = random.Random(int(sys.argv[2]))
 n = 0
@@ -51,6 +51,7 @@ while True:
     n += 1
     era, rows = con.execute("SELECT era, rows FROM meta").fetchone()
     print(json.dumps({"n": n, "era": era, "rows": rows}), flush=True)
+    time.sleep(0.002)  # SQLite's locks are not fair: on a slow disk nobody else would ever get one
 """
 
 
