@@ -6,41 +6,6 @@
 #include <inttypes.h>
 #include <unistd.h>
 
-int ltx_log_checksum_at(struct ltx_log *log, uint64_t txid, uint64_t *out, struct fz_err *err)
-{
-	struct ltx_segfile *f = NULL;
-	struct ltx_pack_entry e;
-	struct ltx_trailer t;
-	struct ltx_seg *s;
-	uint64_t n = 0, min = 0, i;
-	int rc;
-
-	pthread_mutex_lock(&log->mu);
-	s = ltx_log_seg_locked(log, txid);
-	if (s) {
-		n = s->n;
-		min = s->min;
-		rc = ltx_log_segfile_locked(log, s, &f, err);
-	} else if (txid == log->base.e.max_txid) {
-		*out = log->base.checksum;
-		pthread_mutex_unlock(&log->mu);
-		return 0;
-	} else {
-		rc = fz_fail(err, FZ_EGAP, "TXID %" PRIu64 " is not in the log", txid);
-	}
-	pthread_mutex_unlock(&log->mu);
-	if (rc == 0)
-		rc = ltx_segfile_find(f, n, min, txid, &e, &i, err);
-	if (rc == 0 && e.max_txid != txid)
-		rc = fz_fail(err, FZ_EORDER, "TXID %" PRIu64 " lies inside a merged range", txid);
-	if (rc == 0)
-		rc = ltx_segfile_ends(f, &e, NULL, &t, err);
-	if (rc == 0)
-		*out = t.post_checksum;
-	ltx_segfile_put(f);
-	return rc;
-}
-
 /* Cuts the last segment down to what ends at txid. */
 static int shorten_last(struct ltx_log *log, uint64_t txid, struct fz_err *err)
 {

@@ -107,6 +107,48 @@ int ltx_log_find(struct ltx_log *log, uint64_t txid, struct ltx_log_entry *out, 
 	return rc < 0 ? rc : 0;
 }
 
+static int checksum_once(struct ltx_log *log, uint64_t txid, uint64_t *out, struct fz_err *err)
+{
+	struct ltx_segfile *f = NULL;
+	struct ltx_pack_entry e;
+	struct ltx_trailer t;
+	struct ltx_seg *s;
+	uint64_t n = 0, min = 0, i;
+	int rc;
+
+	pthread_mutex_lock(&log->mu);
+	s = ltx_log_seg_locked(log, txid);
+	if (s) {
+		n = s->n;
+		min = s->min;
+		rc = ltx_log_segfile_locked(log, s, &f, err);
+	} else if (txid == log->base.e.max_txid) {
+		*out = log->base.checksum;
+		pthread_mutex_unlock(&log->mu);
+		return 0;
+	} else {
+		rc = fz_fail(err, FZ_EGAP, "TXID %" PRIu64 " is not in the log", txid);
+	}
+	pthread_mutex_unlock(&log->mu);
+	if (rc == 0)
+		rc = ltx_segfile_find(f, n, min, txid, &e, &i, err);
+	if (rc == 0 && e.max_txid != txid)
+		rc = fz_fail(err, FZ_EORDER, "TXID %" PRIu64 " lies inside a merged range", txid);
+	if (rc == 0)
+		rc = ltx_segfile_ends(f, &e, NULL, &t, err);
+	if (rc == 0)
+		*out = t.post_checksum;
+	ltx_segfile_put(f);
+	return rc;
+}
+
+int ltx_log_checksum_at(struct ltx_log *log, uint64_t txid, uint64_t *out, struct fz_err *err)
+{
+	int rc = checksum_once(log, txid, out, err);
+
+	return rc < 0 && look_again(log, rc) ? checksum_once(log, txid, out, err) : rc;
+}
+
 /* The last of the first n entries with time_ms <= at_ms: 1, or 0 when the first is later already. */
 static int find_time_in(struct ltx_segfile *f, uint64_t n, int64_t at_ms, struct ltx_pack_entry *out,
                         struct fz_err *err)
@@ -247,8 +289,8 @@ static int base_src(struct ltx_log *log, const struct ltx_log_entry *e, struct f
 	return rc;
 }
 
-int ltx_log_src_range(struct ltx_log *log, const struct ltx_log_entry *first, const struct ltx_log_entry *last,
-                      struct fz_src **out, struct fz_err *err)
+static int src_once(struct ltx_log *log, const struct ltx_log_entry *first, const struct ltx_log_entry *last,
+                    struct fz_src **out, struct fz_err *err)
 {
 	uint64_t size = last->e.off_bytes + last->e.size_bytes - first->e.off_bytes, n = 0, i;
 	struct ltx_segfile *f = NULL;
@@ -280,6 +322,14 @@ int ltx_log_src_range(struct ltx_log *log, const struct ltx_log_entry *first, co
 		return gone(first, err);
 	}
 	return ltx_log_segfile_src(f, first->e.off_bytes, size, out, err);
+}
+
+int ltx_log_src_range(struct ltx_log *log, const struct ltx_log_entry *first, const struct ltx_log_entry *last,
+                      struct fz_src **out, struct fz_err *err)
+{
+	int rc = src_once(log, first, last, out, err);
+
+	return rc < 0 && look_again(log, rc) ? src_once(log, first, last, out, err) : rc;
 }
 
 int ltx_log_src(struct ltx_log *log, const struct ltx_log_entry *e, struct fz_src **out, struct fz_err *err)

@@ -95,6 +95,7 @@ kill $h
 wait $h 2>/dev/null || true
 
 mount --bind "$dir" "$base/side"
+mount --make-private "$base/side" # where / is shared the mount would appear there too
 up
 if "$FAZT" mount --foreground --encrypt none "$dir" >"$base/refused" 2>&1; then fail "mounted twice"; fi
 grep -q FZ-1403 "$base/refused" || fail "second mount: $(cat "$base/refused")"

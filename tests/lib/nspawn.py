@@ -67,6 +67,8 @@ class Machine:
         self.console = os.path.join(self.scratch, "console.log")
         copy_tree(root_of(root), self.root)
         self.write("/etc/hostname", os.path.basename(self.scratch).replace("_", "-") + "\n")
+        if not os.path.exists(self.path("/etc/hosts")):  # an installer writes it
+            self.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path("/etc/resolv.conf"))
         shutil.copy("/etc/resolv.conf", self.path("/etc/resolv.conf"))

@@ -116,6 +116,7 @@ class Replica:
 
     def __enter__(self):
         subprocess.run(["mount", "--bind", self.dir, self.side], check=True)
+        subprocess.run(["mount", "--make-private", self.side], check=True)  # where / is shared the mount would appear there too
         self.log = open(os.path.join(self.base, "log"), "ab")
         self.proc = subprocess.Popen([SERVE, "mount", self.dir, self.state, *self.flags], stdin=subprocess.DEVNULL,
                                      stdout=self.log, stderr=self.log, start_new_session=True)

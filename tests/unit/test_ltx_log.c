@@ -549,6 +549,41 @@ static void readonly_process(void **state)
 	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* What a reader of another process knows of the segments may be of before a squash, and no commit comes that would tell it. */
+static void readonly_after_squash(void **state)
+{
+	struct fix *f = *state;
+	struct ltx_logset_conf ro = {.readonly = true};
+	struct ltx_log *log, *other;
+	struct ltx_log_entry e;
+	uint64_t here, there;
+	struct fz_src *src;
+
+	f->conf.segment_bytes = 4000;
+	reopen_at(f, f->dirfd);
+	append_many(f, 1, 200);
+	OK(ltx_log_open(&log, dup(f->dirfd), &ro, NULL, &f->err));
+	OK(ltx_log_squash(f->log, 50, 150, &f->err));
+	OK(ltx_log_checksum_at(f->log, 200, &there, &f->err));
+	OK(ltx_log_checksum_at(log, 200, &here, &f->err));
+	assert_int_equal(here, there);
+	OK(ltx_log_open(&other, dup(f->dirfd), &ro, NULL, &f->err));
+	OK(ltx_log_squash(f->log, 151, 190, &f->err));
+	for (uint64_t next = 151; next <= 190; next = e.e.max_txid + 1) {
+		OK(ltx_log_find(f->log, next, &e, &f->err));
+		OK(ltx_log_checksum_at(f->log, e.e.max_txid, &there, &f->err));
+		OK(ltx_log_checksum_at(other, e.e.max_txid, &here, &f->err));
+		assert_int_equal(here, there);
+	}
+	ltx_log_close(other);
+	for (uint64_t next = 1; next <= 200; next = e.e.max_txid + 1) {
+		OK(ltx_log_find(log, next, &e, &f->err));
+		OK(ltx_log_src(log, &e, &src, &f->err));
+		fz_src_close(src);
+	}
+	ltx_log_close(log);
+}
+
 static void *wait_for_ever(void *arg)
 {
 	ltx_log_wait(arg, 1000, -1);
@@ -603,8 +638,8 @@ int main(void)
 	        T(baseline_then_jump),     T(wrong_base_is_refused),
 	        T(squash_gives_up_detail), T(truncate_drops_the_end),
 	        T(snapshot_of_any_moment), T(readers_syncers_and_folds_while_appending),
-	        T(readonly_process),       T(waiting_ends),
-	        T(meta_survives),
+	        T(readonly_process),       T(readonly_after_squash),
+	        T(waiting_ends),           T(meta_survives),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
