@@ -17,6 +17,8 @@ export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1 second_deadlock_stack=1}
 unset XDG_RUNTIME_DIR FAZT_CONFIG
 JOBS=${JOBS:-$(nproc)}
 LOGS=$B/test-logs
+ROOM=${TMPDIR:-/tmp}
+[ -n "${TMPDIR:-}" ] || [ "$(stat -f -c %T /tmp)" != tmpfs ] || ROOM=/var/tmp # a database in memory is not what is tested
 RESULTS=$(mktemp -d) || exit 1
 trap 'rm -rf "$RESULTS"' EXIT
 mkdir -p "$LOGS"
@@ -71,7 +73,7 @@ one() {
 	shift
 	log=$LOGS/${name//\//-}.log
 	id=$$.$RANDOM.${name//\//-}
-	scratch=$(mktemp -d "${TMPDIR:-/tmp}/fazt-test.XXXXXX") || exit 1
+	scratch=$(mktemp -d "$ROOM/fazt-test.XXXXXX") || exit 1
 	limit=$(limit_of "$1")
 	start=$(date +%s%N)
 	FAZT_TEST_ID=$id TMPDIR=$scratch timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null

@@ -54,6 +54,7 @@ with scratch("doctor") as base:
         need("FZD-10" in doctor(m.dir), "not mounted")
         os.mkdir(around)
         subprocess.run(["mount", "--bind", m.dir, around], check=True)
+        subprocess.run(["mount", "--make-private", around], check=True)  # where / is shared the mount would appear there too
         m.start()
         con = sqlite3.connect(m.dir + "/a.db", isolation_level=None)
         con.execute("PRAGMA journal_mode=WAL")
