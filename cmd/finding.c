@@ -1,10 +1,10 @@
 #include "cmd/finding.h"
 
 #include "base/buf.h"
+#include "cmd/quote.h"
 
 #include <cJSON.h>
 #include <stdarg.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -21,25 +21,6 @@ static const struct {
 static const char *const gravities[] = {"note", "warning", "problem"};
 
 /* The template with its words, which are quoted where a shell would take them apart. */
-static void put_word(struct fz_buf *b, const char *word)
-{
-	bool plain =
-	        *word &&
-	        word[strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:,@=%")] == 0;
-	int rc = 0;
-
-	if (plain) {
-		rc = fz_buf_addf(b, "%s", word);
-	} else if (*word) {
-		rc = fz_buf_addf(b, "'");
-		for (; rc == 0 && *word; word++)
-			rc = *word == '\'' ? fz_buf_addf(b, "'\\''") : fz_buf_add(b, word, 1);
-		if (rc == 0)
-			rc = fz_buf_addf(b, "'");
-	}
-	(void)rc; /* a command that lacks its end is no reason to fail */
-}
-
 static void expand(struct fz_buf *b, const char *text, const char *dir, const char *arg)
 {
 	char joined[8192];
@@ -47,14 +28,14 @@ static void expand(struct fz_buf *b, const char *text, const char *dir, const ch
 	while (*text) {
 		if (!strncmp(text, "$DIR/$ARG", 9)) {
 			snprintf(joined, sizeof(joined), "%s/%s", dir, arg);
-			put_word(b, joined);
+			cmd_quote_word(b, joined);
 			text += 9;
 		} else if (!strncmp(text, "$ARG/fazt.log", 13)) {
 			snprintf(joined, sizeof(joined), "%s/fazt.log", arg);
-			put_word(b, joined);
+			cmd_quote_word(b, joined);
 			text += 13;
 		} else if (!strncmp(text, "$DIR", 4) || !strncmp(text, "$ARG", 4)) {
-			put_word(b, text[1] == 'D' ? dir : arg);
+			cmd_quote_word(b, text[1] == 'D' ? dir : arg);
 			text += 4;
 		} else {
 			if (fz_buf_add(b, text++, 1) < 0)

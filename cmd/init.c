@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "cmd/keys.h"
 #include "cmd/prompt.h"
+#include "cmd/quote.h"
 #include "cmd/setup.h"
 #include "cmd/state.h"
 #include "cmd/where.h"
@@ -89,8 +90,10 @@ static int make_key(const char *arg, const struct cmd_conf *conf, struct fz_err 
 	       "Whoever holds the identity can read the backups, and without it nobody can: keep it in a safe place "
 	       "that is\n"
 	       "not this machine. fazt needs only the recipient here. To take the identity away:\n"
-	       "  fazt init --export KEY --remove%s%s\n",
-	       dir, ltx_age_recipient_format(text, &r), arg ? " " : "", arg ? w.dir : "");
+	       "  fazt init --export KEY --remove%s",
+	       dir, ltx_age_recipient_format(text, &r), arg ? " " : "");
+	cmd_quote_print(stdout, arg ? w.dir : "");
+	printf("\n");
 	return 0;
 }
 

@@ -4,6 +4,7 @@
 #include "cmd/alertsend.h"
 #include "cmd/http.h"
 #include "cmd/link.h"
+#include "cmd/quote.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -125,8 +126,10 @@ void cmd_key_tell(FILE *to, const struct cmd_conf *c, const char *state_dir, con
 	        "  recipient:         %s\n"
 	        "Without the identity nobody can read the backups: take it to a safe place that is not this machine, "
 	        "with\n"
-	        "  fazt init --export KEY --remove %s\n",
-	        state_dir, c->recipients.n ? c->recipients.v[0] : "", dir);
+	        "  fazt init --export KEY --remove ",
+	        state_dir, c->recipients.n ? c->recipients.v[0] : "");
+	cmd_quote_print(to, dir);
+	fprintf(to, "\n");
 }
 
 int cmd_key_identities(struct ltx_age_identities *ids, const char *file, const struct cmd_conf *c,

@@ -5,6 +5,7 @@
 #include "cmd/keys.h"
 #include "cmd/probe.h"
 #include "cmd/prompt.h"
+#include "cmd/quote.h"
 #include "cmd/wire.h"
 #include "fs/inuse.h"
 #include "store/credentials.h"
@@ -458,7 +459,7 @@ static void tell_unit(const struct cmd_setup *s, bool usual)
 {
 	static const char *const places[] = {"/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system",
 	                                     "/usr/local/lib/systemd/system"};
-	char unit[CMD_UNIT_SIZE], env[CMD_UNIT_SIZE], path[64];
+	char unit[CMD_UNIT_SIZE], env[CMD_UNIT_SIZE], path[64], setting[PATH_MAX * 2 + 16];
 	bool there = false;
 
 	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
@@ -470,8 +471,12 @@ static void tell_unit(const struct cmd_setup *s, bool usual)
 	if (!there || !unit[0] || access("/run/systemd/system", F_OK) < 0)
 		return;
 	printf("or, as a service that is there after each boot:\n");
-	if (!usual)
-		printf("  echo FAZT_CONFIG=%s > '/etc/fazt/%s'\n", s->config, env);
+	if (!usual) {
+		snprintf(setting, sizeof(setting), "FAZT_CONFIG=%s", s->config);
+		printf("  echo ");
+		cmd_quote_print(stdout, setting);
+		printf(" > '/etc/fazt/%s'\n", env);
+	}
 	printf("  systemctl enable --now '%s'\n", unit);
 }
 
@@ -482,15 +487,24 @@ static void tell(const struct cmd_setup *s)
 	printf("\nWritten:\n  configuration      %s\n", s->config);
 	if (s->secret[0])
 		printf("  access to S3       %s (0600)\n", s->credentials);
-	if (s->key_made)
+	if (s->key_made) {
 		printf("  identity (secret)  %s/" CMD_IDENTITY "\n  recipient          %s\n"
 		       "\nWithout the identity nobody can read the backups, and with it anybody can: take it to a safe "
 		       "place that is\n"
 		       "not this machine, which needs the recipient only:\n"
-		       "  fazt init --export KEY --remove %s\n",
-		       s->key_dir, s->recipient, s->where.dir);
-	printf("\nNext:\n  fazt mount %s%s%s%s\n", usual ? "" : "--config ", usual ? "" : s->config, usual ? "" : " ",
-	       s->where.dir);
+		       "  fazt init --export KEY --remove ",
+		       s->key_dir, s->recipient);
+		cmd_quote_print(stdout, s->where.dir);
+		printf("\n");
+	}
+	printf("\nNext:\n  fazt mount ");
+	if (!usual) {
+		printf("--config ");
+		cmd_quote_print(stdout, s->config);
+		printf(" ");
+	}
+	cmd_quote_print(stdout, s->where.dir);
+	printf("\n");
 	tell_unit(s, usual);
 	fflush(stdout);
 }

@@ -6,6 +6,7 @@
 #include "cmd/ask.h"
 #include "cmd/cmd.h"
 #include "cmd/control.h"
+#include "cmd/quote.h"
 #include "cmd/state.h"
 
 #include <cJSON.h>
@@ -56,16 +57,20 @@ static int use_wal(const char *file, struct fz_err *err)
 
 static void print(const struct tuning *t, bool applied)
 {
+	struct fz_buf key = {0};
 	const cJSON *o;
 
 	cJSON_ArrayForEach (o, t->list) {
 		bool set = applied && !strcmp(cmd_text(o, "kind"), "kernel");
 
-		printf("%s: %s -> %s%s\n        why: %s\n", cmd_text(o, "key"), cmd_text(o, "now"), cmd_text(o, "want"),
+		fz_buf_reset(&key);
+		cmd_quote_text(&key, cmd_text(o, "key")); /* with a database's name */
+		printf("%s: %s -> %s%s\n        why: %s\n", fz_buf_str(&key), cmd_text(o, "now"), cmd_text(o, "want"),
 		       set ? " (set)" : "", cmd_text(o, "why"));
 		if (!set)
 			printf("        do:  %s\n", cmd_text(o, "command"));
 	}
+	fz_buf_fini(&key);
 	if (!cJSON_GetArraySize(t->list))
 		printf("nothing of the kernel or of a database needs to be another\n");
 	printf("\nIn the application, on each connection (nothing outside can set them):\n"

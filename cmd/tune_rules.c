@@ -2,6 +2,7 @@
 #include "cmd/tune.h"
 
 #include "base/file.h"
+#include "cmd/quote.h"
 
 #include <cJSON.h>
 #include <errno.h>
@@ -163,11 +164,22 @@ static void open_files(const struct cmd_tune_facts *f, cJSON *list)
 	fz_buf_fini(&b);
 }
 
+/* A command with one word in it. */
+static void add_command(struct fz_buf *b, const char *before, const char *word, const char *after)
+{
+	int rc = fz_buf_addf(b, "%s", before);
+
+	cmd_quote_word(b, word);
+	if (rc == 0)
+		rc = fz_buf_addf(b, "%s", after);
+	(void)rc; /* a command that lacks its end is no reason to fail */
+}
+
 /* Options of the mount that dir's files lie on: the last but one that covers it (the last is fazt itself). */
 static void mount_options(const struct cmd_tune_facts *f, cJSON *list)
 {
-	char *save = NULL, options[520] = "", type[32] = "", command[PATH_MAX + 64];
-	struct fz_buf b = {0};
+	char *save = NULL, options[520] = "", type[32] = "";
+	struct fz_buf b = {0}, command = {0};
 	size_t longest = 0;
 
 	if (fz_read_file(AT_FDCWD, "/proc/self/mounts", 16u << 20, &b, NULL) < 0)
@@ -186,13 +198,14 @@ static void mount_options(const struct cmd_tune_facts *f, cJSON *list)
 		}
 	}
 	fz_buf_fini(&b);
-	snprintf(command, sizeof(command), "findmnt -T %s    # its line in /etc/fstab", f->dir);
+	add_command(&command, "findmnt -T ", f->dir, "    # its line in /etc/fstab");
 	if (strstr(options, ",nobarrier,") || strstr(options, ",barrier=0,"))
-		say(list, "host", "barrier", "off", "on", command,
+		say(list, "host", "barrier", "off", "on", fz_buf_str(&command),
 		    "without barriers fsync does not reach the disk: after a power cut commits are gone");
 	if (*options && !strstr(options, ",relatime,") && !strstr(options, ",noatime,") && strcmp(type, "tmpfs") != 0)
-		say(list, "host", "noatime", "strictatime", "noatime", command,
+		say(list, "host", "noatime", "strictatime", "noatime", fz_buf_str(&command),
 		    "each read of a database would write its inode");
+	fz_buf_fini(&command);
 }
 
 void cmd_tune_host(const struct cmd_tune_facts *f, cJSON *list)
@@ -207,7 +220,8 @@ void cmd_tune_host(const struct cmd_tune_facts *f, cJSON *list)
 
 static void look_at_file(const struct cmd_tune_facts *f, const char *name, cJSON *list)
 {
-	char path[PATH_MAX + 600], key[700], command[PATH_MAX + 800], size[16];
+	char path[PATH_MAX + 600], key[700], size[16];
+	struct fz_buf command = {0};
 	uint8_t head[100];
 	int fd, page;
 	ssize_t n;
@@ -220,8 +234,9 @@ static void look_at_file(const struct cmd_tune_facts *f, const char *name, cJSON
 		return;
 	if (head[18] != 2) {
 		snprintf(key, sizeof(key), "%.600s: journal_mode", name);
-		snprintf(command, sizeof(command), "fazt tune --apply --database '%.3000s' %.1000s", path, f->dir);
-		say(list, "sqlite", key, "rollback", "WAL", command,
+		add_command(&command, "fazt tune --apply --database ", path, "");
+		add_command(&command, " ", f->dir, "");
+		say(list, "sqlite", key, "rollback", "WAL", fz_buf_str(&command),
 		    "one fsync a commit instead of several, readers do not wait, and a commit makes no FUSE request at "
 		    "synchronous=NORMAL; "
 		    "measured on a mount: 58,666 transactions/s against 558 (README)");
@@ -231,13 +246,14 @@ static void look_at_file(const struct cmd_tune_facts *f, const char *name, cJSON
 	if (page < 4096) {
 		snprintf(key, sizeof(key), "%.600s: page_size", name);
 		snprintf(size, sizeof(size), "%d", page);
-		snprintf(command, sizeof(command),
-		         "sqlite3 '%.3000s' 'PRAGMA page_size=4096; VACUUM'    # in rollback mode, at a quiet hour",
-		         path);
-		say(list, "sqlite", key, size, "4096", command,
+		fz_buf_reset(&command);
+		add_command(&command, "sqlite3 ", path,
+		            " 'PRAGMA page_size=4096; VACUUM'    # in rollback mode, at a quiet hour");
+		say(list, "sqlite", key, size, "4096", fz_buf_str(&command),
 		    "SQLite's own default since 3.12 and the size of a page in memory: each page costs a checksum and "
 		    "a header");
 	}
+	fz_buf_fini(&command);
 }
 
 void cmd_tune_sqlite(const struct cmd_tune_facts *f, cJSON *list)

@@ -166,6 +166,19 @@ with scratch("init") as base, Gateway(base) as s3:
     need("systemctl enable --now 'fazt@%s.service'" % name in r.stdout and "FAZT_CONFIG=%s > '/etc/fazt/%s.env'" % (conf, name) in r.stdout,
          "the unit:\n%s", r.stdout)
 
+    # what is printed to be copied is what a shell takes, whatever the names
+    odd, odd_conf = os.path.join(base, "my app;'x"), os.path.join(base, "it's mine\t.conf")
+    os.mkdir(odd)
+    r = subprocess.run(["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /run; mount -t tmpfs none /etc/systemd; mkdir -p "
+                        "/run/systemd/system /etc/systemd/system; touch /etc/systemd/system/fazt@.service; exec \"$@\"", "sh", FAZT, "init",
+                        "--config", odd_conf, "--no-target", "--no-probe", odd], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    commands = [l for l in r.stdout.splitlines() if re.match("  (fazt|echo) ", l)]
+    need(len(commands) == 3 and "\t" not in "".join(commands), "the commands:\n%s", r.stdout)
+    want = [["fazt", "init", "--export", "KEY", "--remove", odd], ["fazt", "mount", "--config", odd_conf, odd], ["echo", "FAZT_CONFIG=" + odd_conf]]
+    for line, words in zip(commands, want):
+        got = subprocess.run(["bash", "-c", "printf '%s\\0' " + line.split(" > ")[0]], stdout=subprocess.PIPE, text=True, check=True).stdout
+        need(got.split("\0")[:-1] == words, "a shell takes %s for %s", line, got)
+
     # at a terminal
     for f in (conf, conf + ".old", credentials):
         os.unlink(f)

@@ -89,7 +89,7 @@ with scratch("tune") as base:
     key, peer = os.path.join(base, "host.key"), os.path.join(base, "peer.key")
     fazt("keygen", "-o", key)
     follower = fazt("keygen", "-o", peer).stdout.strip()
-    with Mount(base, "--identity", key, "--listen", "127.0.0.1:0", "--follower", follower) as m:
+    with Mount(base, "--identity", key, "--listen", "127.0.0.1:0", "--follower", follower, name="my app") as m:
         m.start()
         for name, size in (("a.db", 4096), ("b.db", 1024)):
             con = sqlite3.connect(os.path.join(m.dir, name), isolation_level=None)
@@ -115,5 +115,23 @@ with scratch("tune") as base:
         con.close()
         run("--undo")
         need(now()["fs.inotify.max_user_watches"] == "100", "--undo: %s", now())
+
+        # what is printed to be copied is what a shell takes, whatever a database is called; nothing else reaches the terminal
+        odd = ["x';echo PWNED >&2;'.db", "$(echo PWNED).db", "line\nfeed\x1b[31m.db"]
+        for name in odd:
+            con = sqlite3.connect(os.path.join(m.dir, name), isolation_level=None)
+            con.execute("PRAGMA page_size=1024")
+            con.execute("CREATE TABLE t(x)")
+            con.close()
+        commands = {s["key"]: s["command"] for s in json.loads(run("--json", m.dir).stdout)["settings"]}
+        for name in ["b.db"] + odd:
+            path = os.path.join(m.dir, name)
+            for key, want in (("journal_mode", ["fazt", "tune", "--apply", "--database", path, m.dir]),
+                              ("page_size", ["sqlite3", path, "PRAGMA page_size=4096; VACUUM"])):
+                line = commands["%s: %s" % (name, key)]
+                r = subprocess.run(["bash", "-c", "printf '%s\\0' " + line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                need(r.stdout.split("\0")[:-1] == want and not r.stderr, "a shell takes %s for %s%s", line, r.stdout, r.stderr)
+        shown = run(m.dir).stdout
+        need(all(c == "\n" or c.isprintable() for c in shown) and "line\nfeed" not in shown, "raw on the terminal:\n%s", repr(shown))
         m.umount()
 print("ok")

@@ -1,0 +1,63 @@
+/* Words for a shell: bash takes each for what it was; a terminal gets no control character, of these or of a text. */
+#include "cmd/quote.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+	const char *name, *text, *word, *shown;
+} cases[] = {
+        {"plain",                       "/var/lib/a-b.db", "/var/lib/a-b.db",  "/var/lib/a-b.db"},
+        {"nothing",                     "",                "",                 ""               },
+        {"a blank",                     "a b",             "'a b'",            "a b"            },
+        {"a quote",                     "a'b",             "'a'\\''b'",        "a'b"            },
+        {"a command",                   "';id;'",          "''\\'';id;'\\'''", "';id;'"         },
+        {"a substitution",              "$(id)`id`",       "'$(id)`id`'",      "$(id)`id`"      },
+        {"a backslash",                 "a\\nb",           "'a\\nb'",          "a\\nb"          },
+        {"a line feed",                 "a\nb",            "$'a\\012b'",       "a\\012b"        },
+        {"a digit after it",            "\0331",           "$'\\0331'",        "\\0331"         },
+        {"with quote and backslash",    "\t'\\",           "$'\\011\\'\\\\'",  "\\011'\\"       },
+        {"DEL",                         "\177",            "$'\\177'",         "\\177"          },
+        {"letters in UTF-8",            "f\303\274r",      "'f\303\274r'",     "f\303\274r"     },
+        {"CSI in UTF-8",                "\302\2332J",      "$'\\302\\2332J'",  "\\302\\2332J"   },
+        {"no-break space is a letter",  "\302\240",        "'\302\240'",       "\302\240"       },
+        {"an end that is no character", "a\302",           "'a\302'",          "a\302"          },
+};
+
+static void quoted(void **state)
+{
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct fz_buf word = {0}, shown = {0}, command = {0};
+		char got[64] = "";
+		size_t n;
+		FILE *p;
+
+		cmd_quote_word(&word, cases[i].text);
+		cmd_quote_text(&shown, cases[i].text);
+		if (strcmp(fz_buf_str(&word), cases[i].word) != 0 || strcmp(fz_buf_str(&shown), cases[i].shown) != 0)
+			fail_msg("%s: %s and %s", cases[i].name, fz_buf_str(&word), fz_buf_str(&shown));
+		assert_int_equal(fz_buf_addf(&command, "exec bash <<'END'\nprintf %%s %s\nEND\n", fz_buf_str(&word)),
+		                 0);
+		p = popen(fz_buf_str(&command), "r"); /* sh, which need not know $'...' */
+		assert_non_null(p);
+		n = fread(got, 1, sizeof(got) - 1, p);
+		assert_int_equal(pclose(p), 0);
+		if (n != strlen(cases[i].text) || memcmp(got, cases[i].text, n) != 0)
+			fail_msg("%s: bash takes %s for '%s'", cases[i].name, fz_buf_str(&word), got);
+		fz_buf_fini(&word);
+		fz_buf_fini(&shown);
+		fz_buf_fini(&command);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(quoted)};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
