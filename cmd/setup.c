@@ -154,22 +154,27 @@ static int need_credentials(struct cmd_setup *s, struct fz_err *err)
 			url = s->targets.v[i];
 	if (!s->access_key != !s->secret_file && !s->ask)
 		return fz_fail(err, FZ_EUSAGE, "--access-key and --secret-file belong together");
-	if (s->secret_file)
-		return read_secret(s, err);
-	if (!url || !s->ask)
+	if (!s->secret_file && (!url || !s->ask))
 		return 0;
 	if (!s->access_key) {
-		bool found = has_credentials(url);
+		bool found = !s->secret_file && has_credentials(url);
 
 		printf("\nThe store's access key. It is kept in a file of its own that only root can read.\n");
 		rc = cmd_prompt(found ? "Access key ID (empty: as found in the environment or ~/.aws)"
 		                      : "Access key ID",
 		                NULL, s->key_asked, sizeof(s->key_asked), err);
+		if (rc == 0 && !s->key_asked[0] && s->secret_file)
+			rc = fz_fail(err, FZ_EUSAGE, "an access key and its secret belong together");
 		if (rc < 0 || !s->key_asked[0])
 			return rc;
 		s->access_key = s->key_asked;
 	}
-	return cmd_prompt_secret("Secret access key (not shown)", s->secret, sizeof(s->secret), err);
+	if (s->secret_file)
+		return read_secret(s, err);
+	rc = cmd_prompt_secret("Secret access key (not shown)", s->secret, sizeof(s->secret), err);
+	if (rc == 0 && !s->secret[0])
+		rc = fz_fail(err, FZ_EUSAGE, "an access key and its secret belong together");
+	return rc;
 }
 
 static int need_key(struct cmd_setup *s, struct fz_err *err)

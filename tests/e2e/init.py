@@ -229,5 +229,19 @@ with scratch("init") as base, Gateway(base) as s3:
     os.close(slave)
     os.close(t.fd)
     need(not os.path.exists(conf2), "written after Ctrl-C")
+
+    # a secret without its access key: that is asked for; one without the other is refused
+    for args, question in ((("--secret-file", secret), "Access key ID"), (("--access-key", ACCESS), "Secret access key")):
+        t = Terminal("init", "--config", conf2, "--target", s3.url("three"), *args, app2)
+        t.answer(question, "\n")
+        code = t.end()
+        need(code == 2 and "belong together" in t.seen, "%s alone: %d\n%s", args[0], code, t.seen)
+        need(not os.path.exists(conf2) and not os.path.exists(conf2[:-5] + ".credentials"), "%s alone: written", args[0])
+    t = Terminal("init", "--config", conf2, "--target", s3.url("three"), "--secret-file", secret, app2)
+    t.answer("Access key ID", ACCESS + "\n")
+    code = t.end()
+    need(code == 0 and SECRET not in t.seen, "--secret-file at a terminal: %d\n%s", code, t.seen)
+    text = read(conf2[:-5] + ".credentials")
+    need("aws_access_key_id = %s\naws_secret_access_key = %s\n" % (ACCESS, SECRET) in text, "the credentials:\n%s", text)
     need(not is_mounted(app) and not is_mounted(app2), "mounted")
 print("ok")
