@@ -18,14 +18,18 @@
 
 #define KEY_MAX 65536
 
-/* Copies the identity out of dirfd to a new file (0600), and removes it there when asked to. */
+/* Copies the identity out of dirfd to a new file (0600), and removes it there when asked to; its recipient stays. */
 static int export_key(int dirfd, const char *to, bool remove, struct fz_err *err)
 {
+	char dir[CMD_FD_PATH_SIZE];
+	struct ltx_age_recipient r;
 	struct fz_buf key = {0};
 	int fd = -1, rc = fz_read_file(dirfd, CMD_IDENTITY, KEY_MAX, &key, err);
 
 	if (rc == -ENOENT)
 		rc = fz_fail(err, FZ_ENOTFOUND, "no identity lies there (it was moved away, or never made)");
+	if (rc == 0 && remove)
+		rc = cmd_key_keep(cmd_fd_path(dir, dirfd), &r, err);
 	if (rc < 0)
 		goto out;
 	fd = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);

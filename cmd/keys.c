@@ -34,21 +34,26 @@ static int first_line(const char *path, char *out, size_t cap, struct fz_err *er
 	return rc;
 }
 
-int cmd_key_make(const char *dir, struct ltx_age_recipient *r, struct fz_err *err)
+static int write_recipient(const char *dir, const struct ltx_age_recipient *r, struct fz_err *err)
 {
 	char path[PATH_MAX], text[LTX_AGE_RECIPIENT_SIZE + 1];
+
+	ltx_age_recipient_format(text, r);
+	strcat(text, "\n");
+	snprintf(path, sizeof(path), "%s/" CMD_RECIPIENT, dir);
+	return fz_write_file(AT_FDCWD, path, text, strlen(text), 0644, err);
+}
+
+int cmd_key_make(const char *dir, struct ltx_age_recipient *r, struct fz_err *err)
+{
+	char path[PATH_MAX];
 	int rc = fz_mkdirs(AT_FDCWD, dir, 0700, err);
 
 	if (rc < 0)
 		return rc;
 	snprintf(path, sizeof(path), "%s/" CMD_IDENTITY, dir);
 	rc = ltx_age_keygen(path, r, err);
-	if (rc < 0)
-		return rc;
-	ltx_age_recipient_format(text, r);
-	strcat(text, "\n");
-	snprintf(path, sizeof(path), "%s/" CMD_RECIPIENT, dir);
-	return fz_write_file(AT_FDCWD, path, text, strlen(text), 0644, err);
+	return rc < 0 ? rc : write_recipient(dir, r, err);
 }
 
 int cmd_key_find(const char *dir, struct ltx_age_recipient *r, struct fz_err *err)
@@ -74,6 +79,15 @@ int cmd_key_find(const char *dir, struct ltx_age_recipient *r, struct fz_err *er
 		ltx_age_identity_recipient(&ids.v[0], r);
 	ltx_age_identities_free(&ids);
 	return rc;
+}
+
+int cmd_key_keep(const char *dir, struct ltx_age_recipient *r, struct fz_err *err)
+{
+	char path[PATH_MAX];
+	int rc = cmd_key_find(dir, r, err);
+
+	snprintf(path, sizeof(path), "%s/" CMD_RECIPIENT, dir);
+	return rc < 0 || access(path, F_OK) == 0 ? rc : write_recipient(dir, r, err);
 }
 
 static bool key_needed(const struct cmd_conf *c)
@@ -103,7 +117,7 @@ int cmd_key_default(struct cmd_conf *c, const char *state_dir, bool look, bool *
 			ltx_age_identity_recipient(&ids.v[0], &r);
 		ltx_age_identities_free(&ids);
 	} else {
-		rc = cmd_key_find(state_dir, &r, err);
+		rc = look ? cmd_key_find(state_dir, &r, err) : cmd_key_keep(state_dir, &r, err);
 		if (rc == -FZ_ENOTFOUND)
 			rc = cmd_key_find(CMD_ETC, &r, err);
 		if (rc == -FZ_ENOTFOUND) {

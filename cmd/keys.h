@@ -17,6 +17,9 @@
 int cmd_key_make(const char *dir, struct ltx_age_recipient *r, struct fz_err *err) FZ_MUST_CHECK;
 /* The recipient kept in dir: of `recipient`, else of `identity`. -FZ_ENOTFOUND when neither is there. */
 int cmd_key_find(const char *dir, struct ltx_age_recipient *r, struct fz_err *err) FZ_MUST_CHECK;
+/* The same, and writes `recipient` when only `identity` is there, which may be taken away after that: without either the next mount would
+ * make a key, silently another one. */
+int cmd_key_keep(const char *dir, struct ltx_age_recipient *r, struct fz_err *err) FZ_MUST_CHECK;
 /* For a mount: when some target is encrypted and names no recipient, takes the configured identity's, the state
  * directory's, /etc/fazt's, or makes a key in the state directory (*made = true). look: makes none; the recipient is CMD_KEY_TO_MAKE. */
 #define CMD_KEY_TO_MAKE "a key made then"

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import sqlite3
 import stat
@@ -243,5 +244,33 @@ with scratch("init") as base, Gateway(base) as s3:
     need(code == 0 and SECRET not in t.seen, "--secret-file at a terminal: %d\n%s", code, t.seen)
     text = read(conf2[:-5] + ".credentials")
     need("aws_access_key_id = %s\naws_secret_access_key = %s\n" % (ACCESS, SECRET) in text, "the credentials:\n%s", text)
-    need(not is_mounted(app) and not is_mounted(app2), "mounted")
+
+    # an identity without its recipient (copied here, or the disk was full when it was made): later backups are for the same key
+    app3, saved = os.path.join(base, "third"), os.path.join(base, "saved.key")
+    state = app3 + "/.fazt/"
+    os.mkdir(app3)
+    run("init", app3)
+    ours = read(state + "recipient")
+
+    def same_key(what):
+        run("mount", "--target", "dir:%s/third-store" % base, app3)
+        run("umount", app3)
+        need("recipients = " + ours in read(state + "mount.conf"), "%s: a mount takes another key:\n%s", what, read(state + "mount.conf"))
+
+    os.unlink(state + "recipient")
+    run("init", "--export", saved, "--remove", app3)
+    need(not os.path.exists(state + "identity"), "the identity stays")
+    same_key("exported and removed")
+    need(not os.path.exists(state + "identity") and read(state + "recipient") == ours, "the key was replaced")
+    shutil.copy(saved, state + "identity")
+    os.unlink(state + "recipient")
+    same_key("copied here")
+    os.unlink(state + "identity")
+    same_key("removed by hand")
+    with open(state + "identity", "w") as f:
+        f.write("no identity\n")
+    os.unlink(state + "recipient")
+    run("init", "--export", base + "/none.key", "--remove", app3, code=2)
+    need(os.path.exists(state + "identity") and not os.path.exists(base + "/none.key"), "what is no identity was removed")
+    need(not is_mounted(app) and not is_mounted(app2) and not is_mounted(app3), "mounted")
 print("ok")
