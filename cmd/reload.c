@@ -39,9 +39,12 @@ struct reload {
 /* The configuration in effect: what the worker was started with. */
 static int read_now(struct reload *r, struct fz_buf *text, struct fz_err *err)
 {
-	int rc = fz_read_file(r->statefd, CMD_CONF_SNAPSHOT, 1u << 20, text, err);
+	const char *name;
+	int rc = cmd_reload_in_effect(r->statefd, r->dry_run, REPLACE_MS, &name, err);
 
-	return rc < 0 ? rc : cmd_conf_parse(&r->now, fz_buf_str(text), text->size, CMD_CONF_SNAPSHOT, err);
+	if (rc == 0)
+		rc = fz_read_file(r->statefd, name, 1u << 20, text, err);
+	return rc < 0 ? rc : cmd_conf_parse(&r->now, fz_buf_str(text), text->size, name, err);
 }
 
 static int find_key(struct reload *r, bool look, struct fz_err *err)
@@ -114,6 +117,19 @@ static int make_key(struct reload *r, struct fz_err *err)
 	return rc < 0 ? rc : check_changes(r, err);
 }
 
+static bool there(const struct reload *r, const char *name)
+{
+	return faccessat(r->statefd, name, F_OK, 0) == 0;
+}
+
+static void put_back(struct reload *r)
+{
+	struct fz_err err = {0};
+
+	if (cmd_reload_put_back(r->statefd, &err) < 0)
+		fz_log_err("reload", &err);
+}
+
 static int write_both(struct reload *r, const struct fz_buf *now, const struct fz_buf *next, struct fz_err *err)
 {
 	int rc;
@@ -124,7 +140,7 @@ static int write_both(struct reload *r, const struct fz_buf *now, const struct f
 	if (rc == 0)
 		rc = fz_write_file(r->statefd, CMD_CONF_SNAPSHOT, next->data, next->size, 0600, err);
 	if (rc < 0)
-		(void)unlinkat(r->statefd, CMD_CONF_BEFORE, 0);
+		put_back(r);
 	return rc;
 }
 
@@ -145,30 +161,35 @@ static int pids(struct reload *r, int *worker, int *supervisor, struct fz_err *e
 /* The supervisor did not replace the worker: what is installed cannot go on with the mount, say (cmd/upgrade.c). */
 static int take_back(struct reload *r, struct fz_err *err)
 {
-	bool begun = faccessat(r->statefd, CMD_CONF_TRIED, F_OK, 0) == 0;
+	bool begun = there(r, CMD_CONF_TRIED);
 
-	if (!begun && renameat(r->statefd, CMD_CONF_BEFORE, r->statefd, CMD_CONF_SNAPSHOT) < 0)
-		fz_warn("the former configuration cannot be put back: %s", strerror(errno));
+	if (!begun)
+		put_back(r);
 	return fz_fail(err, FZ_ETIMEOUT, "the worker was not replaced%s; the mount's log says why",
 	               begun ? "" : ", so the former configuration stays in effect");
 }
 
-/* The supervisor replaces the worker, and the next one answers. */
-static int replace_worker(struct reload *r, struct fz_err *err)
+/* The supervisor replaces the worker, and the next one serves. Nothing is written before it is known whom to tell: what is written and not
+ * told would take effect at some later start of a worker. */
+static int replace_worker(struct reload *r, const struct fz_buf *now, const struct fz_buf *next, struct fz_err *err)
 {
 	uint64_t end = fz_mono_ns() + REPLACE_MS * UINT64_C(1000000);
 	int was = 0, is = 0, supervisor = 0;
 	int rc = pids(r, &was, &supervisor, err);
 
-	if (rc == 0 && supervisor <= 1)
+	if (rc == 0 && (supervisor <= 1 || kill(supervisor, 0) < 0))
 		rc = fz_fail(err, FZ_ENOTMOUNTED, "the supervisor of %s is gone: umount and mount it", r->where.dir);
-	if (rc == 0 && kill(supervisor, SIGUSR2) < 0)
+	if (rc == 0)
+		rc = write_both(r, now, next, err);
+	if (rc == 0 && kill(supervisor, SIGUSR2) < 0) {
 		rc = fz_fail_errno(err, errno, "telling the supervisor (process %d)", supervisor);
-	for (is = was; rc == 0 && is == was;) {
+		put_back(r);
+	}
+	for (is = was; rc == 0 && (is == was || there(r, CMD_CONF_BEFORE));) {
+		if (fz_mono_ns() > end)
+			return take_back(r, err);
 		(void)!poll(NULL, 0, LOOK_MS);
 		rc = pids(r, &is, &supervisor, err);
-		if (rc == 0 && is == was && fz_mono_ns() > end)
-			rc = take_back(r, err);
 	}
 	return rc;
 }
@@ -253,9 +274,7 @@ static int reload(struct reload *r, struct fz_err *err)
 	if (rc == 0 && !r->dry_run && cJSON_GetArraySize(r->changes)) {
 		rc = cmd_conf_format(&r->next, &next, err);
 		if (rc == 0)
-			rc = write_both(r, &now, &next, err);
-		if (rc == 0)
-			rc = replace_worker(r, err);
+			rc = replace_worker(r, &now, &next, err);
 		if (rc == 0)
 			rc = judge(r, err);
 	}

@@ -8,6 +8,9 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
+#include <stdint.h>
+
 struct cJSON;
 struct cmd_where;
 
@@ -18,6 +21,12 @@ struct cmd_where;
 /* cmd/reload.c: what a reload of that mount would change, as cmd_change_list(). Fails where the reload would. */
 int cmd_reload_changes(const struct cmd_where *w, struct cJSON *changes, struct fz_err *err) FZ_MUST_CHECK;
 
+/* Which of the two files holds what the mount runs with; reload.lock is held. A reload that ended before the worker was replaced (killed, say)
+ * has left the former configuration: that is what runs, and unless look it is put back, so that no later worker takes on what nobody has
+ * reported. Waits while a worker begins with the new one; -FZ_ETIMEOUT when it still does after wait_ms. */
+int cmd_reload_in_effect(int statefd, bool look, int64_t wait_ms, const char **name, struct fz_err *err) FZ_MUST_CHECK;
+/* The former configuration is what the next worker runs with; nothing happens when there is none. */
+int cmd_reload_put_back(int statefd, struct fz_err *err) FZ_MUST_CHECK;
 /* A worker begins: notes that it tries; a former one that tried and never served has the former configuration put back. */
 void cmd_reload_begin(int statefd);
 /* It serves: the new configuration stays. */

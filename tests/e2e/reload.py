@@ -13,7 +13,7 @@ import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
 from cluster import Counted, Host, Reader, caught_up, refused as refused_write  # noqa: E402
-from faztlib import FAZT, Mount, fazt, fazt_json, need, scratch, wait_for  # noqa: E402
+from faztlib import FAZT, Mount, alive, fazt, fazt_json, need, scratch, wait_for  # noqa: E402
 
 
 class App(threading.Thread):
@@ -135,6 +135,34 @@ with scratch("reload") as base:
         wait_for("SIGHUP to take effect (%s)" % m.tail(5), lambda: m.status()["worker_pid"] != pid)
         need("log_max = 314572800" in snapshot(m.status()["worker_pid"]), "SIGHUP: %s", snapshot(m.status()["worker_pid"]))
 
+        # a reload that ended before it told the supervisor: the former one runs, and the next reload does what was asked for
+        def abandoned(was, becomes):
+            state = "/proc/%d/fd/12/" % m.status()["worker_pid"]
+            text = snapshot(m.status()["worker_pid"])
+            need(was in text, "the snapshot:\n%s", text)
+            for name, content in (("mount.conf.before", text), ("mount.conf", text.replace(was, becomes))):
+                with open(state + name, "w") as f:
+                    f.write(content)
+            return state
+
+        pid = m.status()["worker_pid"]
+        write("[mount]\nlog_max = 350M\n")
+        abandoned("log_max = 314572800", "log_max = 367001600")
+        changes = fazt_json("reload", "--dry-run", "--json", m.dir)["changes"]
+        need([(c["key"], c["from"], c["to"]) for c in changes] == [("log_max", "314572800", "367001600")], "a dry run says: %s", changes)
+        need("FZD-22" in fazt("doctor", m.dir, check=False).stdout, "doctor takes what nobody runs with for what runs")
+        r = fazt("reload", m.dir)
+        need("log_max: 314572800 -> 367001600" in r.stdout, "a reload that ended too early, again: %s", r.stdout)
+        need(m.status()["worker_pid"] != pid and "log_max = 367001600" in snapshot(m.status()["worker_pid"]), "nobody was replaced")
+        # and when the file was changed back meanwhile, nothing is left of it
+        pid = m.status()["worker_pid"]
+        state = abandoned("log_max = 367001600", "log_max = 388001600")
+        need("nothing differs" in fazt("reload", m.dir).stdout, "a reload of what runs")
+        need(m.status()["worker_pid"] == pid and "log_max = 367001600" in snapshot(pid) and not glob.glob(state + "mount.conf.*"),
+             "the next worker would start with:\n%s", snapshot(pid))
+        write("[mount]\nlog_max = 300M\n")
+        fazt("reload", m.dir)
+
         # a configuration that passes the check and that no worker can start with, since the address is in use: the former one is put back
         busy = socket.socket()
         busy.bind(("127.0.0.1", 0))
@@ -221,6 +249,16 @@ with scratch("reload") as base:
     need("recipients: %s -> %s" % (peer, made) in r.stdout and "A key was made" in r.stdout, "a reload that makes a key says: %s", r.stdout)
     with open(state + "mount.conf") as f:
         need("recipients = " + made in f.read(), "the recipient in effect")
+
+    # nobody is there to be told: nothing has changed
+    status = fazt_json("status", "--json", alone)
+    os.kill(status["supervisor_pid"], signal.SIGKILL)
+    wait_for("the supervisor's end", lambda: not alive(status["supervisor_pid"]))
+    write("[mount]\nlog_max = 200M\n")
+    for _ in range(2):
+        refused("reload", alone, code=1, says="the supervisor of")
+        need("log_max = 209715200" not in snapshot(status["worker_pid"]) and not os.path.exists(state + "mount.conf.before"),
+             "a reload that failed is left for the next worker")
     fazt("umount", alone)
 
     # an unmounted directory

@@ -180,10 +180,49 @@ static void putting_back(void **state)
 	assert_int_equal(fz_remove_tree(AT_FDCWD, dir, &err), 0);
 }
 
+/* What a reload that ended too early has left: what runs is the former one, unless a worker has begun with the new one. */
+static void in_effect(void **state)
+{
+	struct fz_err err = {0};
+	const char *name;
+	char dir[512];
+	int fd;
+
+	assert_non_null(tmp_make(dir, sizeof(dir), "reload"));
+	fd = open(dir, O_RDONLY | O_DIRECTORY);
+	put(fd, CMD_CONF_SNAPSHOT, "new");
+	for (int look = 1; look >= 0; look--) {
+		assert_int_equal(cmd_reload_in_effect(fd, look, 0, &name, &err), 0);
+		assert_string_equal(name, CMD_CONF_SNAPSHOT);
+		holds(fd, CMD_CONF_SNAPSHOT, "new");
+	}
+	put(fd, CMD_CONF_BEFORE, "old");
+	cmd_reload_begin(fd);
+	for (int look = 1; look >= 0; look--) {
+		assert_int_equal(cmd_reload_in_effect(fd, look, 50, &name, &err), -FZ_ETIMEOUT);
+		holds(fd, CMD_CONF_SNAPSHOT, "new");
+		holds(fd, CMD_CONF_BEFORE, "old");
+	}
+	cmd_reload_done(fd);
+	put(fd, CMD_CONF_BEFORE, "old");
+	assert_int_equal(cmd_reload_in_effect(fd, true, 0, &name, &err), 0);
+	assert_string_equal(name, CMD_CONF_BEFORE);
+	holds(fd, CMD_CONF_SNAPSHOT, "new");
+	holds(fd, CMD_CONF_BEFORE, "old");
+	assert_int_equal(cmd_reload_in_effect(fd, false, 0, &name, &err), 0);
+	assert_string_equal(name, CMD_CONF_SNAPSHOT);
+	holds(fd, CMD_CONF_SNAPSHOT, "old");
+	holds(fd, CMD_CONF_BEFORE, "");
+	assert_int_equal(cmd_reload_put_back(fd, &err), 0); /* again */
+	holds(fd, CMD_CONF_SNAPSHOT, "old");
+	close(fd);
+	assert_int_equal(fz_remove_tree(AT_FDCWD, dir, &err), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(changes), cmocka_unit_test(given),
-	                                   cmocka_unit_test(putting_back)};
+	                                   cmocka_unit_test(in_effect), cmocka_unit_test(putting_back)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
