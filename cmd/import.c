@@ -23,7 +23,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define WAIT_MS 30000
+#define WAIT_MS   30000
+#define COPY_SIZE (PATH_MAX + 16)
+#define PIECE     (1u << 20)
 
 struct importing {
 	const char *name;
@@ -35,16 +37,63 @@ struct importing {
 	struct cmd_progress p;
 };
 
-/* A new name: the copy is made beside it, where nobody looks, and gets the name when it is whole. */
+/* SQLite opens its files by name: where nobody else can put another one there. */
+static int copy_apart(struct importing *m, const char *file, struct fz_temp *tmp, char copy[static COPY_SIZE],
+                      struct fz_err *err)
+{
+	int rc = fz_temp_open(tmp, fz_temp_dir(), err), fd;
+
+	if (rc < 0)
+		return rc;
+	snprintf(copy, COPY_SIZE, "%s/copy", tmp->path);
+	fd = open(copy, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	rc = fd < 0 ? fz_fail_errno(err, errno, "cannot create %s", copy) : 0;
+	fz_close(&fd);
+	if (rc == 0)
+		rc = replica_backup(file, copy, WAIT_MS, &m->p.bytes, m->cancel, &m->copy, err);
+	return rc;
+}
+
+static int copy_bytes(const char *from, int to, const char *path, struct fz_err *err)
+{
+	int fd = open(from, O_RDONLY | O_CLOEXEC), rc = 0;
+	uint8_t *buf = malloc(PIECE);
+	ssize_t n = 0;
+
+	if (fd < 0 || !buf)
+		rc = fz_fail_errno(err, fd < 0 ? errno : ENOMEM, "reading %s", from);
+	for (off_t off = 0; rc == 0; off += n) {
+		rc = cmd_interrupted(err);
+		if (rc < 0)
+			break;
+		n = fz_pread(fd, buf, PIECE, off);
+		if (n < 0)
+			rc = fz_fail_errno(err, (int)-n, "reading %s", from);
+		if (n <= 0)
+			break;
+		rc = fz_pwrite(to, buf, (size_t)n, off);
+		if (rc < 0)
+			rc = fz_fail_errno(err, -rc, "writing %s", path);
+	}
+	free(buf);
+	fz_close(&fd);
+	return rc;
+}
+
+/* A new name: what was copied and checked elsewhere goes through a descriptor into a file beside it, where nobody looks, which gets the name
+ * when it is whole. Who owns the directory can put another file there, but not have us write it (tests/e2e/planted.py). */
 static int as_new(struct importing *m, const char *file, const struct stat *st, struct fz_err *err)
 {
 	struct replica_output out;
-	int rc = replica_output_open(&out, m->place.path, false, err);
+	char copy[COPY_SIZE];
+	struct fz_temp tmp = {.fd = -1};
+	int rc = replica_output_open(&out, m->place.path, NULL, false, err);
 
 	if (rc == 0)
-		rc = replica_backup(file, out.tmp, WAIT_MS, &m->p.bytes, m->cancel, &m->copy, err);
+		rc = copy_apart(m, file, &tmp, copy, err);
 	if (rc == 0)
-		rc = cmd_interrupted(err);
+		rc = copy_bytes(copy, out.fd, out.path, err);
+	fz_temp_close(&tmp);
 	replica_output_like(&out, st); /* who may use it stays as it was */
 	if (rc == 0)
 		rc = replica_output_commit(&out, err);
@@ -69,18 +118,10 @@ static uint32_t page_size_of(const char *path)
 static int in_place(struct importing *m, const char *file, struct fz_err *err)
 {
 	uint32_t live = page_size_of(m->place.path);
-	char copy[PATH_MAX + 16];
-	struct fz_temp tmp;
-	int rc = fz_temp_open(&tmp, fz_temp_dir(), err), fd;
+	char copy[COPY_SIZE];
+	struct fz_temp tmp = {.fd = -1};
+	int rc = copy_apart(m, file, &tmp, copy, err);
 
-	if (rc < 0)
-		return rc;
-	snprintf(copy, sizeof(copy), "%s/copy", tmp.path);
-	fd = open(copy, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	rc = fd < 0 ? fz_fail_errno(err, errno, "cannot create %s", copy) : 0;
-	fz_close(&fd);
-	if (rc == 0)
-		rc = replica_backup(file, copy, WAIT_MS, &m->p.bytes, m->cancel, &m->copy, err);
 	if (rc == 0 && live && live != m->copy.page_size)
 		rc = fz_fail(err, FZ_EUSAGE,
 		             "%s has pages of %u bytes and %s of %u: make a copy with PRAGMA page_size=%u; VACUUM INTO "

@@ -233,7 +233,7 @@ out:
 int replica_restore(struct replica_source *s, const struct replica_restore_conf *conf,
                     struct replica_restore_result *result, struct fz_err *err)
 {
-	struct replica_output out = {.fd = -1};
+	struct replica_output out = {.fd = -1, .dirfd = -1};
 	struct replica_image im = {.fd = -1};
 	struct replica_meter meter = {.cancel = conf->cancel};
 	struct replica_restore_conf asked = *conf;
@@ -246,7 +246,7 @@ int replica_restore(struct replica_source *s, const struct replica_restore_conf 
 	} else if (!conf->dry_run && !conf->verify_only) {
 		if (!conf->output)
 			return fz_fail(err, FZ_EUSAGE, "restore needs the name of the file to write (-o FILE)");
-		rc = replica_output_open(&out, conf->output, conf->force, err);
+		rc = replica_output_open(&out, conf->output, conf->output_dir, conf->force, err);
 		if (rc < 0)
 			return rc;
 		if (conf->like)

@@ -19,6 +19,7 @@ struct replica_restore_conf {
 	uint64_t txid;
 	char lineage[17];                  /* of that life of the database only; "" = of the newest one that has it */
 	const char *output;                /* path; NULL with into, dry_run or verify_only */
+	const int *output_dir;             /* its directory, where the caller has it open; NULL = as the path says */
 	const struct stat *like;           /* mode and owner of a new output; NULL = 0600, ours */
 	const int *into;                   /* instead of output: an empty file, open for reading and writing */
 	bool force;                        /* replace an existing output */

@@ -1,0 +1,96 @@
+#!/usr/bin/python3
+# timeout: 120
+"""The application's user owns DIR and root runs fazt on it. What he plants there (a link in the place of the copy that an import writes) must
+not have root write, or give away, what he could not write himself."""
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
+from faztlib import Mount, fazt, main, need  # noqa: E402
+
+USER = 1111
+SWAP = r"""
+import os, sys, time
+name, target = sys.argv[1:]
+print("ready", flush=True)
+end = time.monotonic() + 60
+while time.monotonic() < end:
+    for found in os.listdir("."):
+        if found.startswith(name + ".fazt-"):
+            os.rename(found, "taken")
+            os.symlink(target, found)
+            sys.exit(0)
+sys.exit(1)
+"""
+
+
+def database(path, rows=5, journal="DELETE", size=100):
+    con = sqlite3.connect(path, isolation_level=None)
+    con.execute("PRAGMA journal_mode=%s" % journal)
+    con.execute("CREATE TABLE t(x)")
+    con.execute("BEGIN")
+    con.executemany("INSERT INTO t VALUES(?)", [(os.urandom(size),) for _ in range(rows)])
+    con.execute("COMMIT")
+    con.close()
+    return path
+
+
+def bytes_of(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+@contextlib.contextmanager
+def unharmed(*paths):
+    """Files and directories of root are afterwards what they were before."""
+    def look(path):
+        st = os.lstat(path)
+        return (st.st_uid, st.st_mode, sorted(os.listdir(path)) if os.path.isdir(path) else bytes_of(path))
+    before = {p: look(p) for p in paths}
+    yield
+    for p in paths:
+        need(look(p) == before[p], "%s has changed: %s instead of %s", p, look(p)[:2], before[p][:2])
+
+
+def as_user(directory, *args):
+    subprocess.run(args, cwd=directory, user=USER, group=USER, extra_groups=[], check=True, timeout=60)
+
+
+def refused(what, code, *args):
+    r = fazt(*args, check=False)
+    need(r.returncode in (1, 2) and code in r.stderr, "%s: exit %d instead of %s: %s%s", what, r.returncode, code, r.stdout, r.stderr)
+    return r.stderr
+
+
+def swapped_copy(base, m, victim):
+    """The copy is being written: its name leads to a database of root's now."""
+    source = database(os.path.join(base, "source.db"), rows=3000, journal="WAL", size=4000)
+    with unharmed(victim), subprocess.Popen([sys.executable, "-c", SWAP, "new.db", victim], cwd=m.dir, user=USER, group=USER, extra_groups=[],
+                                            stdout=subprocess.PIPE, text=True) as thief:
+        need(thief.stdout.readline() == "ready\n", "the thief does not start")
+        refused("an import whose copy was swapped", "FZ-1207", "import", source, os.path.join(m.dir, "new.db"))
+        need(thief.wait(60) == 0, "nothing was swapped")
+    need(not os.path.lexists(os.path.join(m.dir, "new.db")), "it has got the name")
+    need([f for f in os.listdir(m.dir) if "fazt-" in f] == [], "left behind: %s", os.listdir(m.dir))
+    os.unlink(os.path.join(m.dir, "taken"))
+    fazt("import", source, os.path.join(m.dir, "new.db"))
+    os.unlink(os.path.join(m.dir, "new.db"))
+
+
+def scenario(base):
+    secret = os.path.join(base, "secret")  # of root alone
+    os.mkdir(secret, 0o700)
+    victim = database(os.path.join(secret, "victim.db"))
+    os.chmod(victim, 0o600)
+    m = Mount(base)
+    os.chown(m.dir, USER, USER)
+    with m:
+        m.start()
+        swapped_copy(base, m, victim)
+        m.umount(wait=True)
+
+
+main("planted", scenario)
