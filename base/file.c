@@ -165,6 +165,41 @@ int fz_write_file(int dirfd, const char *path, const void *data, size_t n, mode_
 	return fz_sync_parent(dirfd, path, err);
 }
 
+int fz_open_below(int dirfd, const char *path)
+{
+	int fd = openat(dirfd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC), rc = fd < 0 ? -errno : 0, out;
+
+	/* one step after the other, as openat2(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS) where there is none */
+	for (const char *p = path; rc == 0 && *p; p += strcspn(p, "/"), p += strspn(p, "/")) {
+		size_t n = strcspn(p, "/");
+		char *name = strndup(p, n);
+		struct stat st;
+		int next = -1;
+
+		if (!name)
+			rc = -ENOMEM;
+		else if (!strcmp(name, ".."))
+			rc = -ELOOP;
+		else
+			next = openat(fd, n ? name : ".", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (rc == 0 && next < 0) {
+			rc = -errno; /* of a link: ENOTDIR with O_DIRECTORY */
+			if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode))
+				rc = -ELOOP;
+		}
+		free(name);
+		fz_close(&fd);
+		fd = next;
+	}
+	out = rc < 0 ? -1
+	             : openat(fd, ".",
+	                      O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* what was searched needs not be readable */
+	if (rc == 0 && out < 0)
+		rc = -errno;
+	fz_close(&fd);
+	return rc < 0 ? rc : out;
+}
+
 int fz_mkdirs(int dirfd, const char *path, mode_t mode, struct fz_err *err)
 {
 	char *p = strdup(path);

@@ -31,6 +31,8 @@ int fz_sync_parent(int dirfd, const char *path, struct fz_err *err) FZ_MUST_CHEC
 /* Opens path for reading and writing. Where there is none it is made, with mode and owner of like (who may not give it away keeps it): who
  * can use one can use the other. Returns the descriptor. */
 int fz_open_like(int dirfd, const char *path, const struct stat *like, struct fz_err *err) FZ_MUST_CHECK;
+/* A directory below dirfd, to which no symbolic link and no ".." leads: its descriptor. "" is dirfd itself. -ELOOP, -ENOENT, -ENOTDIR. */
+int fz_open_below(int dirfd, const char *path);
 /* mkdir -p with mode; exists already is success. */
 int fz_mkdirs(int dirfd, const char *path, mode_t mode, struct fz_err *err) FZ_MUST_CHECK;
 /* rm -rf below dirfd; a missing path is success. */

@@ -61,8 +61,10 @@ static int clone_it(struct cloning *c, const char *source, const char *to, struc
 	if (rc < 0)
 		return rc;
 	rc = cmd_source_open(&s, source, c->identity, c->config, err);
-	if (rc < 0)
+	if (rc < 0) {
+		cmd_place_close(&c->place);
 		return rc;
+	}
 	cmd_progress_begin(&p, "cloning", c->progress, c->json);
 	c->conf.output = c->place.path;
 	c->conf.cancel = cmd_interruptible();
@@ -72,6 +74,7 @@ static int clone_it(struct cloning *c, const char *source, const char *to, struc
 	if (rc == 0)
 		print_result(c, cmd_fetch_label(&s, &c->result));
 	cmd_source_close(&s);
+	cmd_place_close(&c->place);
 	return rc;
 }
 

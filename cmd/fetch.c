@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/temp.h"
 #include "cmd/args.h"
+#include "cmd/place.h"
 #include "cmd/progress.h"
 #include "replica/inplace.h"
 
@@ -35,19 +36,13 @@ int cmd_moment_read(const struct cmd_moment *m, struct replica_restore_conf *con
 
 /* Below a directory that fazt serves, or served, an application is to work with a new file: it is for those who can use the live database,
  * or else for the directory's owner. Anywhere else it is ours alone: NULL. */
-static const struct stat *like(const struct cmd_source *s, const char *output, struct stat *st)
+static const struct stat *like(const struct cmd_source *s, int dirfd, struct stat *st)
 {
-	const char *slash = strrchr(output, '/');
-	char path[PATH_MAX + 2], database[512];
-	struct cmd_where w;
-
-	if (snprintf(path, sizeof(path), "%s%s", slash ? "" : "./", output) >= (int)sizeof(path) ||
-	    cmd_source_split(path, &w, database, sizeof(database), NULL) < 0)
+	if (dirfd < 0)
 		return NULL;
-	if (*s->live && stat(s->live, st) == 0 && S_ISREG(st->st_mode))
+	if (*s->live && lstat(s->live, st) == 0 && S_ISREG(st->st_mode))
 		return st;
-	path[slash ? slash - output + 1 : 1] = 0;
-	if (stat(path, st) < 0)
+	if (fstat(dirfd, st) < 0)
 		return NULL;
 	st->st_mode = 0600;
 	return st;
@@ -57,9 +52,12 @@ int cmd_fetch(struct cmd_source *s, struct replica_restore_conf *conf, struct cm
               struct replica_restore_result *result, struct fz_err *err)
 {
 	struct stat st;
-	int rc;
+	int dirfd = -1, rc = conf->output ? cmd_place_of(conf->output, &dirfd, err) : 0;
 
-	conf->like = conf->output ? like(s, conf->output, &st) : NULL;
+	if (rc < 0)
+		return rc;
+	conf->like = like(s, dirfd, &st);
+	conf->output_dir = dirfd < 0 ? NULL : &dirfd;
 	conf->progress = p && p->on ? &p->bytes : NULL;
 	do {
 		rc = replica_restore(s->source, conf, result, err);
@@ -73,6 +71,8 @@ int cmd_fetch(struct cmd_source *s, struct replica_restore_conf *conf, struct cm
 	if (p)
 		cmd_progress_end(p);
 	conf->like = NULL;
+	conf->output_dir = NULL;
+	fz_close(&dirfd);
 	return rc;
 }
 
@@ -98,8 +98,10 @@ int cmd_in_place(const char *restored, const char *live, struct replica_inplace_
                  struct replica_inplace_result *placed, struct fz_err *err)
 {
 	struct uninterrupted u = {{uninterrupted}, guard};
+	int dirfd, rc = cmd_place_of(live, &dirfd, err);
 
-	return replica_inplace_guarded(restored, live, IN_PLACE_WAIT_MS, &u.guard, placed, err);
+	fz_close(&dirfd);
+	return rc < 0 ? rc : replica_inplace_guarded(restored, live, IN_PLACE_WAIT_MS, &u.guard, placed, err);
 }
 
 /* A place beside the live database would be captured by the mount, and a copy with a name would stay when the process is killed. */

@@ -87,7 +87,7 @@ static int as_new(struct importing *m, const char *file, const struct stat *st, 
 	struct replica_output out;
 	char copy[COPY_SIZE];
 	struct fz_temp tmp = {.fd = -1};
-	int rc = replica_output_open(&out, m->place.path, NULL, false, err);
+	int rc = replica_output_open(&out, m->place.path, &m->place.dirfd, false, err);
 
 	if (rc == 0)
 		rc = copy_apart(m, file, &tmp, copy, err);
@@ -102,9 +102,9 @@ static int as_new(struct importing *m, const char *file, const struct stat *st, 
 }
 
 /* 0 = it has no pages yet. */
-static uint32_t page_size_of(const char *path)
+static uint32_t page_size_of(const struct cmd_place *p)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = openat(p->dirfd, strrchr(p->path, '/') + 1, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	uint8_t head[18];
 	uint32_t size = 0;
 
@@ -117,7 +117,7 @@ static uint32_t page_size_of(const char *path)
 /* One that is there: the copy is made elsewhere, and what differs becomes one transaction. */
 static int in_place(struct importing *m, const char *file, struct fz_err *err)
 {
-	uint32_t live = page_size_of(m->place.path);
+	uint32_t live = page_size_of(&m->place);
 	char copy[COPY_SIZE];
 	struct fz_temp tmp = {.fd = -1};
 	int rc = copy_apart(m, file, &tmp, copy, err);
@@ -168,11 +168,34 @@ static void print_result(const struct importing *m, const char *file)
 	cJSON_Delete(o);
 }
 
+static int place_it(struct importing *m, const char *file, const struct stat *st, struct fz_err *err)
+{
+	struct stat there;
+	bool exists;
+	int rc;
+
+	exists = lstat(m->place.path, &there) == 0;
+	if (exists && !m->force)
+		return fz_fail(err, FZ_EEXISTS,
+		               "%s exists: choose another name, or make FILE its next commit with --force",
+		               m->place.path);
+	if (exists && there.st_dev == st->st_dev && there.st_ino == st->st_ino)
+		return fz_fail(err, FZ_EUSAGE, "%s and %s are the same file", file, m->place.path);
+	m->cancel = cmd_interruptible();
+	cmd_progress_begin(&m->p, "importing", m->progress, m->json);
+	rc = exists ? in_place(m, file, err) : as_new(m, file, st, err);
+	cmd_progress_end(&m->p);
+	if (rc == 0)
+		rc = cmd_place_settle(&m->place, err);
+	if (rc == 0)
+		print_result(m, file);
+	return rc;
+}
+
 static int import_it(struct importing *m, const char *file, const char *to, struct fz_err *err)
 {
 	char path[PATH_MAX + 512];
-	struct stat st, there;
-	bool exists;
+	struct stat st;
 	int rc;
 
 	if (stat(file, &st) < 0)
@@ -184,21 +207,8 @@ static int import_it(struct importing *m, const char *file, const char *to, stru
 	rc = cmd_place_find(&m->place, path, err);
 	if (rc < 0)
 		return rc;
-	exists = lstat(m->place.path, &there) == 0;
-	if (exists && !m->force)
-		return fz_fail(err, FZ_EEXISTS,
-		               "%s exists: choose another name, or make FILE its next commit with --force",
-		               m->place.path);
-	if (exists && there.st_dev == st.st_dev && there.st_ino == st.st_ino)
-		return fz_fail(err, FZ_EUSAGE, "%s and %s are the same file", file, m->place.path);
-	m->cancel = cmd_interruptible();
-	cmd_progress_begin(&m->p, "importing", m->progress, m->json);
-	rc = exists ? in_place(m, file, err) : as_new(m, file, &st, err);
-	cmd_progress_end(&m->p);
-	if (rc == 0)
-		rc = cmd_place_settle(&m->place, err);
-	if (rc == 0)
-		print_result(m, file);
+	rc = place_it(m, file, &st, err);
+	cmd_place_close(&m->place);
 	return rc;
 }
 

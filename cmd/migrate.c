@@ -65,12 +65,12 @@ static int look(struct migrating *m, struct fz_err *err)
 	struct stat st;
 	int rc;
 
-	m->existed = stat(m->place.path, &st) == 0;
+	m->existed = lstat(m->place.path, &st) == 0;
 	if (!m->existed)
 		return errno == ENOENT ? 0 : fz_fail_errno(err, errno, "%s", m->place.path);
 	if (!S_ISREG(st.st_mode))
 		return fz_fail(err, FZ_EUSAGE, "%s is no file", m->place.path);
-	rc = cmd_migrate_open(&db, m->place.path, false, err);
+	rc = cmd_migrate_open(&db, m->place.path, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOFOLLOW, err);
 	if (rc == 0)
 		rc = cmd_migrate_applied(db, &m->applied, err);
 	sqlite3_close(db);
@@ -82,15 +82,11 @@ static int look(struct migrating *m, struct fz_err *err)
 /* A new file is its directory's owner's, not root's, so that the application can write it. */
 static int make_new(const struct cmd_place *p, struct fz_err *err)
 {
-	char dir[PATH_MAX], *slash;
 	struct stat st;
 	int fd, rc = 0;
 
-	snprintf(dir, sizeof(dir), "%s", p->path);
-	slash = strrchr(dir, '/');
-	*slash = 0;
-	fd = open(p->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-	if (fd < 0 || stat(*dir ? dir : "/", &st) < 0 || (geteuid() == 0 && fchown(fd, st.st_uid, st.st_gid) < 0))
+	fd = openat(p->dirfd, strrchr(p->path, '/') + 1, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	if (fd < 0 || fstat(p->dirfd, &st) < 0 || (geteuid() == 0 && fchown(fd, st.st_uid, st.st_gid) < 0))
 		rc = fz_fail_errno(err, errno, "making %s", p->path);
 	fz_close(&fd);
 	return rc;
@@ -116,7 +112,7 @@ static int rehearse(struct migrating *m, struct fz_err *err)
 	if (rc == 0 && m->existed)
 		rc = replica_backup(m->place.path, copy, COPY_WAIT_MS, NULL, cmd_interruptible(), &copied, err);
 	if (rc == 0)
-		rc = cmd_migrate_open(&db, copy, true, err);
+		rc = cmd_migrate_open(&db, copy, SQLITE_OPEN_READWRITE, err);
 	for (size_t i = 0; rc == 0 && i < m->files.n; i++)
 		if (!is_applied(m, m->files.v[i].number)) {
 			rc = cmd_migrate_apply(db, &m->files.v[i], NULL, &done, err);
@@ -180,7 +176,7 @@ static int apply_all(struct migrating *m, struct fz_err *err)
 	else
 		rc = make_new(&m->place, err);
 	if (rc == 0)
-		rc = cmd_migrate_open(&db, m->place.path, true, err);
+		rc = cmd_migrate_open(&db, m->place.path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOFOLLOW, err);
 	for (size_t i = 0; rc == 0 && i < m->files.n; i++)
 		if (!is_applied(m, m->files.v[i].number))
 			rc = apply_one(m, db, &m->files.v[i], err);
@@ -295,7 +291,7 @@ static int undo(struct cmd_undo *u, struct cmd_place *place, char **args, int n,
 
 int cmd_migrate(int argc, char **argv)
 {
-	struct migrating m = {0};
+	struct migrating m = {.place.dirfd = -1};
 	struct cmd_undo u = {0};
 	bool take_back = false, list = false;
 	const struct cmd_opt opts[] = {
@@ -354,5 +350,6 @@ int cmd_migrate(int argc, char **argv)
 	cJSON_Delete(m.list);
 	cmd_migrations_fini(&m.applied);
 	cmd_migrations_fini(&m.files);
+	cmd_place_close(&m.place);
 	return rc < 0 ? cmd_report(spec.name, &err) : CMD_EXIT_OK;
 }

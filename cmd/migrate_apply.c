@@ -26,10 +26,8 @@ static int sql_fail(sqlite3 *db, const char *what, struct fz_err *err)
 	               "%s: %s", what, sqlite3_errmsg(db));
 }
 
-int cmd_migrate_open(sqlite3 **db, const char *path, bool write, struct fz_err *err)
+int cmd_migrate_open(sqlite3 **db, const char *path, int flags, struct fz_err *err)
 {
-	int flags = write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY;
-
 	if (sqlite3_open_v2(path, db, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
 		return sql_fail(*db, path, err);
 	sqlite3_busy_timeout(*db, BUSY_MS);

@@ -115,7 +115,7 @@ static void count(struct cmd_undo *u, const struct between *b, struct replica_so
 static int find_first(struct cmd_undo *u, struct between *b, struct fz_err *err)
 {
 	sqlite3 *db = NULL;
-	int rc = cmd_migrate_open(&db, u->where->path, false, err);
+	int rc = cmd_migrate_open(&db, u->where->path, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOFOLLOW, err);
 
 	if (rc == 0)
 		rc = cmd_migrate_applied(db, &b->applied, err);

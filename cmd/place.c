@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define ASK_MS 30000
@@ -31,6 +32,88 @@ bool cmd_place_name(const char *s)
 	return n > 0 && s[n - 1] != '/';
 }
 
+int cmd_place_below(const struct cmd_where *w, const char *name, int *dirfd, struct fz_err *err)
+{
+	const char *slash = strrchr(name, '/');
+	char parent[PATH_MAX];
+	struct stat top, st;
+	int root, rc;
+
+	*dirfd = -1;
+	snprintf(parent, sizeof(parent), "%.*s", slash ? (int)(slash - name) : 0, name);
+	root = open(w->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0 || fstat(root, &top) < 0) {
+		rc = fz_fail_errno(err, errno, "cannot open %s", w->dir);
+		goto out;
+	}
+	rc = fz_open_below(root, parent);
+	if (rc >= 0) {
+		*dirfd = rc;
+		rc = fstat(*dirfd, &st) < 0 ? -errno : 0;
+	}
+	if (rc == -ELOOP)
+		rc = fz_fail(
+		        err, EPERM,
+		        "%s/%s: a symbolic link below %s leads to another place, and whoever owns its directory can "
+		        "turn it: name that place itself",
+		        w->dir, name, w->dir);
+	else if (rc < 0)
+		rc = fz_fail_errno(err, -rc, "%s/%s", w->dir, parent);
+	else if (w->fazt && st.st_dev != top.st_dev)
+		rc = fz_fail(err, EPERM, "%s/%s lies on another file system than %s: fazt does not serve it", w->dir,
+		             name, w->dir);
+	if (rc == 0 && fstatat(*dirfd, slash ? slash + 1 : name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode))
+		rc = fz_fail(err, EPERM, "%s/%s is %s, not a file: name the database itself", w->dir, name,
+		             S_ISLNK(st.st_mode)   ? "a symbolic link"
+		             : S_ISDIR(st.st_mode) ? "a directory"
+		                                   : "no regular file");
+out:
+	fz_close(&root);
+	if (rc < 0)
+		fz_close(dirfd);
+	return rc;
+}
+
+/* A link below one mount may lead to another: that one's owner would get what was meant for here. */
+static int one_mount(const char *arg, const struct cmd_where *w, struct fz_err *err)
+{
+	char copy[PATH_MAX];
+	struct cmd_where up;
+
+	if (strstr(arg, "/../")) /* leads out again without a link */
+		return 0;
+	snprintf(copy, sizeof(copy), "%s", arg);
+	for (char *slash; (slash = strrchr(copy, '/')) && slash != copy;) {
+		size_t n;
+
+		*slash = 0;
+		if (cmd_where_find(&up, copy, NULL) < 0 || !up.fazt)
+			continue;
+		n = strlen(up.dir);
+		if (strncmp(w->dir, up.dir, n) || (w->dir[n] && w->dir[n] != '/'))
+			return fz_fail(err, EPERM, "%s: a symbolic link leads from %s to %s: name that place itself",
+			               arg, up.dir, w->dir);
+	}
+	return 0;
+}
+
+int cmd_place_of(const char *path, int *dirfd, struct fz_err *err)
+{
+	const char *slash = strrchr(path, '/');
+	char full[PATH_MAX + 2], name[512];
+	struct cmd_where w;
+	int rc;
+
+	*dirfd = -1;
+	if (snprintf(full, sizeof(full), "%s%s", slash ? "" : "./", path) >= (int)sizeof(full) ||
+	    cmd_source_split(full, &w, name, sizeof(name), NULL) < 0)
+		return 0;
+	if (!strncmp(name, "../", 3)) /* DIR/../NAME: out of it again */
+		return 0;
+	rc = one_mount(full, &w, err);
+	return rc < 0 ? rc : cmd_place_below(&w, name, dirfd, err);
+}
+
 int cmd_place_find(struct cmd_place *p, const char *arg, struct fz_err *err)
 {
 	struct cmd_where w;
@@ -39,6 +122,7 @@ int cmd_place_find(struct cmd_place *p, const char *arg, struct fz_err *err)
 	int rc;
 
 	memset(p, 0, sizeof(*p));
+	p->dirfd = -1;
 	rc = cmd_source_split(arg, &p->w, p->database, sizeof(p->database), err);
 	if (rc < 0)
 		return rc == -FZ_ENOTFOUND
@@ -51,13 +135,25 @@ int cmd_place_find(struct cmd_place *p, const char *arg, struct fz_err *err)
 	if (snprintf(p->path, sizeof(p->path), "%s/%s", strcmp(p->w.dir, "/") ? p->w.dir : "", p->database) >=
 	    (int)sizeof(p->path))
 		return fz_fail(err, FZ_EUSAGE, "the path is too long");
+	rc = one_mount(arg, &p->w, err);
+	if (rc == 0)
+		rc = cmd_place_below(&p->w, p->database, &p->dirfd, err);
+	if (rc < 0)
+		return rc;
 	rc = cmd_ask(p->w.dir, cmd_request("status"), ASK_MS, &w, &answer, err);
 	role = cJSON_GetStringValue(cJSON_GetObjectItem(answer, "role"));
 	if (rc == 0 && role && !strcmp(role, "replica"))
 		rc = fz_fail(err, FZ_EUSAGE, "%s is a replica: its databases come from its primary, do it there",
 		             p->w.dir);
 	cJSON_Delete(answer);
+	if (rc < 0)
+		cmd_place_close(p);
 	return rc;
+}
+
+void cmd_place_close(struct cmd_place *p)
+{
+	fz_close(&p->dirfd);
 }
 
 int cmd_place_capture(const char *dir, struct fz_err *err)
@@ -74,7 +170,8 @@ int cmd_place_capture(const char *dir, struct fz_err *err)
 
 int cmd_place_settle(struct cmd_place *p, struct fz_err *err)
 {
-	int fd = open(p->path, O_RDONLY | O_CLOEXEC), rc; /* the first handle of a file shows that it is a database */
+	int fd = openat(p->dirfd, strrchr(p->path, '/') + 1, O_RDONLY | O_CLOEXEC | O_NOFOLLOW),
+	    rc; /* the first handle of a file shows that it is a database */
 	cJSON *answer = NULL;
 	const cJSON *d;
 	struct cmd_where w;

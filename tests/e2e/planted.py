@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # timeout: 120
-"""The application's user owns DIR and root runs fazt on it. What he plants there (a link in the place of the copy that an import writes) must
-not have root write, or give away, what he could not write himself."""
+"""The application's user owns DIR and root runs fazt on it. What he plants there (links to places of root, a link where the copy
+of an import is being written) must not have root write, or give away, what he could not write himself."""
 import contextlib
 import os
 import sqlite3
@@ -80,6 +80,63 @@ def swapped_copy(base, m, victim):
     os.unlink(os.path.join(m.dir, "new.db"))
 
 
+def places(base, m, victim):
+    """Links below DIR: to a directory of root's, to a file in it, to another mount. A link to DIR itself, and real directories, go on working."""
+    secret, d = os.path.dirname(victim), m.dir
+    app, source = database(os.path.join(d, "app.db")), database(os.path.join(base, "import.db"), rows=9)
+    sql = os.path.join(base, "sql")
+    os.mkdir(sql)
+    with open(os.path.join(sql, "0001-a.sql"), "w") as f:
+        f.write("CREATE TABLE a(x);")
+    m.sync()
+    with Mount(base, name="other", store="store2") as other:
+        other.start()
+        as_user(d, "ln", "-s", secret, "staging")
+        as_user(d, "ln", "-s", victim, "link.db")
+        as_user(d, "ln", "-s", os.path.join(secret, "nothing.db"), "dangling.db")
+        as_user(d, "ln", "-s", other.dir, "elsewhere")
+        as_user(d, "mkdir", "real")
+        as_user(d, "mkdir", "list.db")
+        with unharmed(victim, secret, other.dir):
+            for there in ("staging", "elsewhere"):
+                to = os.path.join(d, there, "new.db")
+                refused("clone", "FZ-0001", "clone", app, to)
+                refused("import", "FZ-0001", "import", source, to)
+                refused("import --name", "FZ-0001", "import", "--name", there + "/new.db", source, d)
+                refused("migrate", "FZ-0001", "migrate", to, sql)
+                for command in (["restore", app, "-o", to], ["restore", m.source("app.db"), "-i", m.key, "-o", to], ["export", app, to]):
+                    refused(command[0], "FZ-0001", *command)
+            to = os.path.join(d, "staging", "victim.db")
+            refused("export --force", "FZ-0001", "export", app, to, "--force")
+            refused("restore --in-place", "FZ-0001", "restore", app, "--in-place", "-o", to)
+            for name in ("link.db", "dangling.db", "list.db"):
+                to = os.path.join(d, name)
+                said = refused("import --force", "FZ-0001", "import", "--force", source, to)
+                need(to in said and "name the database itself" in said, "what to do: %s", said)
+                for command in (["clone", app, to], ["migrate", to, sql], ["migrate", "--dry-run", to, sql], ["migrate", "--status", to],
+                                ["migrate", "--undo", to], ["restore", app, "--in-place", "-o", to], ["export", app, to, "--force"]):
+                    refused(command[0], "FZ-0001", *command)
+    # what leads nowhere else
+    for name in ("staging", "link.db", "dangling.db", "elsewhere"):
+        os.unlink(os.path.join(d, name))
+    way = os.path.join(base, "way")
+    os.symlink(d, way)
+    for k, top in enumerate((d, way)):
+        to = os.path.join(top, "real", "clone-%d.db" % k)
+        fazt("clone", app, to)
+        fazt("migrate", to, sql)
+        fazt("migrate", "--undo", to)
+        fazt("import", "--force", source, to)
+        fazt("import", source, os.path.join(top, "real", "import-%d.db" % k))
+        to = os.path.join(top, "real", "new-%d.db" % k)
+        fazt("restore", m.source("app.db"), "-i", m.key, "-o", to)
+        need(os.stat(to).st_uid == USER, "the owner of %s: %d", to, os.stat(to).st_uid)
+        fazt("restore", app, "--in-place", "-o", to)
+        fazt("export", app, to, "--force")
+        fazt("migrate", os.path.join(top, "real", "made-%d.db" % k), sql)
+    fazt("export", app, os.path.join(way, "..", "out.db"))
+
+
 def scenario(base):
     secret = os.path.join(base, "secret")  # of root alone
     os.mkdir(secret, 0o700)
@@ -90,6 +147,7 @@ def scenario(base):
     with m:
         m.start()
         swapped_copy(base, m, victim)
+        places(base, m, victim)
         m.umount(wait=True)
 
 
