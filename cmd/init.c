@@ -19,9 +19,8 @@
 #define KEY_MAX 65536
 
 /* Copies the identity out of dirfd to a new file (0600), and removes it there when asked to; its recipient stays. */
-static int export_key(int dirfd, const char *to, bool remove, struct fz_err *err)
+static int export_key(int dirfd, const char *dir, const char *to, bool remove, struct fz_err *err)
 {
-	char dir[CMD_FD_PATH_SIZE];
 	struct ltx_age_recipient r;
 	struct fz_buf key = {0};
 	int fd = -1, rc = fz_read_file(dirfd, CMD_IDENTITY, KEY_MAX, &key, err);
@@ -29,7 +28,7 @@ static int export_key(int dirfd, const char *to, bool remove, struct fz_err *err
 	if (rc == -ENOENT)
 		rc = fz_fail(err, FZ_ENOTFOUND, "no identity lies there (it was moved away, or never made)");
 	if (rc == 0 && remove)
-		rc = cmd_key_keep(cmd_fd_path(dir, dirfd), &r, err);
+		rc = cmd_key_keep(dirfd, dir, &r, err);
 	if (rc < 0)
 		goto out;
 	fd = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -72,11 +71,10 @@ static int open_dir(const char *arg, struct cmd_conf *conf, const char *config, 
 
 static int make_key(const char *arg, const struct cmd_conf *conf, struct fz_err *err)
 {
-	char path[PATH_MAX + 16], text[LTX_AGE_RECIPIENT_SIZE];
-	const char *dir = CMD_ETC;
+	char dir[PATH_MAX] = CMD_ETC, text[LTX_AGE_RECIPIENT_SIZE];
 	struct ltx_age_recipient r;
 	struct cmd_where w;
-	int rc;
+	int fd = -1, rc;
 
 	if (arg) {
 		rc = cmd_where_find(&w, arg, err);
@@ -84,10 +82,16 @@ static int make_key(const char *arg, const struct cmd_conf *conf, struct fz_err 
 			return rc;
 		if (w.fazt)
 			return fz_fail(err, FZ_EMOUNTED, "%s is mounted, with the key it has", w.dir);
-		snprintf(path, sizeof(path), "%s/.fazt", w.dir);
-		dir = conf->state ? conf->state : path;
+		rc = cmd_state_make(&w, conf->state, dir, &fd, err);
+	} else {
+		rc = fz_mkdirs(AT_FDCWD, dir, 0700, err);
+		fd = rc < 0 ? -1 : open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (rc == 0 && fd < 0)
+			rc = fz_fail_errno(err, errno, "%s", dir);
 	}
-	rc = cmd_key_make(dir, &r, err);
+	if (rc == 0)
+		rc = cmd_key_make(fd, dir, &r, err);
+	fz_close(&fd);
 	if (rc < 0)
 		return rc;
 	printf("identity (secret):  %s/" CMD_IDENTITY "\nrecipient (public): %s\n"
@@ -181,7 +185,7 @@ int cmd_init(int argc, char **argv)
 	if (rc == 0 && to) {
 		rc = open_dir(n ? args[0] : NULL, &conf, config, &fd, &err);
 		if (rc == 0)
-			rc = export_key(fd, to, remove, &err);
+			rc = export_key(fd, n ? args[0] : CMD_ETC, to, remove, &err);
 		if (rc == 0)
 			printf("the identity is in %s%s\n", to, remove ? " and no longer on its old place" : "");
 	}

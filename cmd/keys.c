@@ -13,20 +13,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define FILE_MAX 65536
 
-static int first_line(const char *path, char *out, size_t cap, struct fz_err *err)
+static int first_line(int dirfd, const char *dir, char *out, size_t cap, struct fz_err *err)
 {
 	struct fz_buf b = {0};
-	int rc = fz_read_file(AT_FDCWD, path, FILE_MAX, &b, err);
+	int rc = fz_read_file(dirfd, CMD_RECIPIENT, FILE_MAX, &b, err);
 
 	if (rc == 0) {
 		size_t n = strcspn(fz_buf_str(&b), "\r\n");
 
 		if (n >= cap)
-			rc = fz_fail(err, FZ_EKEYFILE, "%s holds no recipient", path);
+			rc = fz_fail(err, FZ_EKEYFILE, "%s/" CMD_RECIPIENT " holds no recipient", dir);
 		else
 			snprintf(out, cap, "%.*s", (int)n, fz_buf_str(&b));
 	}
@@ -34,60 +35,110 @@ static int first_line(const char *path, char *out, size_t cap, struct fz_err *er
 	return rc;
 }
 
-static int write_recipient(const char *dir, const struct ltx_age_recipient *r, struct fz_err *err)
+static int write_recipient(int dirfd, const struct ltx_age_recipient *r, struct fz_err *err)
 {
-	char path[PATH_MAX], text[LTX_AGE_RECIPIENT_SIZE + 1];
+	char text[LTX_AGE_RECIPIENT_SIZE + 1];
 
 	ltx_age_recipient_format(text, r);
 	strcat(text, "\n");
-	snprintf(path, sizeof(path), "%s/" CMD_RECIPIENT, dir);
-	return fz_write_file(AT_FDCWD, path, text, strlen(text), 0644, err);
+	return fz_write_file(dirfd, CMD_RECIPIENT, text, strlen(text), 0644, err);
 }
 
-int cmd_key_make(const char *dir, struct ltx_age_recipient *r, struct fz_err *err)
+int cmd_key_make(int dirfd, const char *dir, struct ltx_age_recipient *r, struct fz_err *err)
 {
-	char path[PATH_MAX];
-	int rc = fz_mkdirs(AT_FDCWD, dir, 0700, err);
-
-	if (rc < 0)
-		return rc;
-	snprintf(path, sizeof(path), "%s/" CMD_IDENTITY, dir);
-	rc = ltx_age_keygen(path, r, err);
-	return rc < 0 ? rc : write_recipient(dir, r, err);
-}
-
-int cmd_key_find(const char *dir, struct ltx_age_recipient *r, struct fz_err *err)
-{
-	struct ltx_age_identities ids = {0};
-	char path[PATH_MAX], line[256];
+	char path[64];
+	struct stat st;
 	int rc;
 
-	snprintf(path, sizeof(path), "%s/" CMD_RECIPIENT, dir);
-	if (access(path, F_OK) == 0) {
-		rc = first_line(path, line, sizeof(line), err);
+	if (fstatat(dirfd, CMD_IDENTITY, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		return fz_fail(err, FZ_EEXISTS, "key file %s/" CMD_IDENTITY " exists already and is left as it is",
+		               dir);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d/" CMD_IDENTITY, dirfd);
+	rc = ltx_age_keygen(path, r, err);
+	if (rc < 0)
+		return fz_err_prefix(err, "%s", dir);
+	rc = write_recipient(dirfd, r, err);
+	return rc < 0 ? fz_err_prefix(err, "%s", dir) : 0;
+}
+
+/* name: in dirfd, which is dir; "" = that itself. Tells of what another user may have put there. */
+static int trust(int dirfd, const char *dir, const char *name, struct fz_err *err)
+{
+	const char *what = NULL;
+	char owner[40];
+	struct stat st;
+
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) < 0)
+		return errno == ENOENT ? -FZ_ENOTFOUND : fz_fail_errno(err, errno, "%s/%s", dir, name);
+	if (S_ISLNK(st.st_mode))
+		what = "is a symbolic link";
+	else if (*name && !S_ISREG(st.st_mode))
+		what = "is no regular file";
+	else if (st.st_uid != 0 && st.st_uid != geteuid()) {
+		snprintf(owner, sizeof(owner), "belongs to user %u", (unsigned)st.st_uid);
+		what = owner;
+	} else if (st.st_mode & 022)
+		what = "can be written by others";
+	return what ? fz_fail(err, FZ_EKEYFILE,
+	                      "%s%s%s %s: no key is taken that somebody else may have put there. Move it away, or make "
+	                      "it "
+	                      "root's alone (chown, chmod go-w) if it is yours",
+	                      dir, *name ? "/" : "", name, what)
+	            : 0;
+}
+
+static int find_in(int dirfd, const char *dir, bool trusted, struct ltx_age_recipient *r, struct fz_err *err)
+{
+	struct ltx_age_identities ids = {0};
+	char path[64], line[256];
+	int rc = trusted ? 0 : trust(dirfd, dir, "", err);
+
+	if (rc == 0 && faccessat(dirfd, CMD_RECIPIENT, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+		rc = trusted ? 0 : trust(dirfd, dir, CMD_RECIPIENT, err);
+		if (rc == 0)
+			rc = first_line(dirfd, dir, line, sizeof(line), err);
 		if (rc == 0 && ltx_age_recipient_parse(r, line, err) < 0)
-			rc = fz_fail(err, FZ_EKEYFILE, "%s holds no age recipient", path);
+			rc = fz_fail(err, FZ_EKEYFILE, "%s/" CMD_RECIPIENT " holds no age recipient", dir);
 		return rc;
 	}
-	snprintf(path, sizeof(path), "%s/" CMD_IDENTITY, dir);
-	if (access(path, F_OK) < 0)
-		return fz_fail(err, FZ_ENOTFOUND, "there is no key in %s", dir);
+	if (rc == 0 && faccessat(dirfd, CMD_IDENTITY, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+		return -FZ_ENOTFOUND;
+	if (rc == 0 && !trusted)
+		rc = trust(dirfd, dir, CMD_IDENTITY, err);
+	if (rc < 0)
+		return rc;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d/" CMD_IDENTITY, dirfd);
 	rc = ltx_age_identities_read(&ids, path, err);
-	if (rc == 0 && ids.n == 0)
-		rc = fz_fail(err, FZ_EKEYFILE, "%s holds no identity", path);
+	if (rc < 0)
+		fz_err_prefix(err, "%s", dir);
 	if (rc == 0)
 		ltx_age_identity_recipient(&ids.v[0], r);
 	ltx_age_identities_free(&ids);
 	return rc;
 }
 
-int cmd_key_keep(const char *dir, struct ltx_age_recipient *r, struct fz_err *err)
+int cmd_key_keep(int dirfd, const char *dir, struct ltx_age_recipient *r, struct fz_err *err)
 {
-	char path[PATH_MAX];
-	int rc = cmd_key_find(dir, r, err);
+	int rc = find_in(dirfd, dir, false, r, err);
 
-	snprintf(path, sizeof(path), "%s/" CMD_RECIPIENT, dir);
-	return rc < 0 || access(path, F_OK) == 0 ? rc : write_recipient(dir, r, err);
+	if (rc < 0 || faccessat(dirfd, CMD_RECIPIENT, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return rc;
+	rc = write_recipient(dirfd, r, err);
+	return rc < 0 ? fz_err_prefix(err, "%s", dir) : 0;
+}
+
+int cmd_key_find(int statefd, const char *state_dir, struct ltx_age_recipient *r, struct fz_err *err)
+{
+	int rc = statefd < 0 ? -FZ_ENOTFOUND : find_in(statefd, state_dir, false, r, err), fd;
+
+	if (rc != -FZ_ENOTFOUND)
+		return rc;
+	fd = open(CMD_ETC, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0)
+		rc = find_in(fd, CMD_ETC, true, r, err); /* the administrator's */
+	fz_close(&fd);
+	return rc == -FZ_ENOTFOUND ? fz_fail(err, FZ_ENOTFOUND, "there is no key in %s and in " CMD_ETC, state_dir)
+	                           : rc;
 }
 
 static bool key_needed(const struct cmd_conf *c)
@@ -98,7 +149,7 @@ static bool key_needed(const struct cmd_conf *c)
 	return false;
 }
 
-int cmd_key_default(struct cmd_conf *c, const char *state_dir, bool look, bool *made, struct fz_err *err)
+int cmd_key_default(struct cmd_conf *c, int statefd, const char *state_dir, bool look, bool *made, struct fz_err *err)
 {
 	struct cmd_origin o = {.level = CMD_LEVEL_FLAG, .where = "the key in use"};
 	struct ltx_age_identities ids = {0};
@@ -117,11 +168,11 @@ int cmd_key_default(struct cmd_conf *c, const char *state_dir, bool look, bool *
 			ltx_age_identity_recipient(&ids.v[0], &r);
 		ltx_age_identities_free(&ids);
 	} else {
-		rc = look ? cmd_key_find(state_dir, &r, err) : cmd_key_keep(state_dir, &r, err);
+		rc = look || statefd < 0 ? -FZ_ENOTFOUND : cmd_key_keep(statefd, state_dir, &r, err);
 		if (rc == -FZ_ENOTFOUND)
-			rc = cmd_key_find(CMD_ETC, &r, err);
+			rc = cmd_key_find(statefd, state_dir, &r, err);
 		if (rc == -FZ_ENOTFOUND) {
-			rc = look ? 0 : cmd_key_make(state_dir, &r, err);
+			rc = look ? 0 : cmd_key_make(statefd, state_dir, &r, err);
 			*made = rc == 0;
 		}
 	}

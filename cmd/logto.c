@@ -38,7 +38,7 @@ static const char *base_name(const char *path)
 	return slash ? slash + 1 : path;
 }
 
-int cmd_logto_open(struct cmd_logto *l, const struct cmd_conf *c, const char *state_dir, bool foreground,
+int cmd_logto_open(struct cmd_logto *l, const struct cmd_conf *c, int statefd, const char *state_dir, bool foreground,
                    struct fz_err *err)
 {
 	char dir[PATH_MAX];
@@ -51,7 +51,8 @@ int cmd_logto_open(struct cmd_logto *l, const struct cmd_conf *c, const char *st
 	if (snprintf(l->path, sizeof(l->path), "%s%s", c->log_file ? c->log_file : state_dir,
 	             c->log_file ? "" : "/" LOG_NAME) >= (int)sizeof(l->path))
 		return fz_fail(err, FZ_ECONFIG, "log_file: the path is too long");
-	l->fd = open(l->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	l->fd = openat(c->log_file ? AT_FDCWD : statefd, c->log_file ? l->path : LOG_NAME,
+	               O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (l->fd < 0 || fstat(l->fd, &st) < 0)
 		return fz_fail_errno(err, errno, "cannot open the log file %s", l->path);
 	l->start = st.st_size;
@@ -59,7 +60,7 @@ int cmd_logto_open(struct cmd_logto *l, const struct cmd_conf *c, const char *st
 		return 0;
 	snprintf(l->name, sizeof(l->name), "%.255s", base_name(l->path));
 	snprintf(dir, sizeof(dir), "%.*s", (int)(base_name(l->path) - l->path), l->path);
-	fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	fd = openat(c->log_file ? AT_FDCWD : statefd, c->log_file ? dir : ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	l->dirfd = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 64);
 	fz_close(&fd);
 	return l->dirfd < 0 ? fz_fail_errno(err, errno, "the directory of the log file %s", l->path) : 0;

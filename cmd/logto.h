@@ -17,8 +17,8 @@ struct cmd_logto {
 	off_t start;   /* size of the file before */
 };
 
-/* Opens the file of the configuration, or fazt.log in state_dir; nothing in the foreground without log_file. */
-int cmd_logto_open(struct cmd_logto *l, const struct cmd_conf *c, const char *state_dir, bool foreground,
+/* Opens the file of the configuration, or fazt.log in statefd, which is state_dir; nothing in the foreground without log_file. */
+int cmd_logto_open(struct cmd_logto *l, const struct cmd_conf *c, int statefd, const char *state_dir, bool foreground,
                    struct fz_err *err) FZ_MUST_CHECK;
 /* This process, who, logs there from now on. l stays open for as long as it does. */
 int cmd_logto_use(struct cmd_logto *l, const char *who, const struct cmd_conf *c, struct fz_err *err) FZ_MUST_CHECK;

@@ -13,6 +13,7 @@
 #include "cmd/role.h"
 #include "cmd/run.h"
 #include "cmd/resume.h"
+#include "cmd/state.h"
 #include "cmd/where.h"
 #include "cmd/wire.h"
 #include "fs/supervisor.h"
@@ -36,6 +37,7 @@ struct mounting {
 	struct cmd_logto log;
 	char state[PATH_MAX], exe[PATH_MAX];
 	bool foreground, key_made;
+	int statefd;         /* until the supervisor opens its own */
 	int lockfd;          /* held for the life of the supervisor: one mount a state directory */
 	struct cmd_run *run; /* an application beside it; NULL = none */
 };
@@ -64,28 +66,13 @@ static int link_flag(struct cmd_conf *c, const char *flag, const char *key, cons
 
 static int make_state(struct mounting *m, struct fz_err *err)
 {
-	char path[PATH_MAX + 16];
-	struct stat st;
-	int rc;
+	int rc = cmd_state_make(&m->where, m->conf.state, m->state, &m->statefd, err);
 
-	if (m->conf.state)
-		snprintf(m->state, sizeof(m->state), "%s", m->conf.state);
-	else if (snprintf(m->state, sizeof(m->state), "%s/.fazt", m->where.dir) >= (int)sizeof(m->state))
-		return fz_fail_errno(err, ENAMETOOLONG, "%s", m->where.dir);
-	rc = fz_mkdirs(AT_FDCWD, m->state, 0700, err);
 	if (rc < 0)
-		return fz_err_prefix(err, "state directory");
-	if (stat(m->state, &st) < 0)
-		return fz_fail_errno(err, errno, "state directory %s", m->state);
-	if (st.st_uid != geteuid())
-		return fz_fail_errno(err, EPERM, "the state directory %s belongs to user %u", m->state,
-		                     (unsigned)st.st_uid);
-	if ((st.st_mode & 077) && chmod(m->state, 0700) < 0)
-		return fz_fail_errno(err, errno, "state directory %s", m->state);
-	snprintf(path, sizeof(path), "%s/conf.lock", m->state);
-	m->lockfd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		return rc;
+	m->lockfd = openat(m->statefd, "conf.lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (m->lockfd < 0)
-		return fz_fail_errno(err, errno, "cannot create %s", path);
+		return fz_fail_errno(err, errno, "cannot create %s/conf.lock", m->state);
 	if (flock(m->lockfd, LOCK_EX | LOCK_NB) < 0)
 		return fz_fail(err, FZ_EBUSY, "another fazt uses the state directory %s", m->state);
 	return 0;
@@ -94,13 +81,10 @@ static int make_state(struct mounting *m, struct fz_err *err)
 /* For `fazt reload`. */
 static int write_given(struct mounting *m, struct fz_err *err)
 {
-	int fd = open(m->state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int rc = fd < 0 ? fz_fail_errno(err, errno, "state directory %s", m->state)
-	                : cmd_given_save(&m->conf, environ, fd, err);
+	int rc = cmd_given_save(&m->conf, environ, m->statefd, err);
 
 	if (rc == 0)
-		cmd_reload_done(fd); /* what a reload left when the machine went down */
-	fz_close(&fd);
+		cmd_reload_done(m->statefd); /* what a reload left when the machine went down */
 	return rc;
 }
 
@@ -108,28 +92,15 @@ static int write_given(struct mounting *m, struct fz_err *err)
 static int write_snapshot(struct mounting *m, struct fz_err *err)
 {
 	struct fz_buf text = {0};
-	char path[PATH_MAX + 16];
 	int rc = cmd_conf_format(&m->conf, &text, err);
 
-	snprintf(path, sizeof(path), "%s/" CMD_CONF_SNAPSHOT, m->state);
 	if (rc == 0)
-		rc = fz_write_file(AT_FDCWD, path, fz_buf_str(&text), text.size, 0600, err);
+		rc = fz_write_file(m->statefd, CMD_CONF_SNAPSHOT, fz_buf_str(&text), text.size, 0600, err);
 	if (rc == 0)
 		rc = write_given(m, err);
 	if (text.data)
 		explicit_bzero(text.data, text.size);
 	fz_buf_fini(&text);
-	return rc;
-}
-
-/* The agent starts as what the role says, so it must be there before. */
-static int write_role(struct mounting *m, struct fz_err *err)
-{
-	int fd = open(m->state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int rc = fd < 0 ? fz_fail_errno(err, errno, "state directory %s", m->state)
-	                : cmd_role_load(&m->role, fd, &m->conf, err);
-
-	fz_close(&fd);
 	return rc;
 }
 
@@ -139,7 +110,7 @@ static int supervise(struct mounting *m, int ready_fd, struct fz_err *err)
 	const char *agent[] = {m->exe, "agent", m->where.dir, NULL};
 	const char *reload[] = {m->exe, "reload", m->where.dir, NULL};
 	struct fs_supervisor_conf conf = {.dir = m->where.dir,
-	                                  .state_dir = m->state,
+	                                  .state_dir = m->conf.state ? m->state : NULL, /* DIR/.fazt, no link */
 	                                  .worker_argv = worker,
 	                                  .agent_argv = agent,
 	                                  .reload_argv = reload,
@@ -290,13 +261,14 @@ static int mount_it(struct mounting *m, const char *dir, struct fz_err *err)
 		return fz_fail_errno(err, errno, "/proc/self/exe");
 	rc = make_state(m, err);
 	if (rc == 0)
-		rc = cmd_key_default(&m->conf, m->state, false, &m->key_made, err);
+		rc = cmd_key_default(&m->conf, m->statefd, m->state, false, &m->key_made, err);
 	if (rc == 0)
-		rc = cmd_logto_open(&m->log, &m->conf, m->state, m->foreground || m->run, err);
+		rc = cmd_logto_open(&m->log, &m->conf, m->statefd, m->state, m->foreground || m->run, err);
 	if (rc == 0)
 		rc = write_snapshot(m, err);
 	if (rc == 0)
-		rc = write_role(m, err);
+		rc = cmd_role_load(&m->role, m->statefd, &m->conf, err); /* the agent starts as what it says */
+	fz_close(&m->statefd);
 	if (rc < 0)
 		return rc;
 	if (m->foreground && !m->run) {
@@ -341,8 +313,8 @@ int cmd_mount(int argc, char **argv)
 int cmd_mount_as(const struct cmd_spec *as, struct cmd_run *run, int argc, char **argv)
 {
 	struct mounting m = {
-	        .lockfd = -1, .log = {.dirfd = -1, .fd = -1},
-                     .run = run
+	        .statefd = -1, .lockfd = -1, .log = {.dirfd = -1, .fd = -1},
+                        .run = run
         };
 	const char *config = NULL, *state = NULL, *encrypt = NULL, *level = NULL, *log_file = NULL;
 	const char *role = NULL, *listen = NULL, *identity = NULL, *primary = NULL, *primary_key = NULL;
@@ -458,6 +430,7 @@ int cmd_mount_as(const struct cmd_spec *as, struct cmd_run *run, int argc, char 
 	if (rc == 0)
 		rc = mount_it(&m, dir, &err);
 out:
+	fz_close(&m.statefd);
 	fz_close(&m.lockfd);
 	cmd_logto_close(&m.log);
 	cmd_conf_fini(&m.conf);

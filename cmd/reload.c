@@ -49,9 +49,10 @@ static int read_now(struct reload *r, struct fz_buf *text, struct fz_err *err)
 
 static int find_key(struct reload *r, bool look, struct fz_err *err)
 {
-	char state[CMD_FD_PATH_SIZE];
+	char state[PATH_MAX + 8];
 
-	return cmd_key_default(&r->next, cmd_fd_path(state, r->statefd), look, &r->key_made, err);
+	snprintf(state, sizeof(state), "%s/.fazt", r->where.dir);
+	return cmd_key_default(&r->next, r->statefd, r->next.state ? r->next.state : state, look, &r->key_made, err);
 }
 
 static int read_next(struct reload *r, struct fz_err *err)

@@ -6,6 +6,7 @@
 #include "cmd/probe.h"
 #include "cmd/prompt.h"
 #include "cmd/quote.h"
+#include "cmd/state.h"
 #include "cmd/wire.h"
 #include "fs/inuse.h"
 #include "store/credentials.h"
@@ -180,7 +181,7 @@ static int need_credentials(struct cmd_setup *s, struct fz_err *err)
 static int need_key(struct cmd_setup *s, struct fz_err *err)
 {
 	struct ltx_age_recipient r;
-	int rc;
+	int fd = -1, rc;
 
 	if (s->encrypt && !strcmp(s->encrypt, "none"))
 		return s->recipients.n ? fz_fail(err, FZ_EUSAGE, "--recipient has no use with --encrypt none") : 0;
@@ -197,9 +198,12 @@ static int need_key(struct cmd_setup *s, struct fz_err *err)
 		snprintf(s->key_dir, sizeof(s->key_dir), "%s", s->state);
 	if (s->recipients.n)
 		return 0;
-	rc = cmd_key_find(s->key_dir, &r, NULL);
-	if (rc == -FZ_ENOTFOUND)
-		rc = cmd_key_find(CMD_ETC, &r, NULL);
+	rc = cmd_state_open(&s->where, s->state, &fd, err);
+	if (rc == 0 || rc == -FZ_ENOTFOUND)
+		rc = cmd_key_find(fd, s->key_dir, &r, err);
+	fz_close(&fd);
+	if (rc < 0 && rc != -FZ_ENOTFOUND)
+		return rc;
 	if (rc == 0) {
 		s->recipients.v[s->recipients.n++] = ltx_age_recipient_format(s->recipient, &r);
 		printf("\nThe key that is there already is used: %s\n", s->recipient);
@@ -375,11 +379,15 @@ static int write_credentials(struct cmd_setup *s, const char *path, struct fz_er
 static int make_key(struct cmd_setup *s, struct fz_err *err)
 {
 	struct ltx_age_recipient r;
-	int rc;
+	char dir[PATH_MAX];
+	int fd, rc;
 
 	if (s->recipients.n || (s->encrypt && !strcmp(s->encrypt, "none")))
 		return 0;
-	rc = cmd_key_make(s->key_dir, &r, err);
+	rc = cmd_state_make(&s->where, s->state, dir, &fd, err);
+	if (rc == 0)
+		rc = cmd_key_make(fd, dir, &r, err);
+	fz_close(&fd);
 	if (rc < 0)
 		return rc;
 	s->recipients.v[s->recipients.n++] = ltx_age_recipient_format(s->recipient, &r);

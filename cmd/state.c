@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 char *cmd_fd_path(char out[static CMD_FD_PATH_SIZE], int fd)
@@ -17,20 +18,93 @@ char *cmd_fd_path(char out[static CMD_FD_PATH_SIZE], int fd)
 	return out;
 }
 
+/* DIR/.fazt, itself: not where a link in its place leads. */
+static int open_default(const char *path, int *fd, struct fz_err *err)
+{
+	struct stat st;
+
+	*fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (*fd >= 0)
+		return 0;
+	if (errno == ENOENT)
+		return -ENOENT;
+	if ((errno == ELOOP || errno == ENOTDIR) && lstat(path, &st) == 0 && S_ISLNK(st.st_mode))
+		return fz_fail(
+		        err, EPERM,
+		        "%s is a symbolic link, which whoever owns the directory can turn: remove it, and say with "
+		        "`state` (--state, FAZT_STATE) where the state directory lies",
+		        path);
+	return fz_fail_errno(err, errno, "state directory %s", path);
+}
+
+static int refuse_owner(const char *path, const struct stat *st, struct fz_err *err)
+{
+	return fz_fail(err, EPERM,
+	               "the state directory %s belongs to user %u: it is not used; move it away, or make it yours",
+	               path, (unsigned)st->st_uid);
+}
+
+int cmd_state_make(const struct cmd_where *w, const char *configured, char path[static PATH_MAX], int *fd,
+                   struct fz_err *err)
+{
+	char own[PATH_MAX + 8];
+	struct stat st;
+	int rc = 0;
+
+	*fd = -1;
+	if (snprintf(path, PATH_MAX, "%s%s", configured ? configured : w->dir, configured ? "" : "/.fazt") >= PATH_MAX)
+		return fz_fail_errno(err, ENAMETOOLONG, "%s", w->dir);
+	if (configured) {
+		snprintf(own, sizeof(own), "%s/.fazt",
+		         w->dir); /* files that are deleted while open are kept there all the same */
+		rc = open_default(own, fd, err);
+		fz_close(fd);
+		rc = rc == 0 || rc == -ENOENT ? fz_mkdirs(AT_FDCWD, path, 0700, err) : rc;
+		*fd = rc < 0 ? -1 : open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	} else if (mkdir(path, 0700) < 0 && errno != EEXIST) {
+		rc = fz_fail_errno(err, errno, "cannot create directory %s", path);
+	} else {
+		rc = open_default(path, fd, err);
+	}
+	if (rc < 0 && rc != -ENOENT)
+		return fz_err_prefix(err, "state directory");
+	if (*fd < 0 || fstat(*fd, &st) < 0)
+		rc = fz_fail_errno(err, *fd < 0 && rc < 0 ? -rc : errno, "state directory %s", path);
+	else if (st.st_uid != geteuid())
+		rc = refuse_owner(path, &st, err);
+	else if ((st.st_mode & 077) && fchmod(*fd, 0700) < 0)
+		rc = fz_fail_errno(err, errno, "state directory %s", path);
+	if (rc < 0)
+		fz_close(fd);
+	return rc;
+}
+
 int cmd_state_open(const struct cmd_where *w, const char *configured, int *fd, struct fz_err *err)
 {
 	cJSON *request, *answer = NULL;
 	char path[PATH_MAX + 8];
+	struct stat st;
 	int rc;
 
 	*fd = -1;
 	if (!w->fazt) {
 		snprintf(path, sizeof(path), "%s/.fazt", w->dir);
-		*fd = open(configured ? configured : path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (*fd < 0 && errno == ENOENT)
+		if (configured) {
+			*fd = open(configured, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+			rc = *fd >= 0          ? 0
+			     : errno == ENOENT ? -ENOENT
+			                       : fz_fail_errno(err, errno, "state directory %s", configured);
+		} else {
+			rc = open_default(path, fd, err);
+		}
+		if (rc == -ENOENT)
 			return fz_fail(err, FZ_ENOTFOUND, "there is no state directory %s: fazt has never served %s",
 			               configured ? configured : path, w->dir);
-		return *fd < 0 ? fz_fail_errno(err, errno, "state directory %s", configured ? configured : path) : 0;
+		if (rc == 0 && !configured && fstat(*fd, &st) == 0 && st.st_uid != geteuid() && st.st_uid != 0) {
+			rc = refuse_owner(path, &st, err);
+			fz_close(fd);
+		}
+		return rc;
 	}
 	request = cJSON_CreateObject();
 	cJSON_AddStringToObject(request, "cmd", "state");

@@ -6,8 +6,13 @@
 #include "cmd/where.h"
 
 /* configured: `state` of the configuration or NULL (DIR/.fazt); for mounts the worker's own is what counts. The caller
- * closes *fd. -FZ_ENOTFOUND when the directory was never mounted. */
+ * closes *fd. -FZ_ENOTFOUND when the directory was never mounted. DIR/.fazt must be a directory of root's or our own (-EPERM): who owns DIR
+ * could have put it there, or a symbolic link. */
 int cmd_state_open(const struct cmd_where *w, const char *configured, int *fd, struct fz_err *err) FZ_MUST_CHECK;
+/* The state directory that path then names (0700, ours), made where there is none: for a mount, or for a key before it. configured as above;
+ * a link in it is followed. -EPERM: DIR/.fazt is a symbolic link, or the directory is another user's. */
+int cmd_state_make(const struct cmd_where *w, const char *configured, char path[static PATH_MAX], int *fd,
+                   struct fz_err *err) FZ_MUST_CHECK;
 /* What a mount was made with: its snapshot of the configuration, added to c. -ENOENT. */
 int cmd_state_snapshot(struct cmd_conf *c, int fd, struct fz_err *err) FZ_MUST_CHECK;
 /* The state directory, and what counts for the mount, or for the directory that was mounted. c was loaded with config (--config

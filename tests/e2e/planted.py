@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # timeout: 120
 """The application's user owns DIR and root runs fazt on it. What he plants there (links to places of root, a link where the copy
-of an import is being written) must not have root write, or give away, what he could not write himself."""
+of an import is being written, a state directory, a key) must not have root write, or give away, what he could not write himself."""
 import contextlib
 import os
 import sqlite3
@@ -137,6 +137,67 @@ def places(base, m, victim):
     fazt("export", app, os.path.join(way, "..", "out.db"))
 
 
+def state(base):
+    """DIR/.fazt is a link, or his own directory: neither a mount nor init takes it, or follows it."""
+    d, target = os.path.join(base, "linked"), os.path.join(base, "target")
+    os.mkdir(d)
+    os.chown(d, USER, USER)
+    os.makedirs(target + "/open/kept", 0o755)
+    as_user(d, "ln", "-s", target, ".fazt")
+    with unharmed(target, target + "/open"):
+        for args in (["mount", "--encrypt", "none", d], ["mount", "--encrypt", "none", "--state", base + "/elsewhere", d], ["mount", "--foreground", "--target", "dir:%s/s" % base, d],
+                     ["init", d], ["log", d],
+                     ["init", "--no-probe", "--config", base + "/linked.conf", "--target", "dir:%s/s" % base, d],
+                     ["init", "--export", base + "/out.key", "--remove", d]):
+            said = refused("a state directory that is a link", "FZ-0001", *args)
+            need(os.path.join(d, ".fazt") + " is a symbolic link" in said and "--state" in said, "what to do: %s", said)
+    os.unlink(os.path.join(d, ".fazt"))
+    as_user(d, "mkdir", ".fazt")
+    for args in (["mount", "--encrypt", "none", d], ["init", d], ["log", d]):
+        need("belongs to user %d" % USER in refused("a state directory of his", "FZ-0001", *args), "whose it is")
+    need(os.listdir(os.path.join(d, ".fazt")) == [] and not os.path.exists(base + "/linked.conf"), "something was written")
+    os.rmdir(os.path.join(d, ".fazt"))
+    # as it says; a link in a path that root gave is root's
+    os.symlink(target, base + "/given")
+    fazt("mount", "--encrypt", "none", "--state", base + "/given", d)
+    fazt("umount", d)
+    need("mount.conf" in os.listdir(target), "--state: %s", os.listdir(target))
+
+
+def keys(base):
+    """His public key lies in DIR/.fazt: nothing is encrypted for it."""
+    d, conf = os.path.join(base, "keys"), os.path.join(base, "keys.conf")
+    os.mkdir(d)
+    os.chown(d, USER, USER)
+    fazt("keygen", "-o", base + "/his.key")
+    with open(base + "/his.key") as f:
+        his = next(w for l in f for w in l.split() if w.startswith("age1"))
+    init = ["init", "--no-probe", "--config", conf, "--target", "dir:%s/keys-store" % base, d]
+    hidden = os.path.join(d, ".fazt")
+    recipient = os.path.join(hidden, "recipient")
+    as_user(d, "sh", "-c", "mkdir .fazt && echo %s >.fazt/recipient" % his)
+    refused("init with a planted directory", "FZ-0001", *init)
+    os.chown(hidden, 0, 0)  # root's, but what lies there was not made by root
+    os.chmod(hidden, 0o755)
+    for what, change in (("belongs to user %d" % USER, lambda: None), ("can be written by others", lambda: (os.chown(recipient, 0, 0), os.chmod(recipient, 0o666))),
+                         ("is a symbolic link", lambda: (os.rename(recipient, base + "/moved"), os.symlink(base + "/moved", recipient)))):
+        change()
+        said = refused("init with a planted key", "FZ-1003", *init)
+        need(recipient + " " + what in said and "Move it away" in said, "%s: %s", what, said)
+        refused("mount with a planted key", "FZ-1003", "mount", "--target", "dir:%s/keys-store" % base, d)
+    need(not os.path.exists(conf) and not os.path.exists(hidden + "/identity"), "something was written")
+    os.unlink(recipient)
+    fazt(*init)
+    with open(conf) as f:
+        need(his not in f.read(), "it encrypts for his key")
+    os.unlink(conf)
+    with open(recipient) as f:
+        ours = f.read().strip()
+    fazt(*init)  # root's own is taken
+    with open(conf) as f:
+        need(ours in f.read(), "the key of root is not taken")
+
+
 def scenario(base):
     secret = os.path.join(base, "secret")  # of root alone
     os.mkdir(secret, 0o700)
@@ -149,6 +210,8 @@ def scenario(base):
         swapped_copy(base, m, victim)
         places(base, m, victim)
         m.umount(wait=True)
+    state(base)
+    keys(base)
 
 
 main("planted", scenario)

@@ -365,12 +365,14 @@ static void default_key(void **state)
 	struct ltx_age_recipient r;
 	struct fz_err err = {0};
 	struct cmd_conf c;
-	char first[80], path[128];
+	char first[80], path[128], other[140];
 	struct stat st;
+	int dirfd = open(d->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	bool made;
 
+	assert_true(dirfd >= 0);
 	assert_int_equal(parse(&c, "[target a]\nurl = dir:/x\nencrypt = none\n", &err), 0);
-	assert_int_equal(cmd_key_default(&c, d->path, false, &made, &err), 0);
+	assert_int_equal(cmd_key_default(&c, dirfd, d->path, false, &made, &err), 0);
 	assert_false(made);
 	assert_int_equal(c.recipients.n, 0);
 	cmd_conf_fini(&c);
@@ -379,13 +381,13 @@ static void default_key(void **state)
 		return;
 	}
 	assert_int_equal(parse(&c, "[target a]\nurl = dir:/x\n", &err), 0);
-	assert_int_equal(cmd_key_default(&c, d->path, true, &made, &err), 0); /* a look */
+	assert_int_equal(cmd_key_default(&c, dirfd, d->path, true, &made, &err), 0); /* a look */
 	assert_true(made);
 	assert_string_equal(c.recipients.v[0], CMD_KEY_TO_MAKE);
-	assert_int_equal(cmd_key_find(d->path, &r, &err), -FZ_ENOTFOUND);
+	assert_int_equal(cmd_key_find(dirfd, d->path, &r, &err), -FZ_ENOTFOUND);
 	cmd_conf_fini(&c);
 	assert_int_equal(parse(&c, "[target a]\nurl = dir:/x\n", &err), 0);
-	if (cmd_key_default(&c, d->path, false, &made, &err) < 0)
+	if (cmd_key_default(&c, dirfd, d->path, false, &made, &err) < 0)
 		fail_msg("%s", err.text);
 	assert_true(made);
 	assert_int_equal(c.recipients.n, 1);
@@ -397,13 +399,28 @@ static void default_key(void **state)
 	/* again, and after the identity was taken away: the same recipient */
 	for (int i = 0; i < 2; i++) {
 		assert_int_equal(parse(&c, "[target a]\nurl = dir:/x\n", &err), 0);
-		assert_int_equal(cmd_key_default(&c, d->path, false, &made, &err), 0);
+		assert_int_equal(cmd_key_default(&c, dirfd, d->path, false, &made, &err), 0);
 		assert_false(made);
 		assert_string_equal(c.recipients.v[0], first);
 		cmd_conf_fini(&c);
 		unlink(path);
 	}
-	assert_int_equal(cmd_key_find(d->path, &r, &err), 0);
+	assert_int_equal(cmd_key_find(dirfd, d->path, &r, &err), 0);
+	/* what somebody else may have put there */
+	snprintf(path, sizeof(path), "%s/" CMD_RECIPIENT, d->path);
+	snprintf(other, sizeof(other), "%s.moved", path);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(chmod(i ? d->path : path, i ? 0777 : 0664), 0);
+		if (i == 2) {
+			assert_int_equal(chmod(d->path, 0700), 0);
+			assert_int_equal(rename(path, other), 0);
+			assert_int_equal(symlink(other, path), 0);
+		}
+		assert_int_equal(cmd_key_find(dirfd, d->path, &r, &err), -FZ_EKEYFILE);
+		assert_non_null(strstr(err.text, i == 2 ? "symbolic link" : "by others"));
+		assert_int_equal(chmod(i == 1 ? d->path : path, i == 1 ? 0700 : 0644), 0);
+	}
+	close(dirfd);
 }
 
 int main(void)
