@@ -12,12 +12,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-char *cmd_fd_path(char out[static CMD_FD_PATH_SIZE], int fd)
-{
-	snprintf(out, CMD_FD_PATH_SIZE, "/proc/self/fd/%d", fd);
-	return out;
-}
-
 /* DIR/.fazt, itself: not where a link in its place leads. */
 static int open_default(const char *path, int *fd, struct fz_err *err)
 {

@@ -21,8 +21,5 @@ int cmd_state_snapshot(struct cmd_conf *c, int fd, struct fz_err *err) FZ_MUST_C
  * and FAZT_IDENTITY. */
 int cmd_state_find(const struct cmd_where *w, struct cmd_conf *c, const char *config, int *fd,
                    struct fz_err *err) FZ_MUST_CHECK;
-/* A path for the descriptor, for functions that want one. */
-#define CMD_FD_PATH_SIZE 32
-char *cmd_fd_path(char out[static CMD_FD_PATH_SIZE], int fd);
 
 #endif
