@@ -1,6 +1,7 @@
 #include "base/logline.h"
 
 #include "base/clock.h"
+#include "base/utf8.h"
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -33,31 +34,13 @@ static void text(struct put *p, const char *s)
 	raw(p, s, strlen(s));
 }
 
-/* Bytes of the UTF-8 character at s: 0 when there is none. */
-static size_t utf8(const unsigned char *s)
-{
-	size_t n = *s < 0x80                 ? 1
-	           : *s >= 0xc2 && *s < 0xe0 ? 2
-	           : *s >= 0xe0 && *s < 0xf0 ? 3
-	           : *s >= 0xf0 && *s < 0xf5 ? 4
-	                                     : 0;
-
-	for (size_t i = 1; i < n; i++)
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-	if ((*s == 0xe0 && s[1] < 0xa0) || (*s == 0xed && s[1] >= 0xa0) || (*s == 0xf0 && s[1] < 0x90) ||
-	    (*s == 0xf4 && s[1] >= 0x90))
-		return 0; /* too long a form, a surrogate, beyond Unicode */
-	return n;
-}
-
 /* Appends s, at most max bytes of it, and leaves keep bytes free. quote: " and \ get a backslash. */
 static void clean(struct put *p, const char *s, size_t max, size_t keep, bool quote)
 {
 	const unsigned char *at = (const unsigned char *)s, *end = at + strnlen(s, max);
 
 	while (at < end) {
-		size_t n = utf8(at);
+		size_t n = fz_utf8_char((const char *)at);
 		char one[4] = {(char)*at};
 
 		if (!room(p, keep + 4 + 3)) { /* one more character, and the dots */

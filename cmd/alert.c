@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/utf8.h"
 #include "cmd/worker.h"
 
 #include <cJSON.h>
@@ -34,65 +35,96 @@ static void problem_id(char out[static 17], const char *host, const char *dir, c
 	sodium_bin2hex(out, 17, hash, 8);
 }
 
+static void put(cJSON *o, const char *key, const char *value)
+{
+	struct fz_buf b = {0};
+
+	if (fz_utf8_add(&b, value) == 0)
+		cJSON_AddStringToObject(o, key, fz_buf_str(&b));
+	fz_buf_fini(&b);
+}
+
 /* text is a whole sentence, since that is what Slack and its like show. */
 static char *body_of(const struct cmd_alert *a, const char *event, const char *dir, const char *role)
 {
 	char host[256] = "", when[FZ_TIME_SIZE], id[17], text[1200];
+	struct fz_buf whole = {0};
 	cJSON *o = cJSON_CreateObject();
-	char *body;
+	char *body = NULL;
 
 	gethostname(host, sizeof(host) - 1);
-	snprintf(text, sizeof(text), "fazt on %s, %s: %s: %s", host, dir, event, a->text);
+	if (fz_buf_addf(&whole, "fazt on %s, %s: %s: %s", host, dir, event, a->text) < 0)
+		goto out;
+	fz_utf8_copy(text, sizeof(text), fz_buf_str(&whole));
 	problem_id(id, host, dir, a);
-	cJSON_AddStringToObject(o, "event", event);
-	cJSON_AddStringToObject(o, "kind", a->kind);
-	cJSON_AddStringToObject(o, "about", a->about);
-	cJSON_AddStringToObject(o, "text", text);
-	cJSON_AddStringToObject(o, "message", a->text);
-	cJSON_AddStringToObject(o, "host", host);
-	cJSON_AddStringToObject(o, "dir", dir);
-	cJSON_AddStringToObject(o, "role", role);
-	cJSON_AddStringToObject(o, "id", id);
-	cJSON_AddStringToObject(o, "since", fz_format_time(when, a->since_ms));
+	put(o, "event", event);
+	put(o, "kind", a->kind);
+	put(o, "about", a->about);
+	put(o, "text", text);
+	put(o, "message", a->text);
+	put(o, "host", host);
+	put(o, "dir", dir);
+	put(o, "role", role);
+	put(o, "id", id);
+	put(o, "since", fz_format_time(when, a->since_ms));
 	if (a->until_ms > 0)
-		cJSON_AddStringToObject(o, "until", fz_format_time(when, a->until_ms));
-	cJSON_AddStringToObject(o, "time", fz_format_time(when, fz_now_ms()));
-	cJSON_AddStringToObject(o, "version", FZ_VERSION);
+		put(o, "until", fz_format_time(when, a->until_ms));
+	put(o, "time", fz_format_time(when, fz_now_ms()));
+	put(o, "version", FZ_VERSION);
 	body = cJSON_PrintUnformatted(o);
+out:
+	fz_buf_fini(&whole);
 	cJSON_Delete(o);
 	return body;
 }
 
 /* ---- the thread ------------------------------------------------------------------------------------------------- */
 
-static void told(struct cmd_alerts *a, size_t url, const struct cmd_alertsend_result *r, int rc,
+/* What the server thinks of this one body, or of all of them; neither a bad moment of its own nor too many at once. */
+static bool is_refusal(const struct cmd_alertsend_result *r, int rc)
+{
+	return rc < 0 && r->status >= 400 && r->status < 500 && r->status != 408 && r->status != 429 &&
+	       r->retry_after_s < 0;
+}
+
+static uint64_t later(const struct cmd_alerts *a, unsigned times, int64_t retry_after_s)
+{
+	int64_t wait = a->look_ms;
+
+	for (unsigned i = 0; i < times && wait < WAIT_MAX_MS; i++)
+		wait *= 2;
+	wait = wait < WAIT_MAX_MS ? wait : WAIT_MAX_MS;
+	if (retry_after_s > wait / 1000) /* an hour of that at most */
+		wait = retry_after_s < 3600 ? retry_after_s * 1000 : 3600 * 1000;
+	return fz_mono_ns() + (uint64_t)wait * NS;
+}
+
+/* again: it had been refused before. */
+static void told(struct cmd_alerts *a, size_t url, bool again, const struct cmd_alertsend_result *r, int rc,
                  const struct fz_err *err)
 {
 	struct cmd_alert_way *way = &a->way[url];
-	int64_t wait = a->look_ms;
 
 	if (rc == -ECANCELED)
 		return;
-	if (rc < 0) {
-		for (unsigned i = 0; i < way->failures && wait < WAIT_MAX_MS; i++)
-			wait *= 2;
-		wait = wait < WAIT_MAX_MS ? wait : WAIT_MAX_MS;
-		if (r->retry_after_s > wait / 1000) /* an hour of that at most */
-			wait = r->retry_after_s < 3600 ? r->retry_after_s * 1000 : 3600 * 1000;
-		way->failures++;
-		way->next_ns = fz_mono_ns() + (uint64_t)wait * NS;
-		if (way->trouble.code != err->code)
-			fz_log_err("an alert could not be sent, trying on", err);
-	} else if (way->failures) {
-		fz_info("alerts reach %s again", a->send.shown[url]);
+	if (is_refusal(r, rc))
+		way->again_ns = later(a, way->refusals++, -1);
+	else if (rc < 0)
+		way->next_ns = later(a, way->failures++, r->retry_after_s);
+	else
 		way->failures = 0;
-	}
+	if (rc == 0 && again)
+		way->again_ns = way->refusals = 0;
+	if (rc < 0 && way->trouble.code != err->code)
+		fz_log_err("an alert could not be sent, trying on", err);
+	if (rc == 0 && way->trouble.code)
+		fz_info("alerts reach %s again", a->send.shown[url]);
 	pthread_mutex_lock(&a->mu);
 	way->trouble = rc < 0 ? *err : (struct fz_err){0};
 	pthread_mutex_unlock(&a->mu);
 }
 
-/* Tells one URL all there is to tell, or until it fails. */
+/* Tells one URL all there is to tell, or until it fails. What it refused waits, and nothing else for that. */
 static void tell(struct cmd_alerts *a, size_t url)
 {
 	while (!fz_worker_stopping(&a->worker) && fz_mono_ns() >= a->way[url].next_ns) {
@@ -104,7 +136,7 @@ static void tell(struct cmd_alerts *a, size_t url)
 		int rc;
 
 		pthread_mutex_lock(&a->mu);
-		event = cmd_alertbook_next(&a->book, url, fz_now_ms(), &which);
+		event = cmd_alertbook_next(&a->book, url, fz_now_ms(), fz_mono_ns() >= a->way[url].again_ns, &which);
 		if (event)
 			copy = *which;
 		snprintf(role, sizeof(role), "%s", a->book.role);
@@ -118,10 +150,14 @@ static void tell(struct cmd_alerts *a, size_t url)
 		cJSON_free(body);
 		pthread_mutex_lock(&a->mu); /* which is still there: only this thread takes any out */
 		if (rc != -ECANCELED)
-			cmd_alertbook_sent(&a->book, url, which, event, rc == 0, fz_now_ms());
+			cmd_alertbook_sent(&a->book, url, which, event,
+			                   rc == 0              ? CMD_ALERT_ARRIVED
+			                   : is_refusal(&r, rc) ? CMD_ALERT_REFUSED
+			                                        : CMD_ALERT_LOST,
+			                   fz_now_ms());
 		pthread_mutex_unlock(&a->mu);
-		told(a, url, &r, rc, &err);
-		if (rc < 0)
+		told(a, url, copy.url[url].refused > 0, &r, rc, &err);
+		if (rc < 0 && !is_refusal(&r, rc))
 			return;
 	}
 }

@@ -22,7 +22,8 @@ struct cmd_alerts {
 	struct cmd_alertbook book; /* under mu */
 	struct cmd_alert_way {     /* the thread's own; told also under mu */
 		uint64_t next_ns;  /* not before */
-		unsigned failures;
+		uint64_t again_ns; /* what it refused not before */
+		unsigned failures, refusals;
 		struct fz_err trouble;
 	} way[CMD_ALERT_URLS];
 	bool disk_told;

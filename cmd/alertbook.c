@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/utf8.h"
 #include "cmd/ask.h"
 
 #include <cJSON.h>
@@ -25,7 +26,7 @@ static struct cmd_alert *add(struct cmd_alertbook *b, const char *kind, const ch
 	v += b->n++;
 	memset(v, 0, sizeof(*v));
 	snprintf(v->kind, sizeof(v->kind), "%s", kind);
-	snprintf(v->about, sizeof(v->about), "%s", about);
+	fz_utf8_copy(v->about, sizeof(v->about), about);
 	v->since_ms = now_ms;
 	b->changed = true;
 	return v;
@@ -33,9 +34,11 @@ static struct cmd_alert *add(struct cmd_alertbook *b, const char *kind, const ch
 
 static struct cmd_alert *find(struct cmd_alertbook *b, const char *kind, const char *about)
 {
+	char name[sizeof(b->v->about)];
+
+	fz_utf8_copy(name, sizeof(name), about);
 	for (size_t i = 0; i < b->n; i++)
-		if (!b->v[i].notice && !strcmp(b->v[i].kind, kind) &&
-		    !strncmp(b->v[i].about, about, sizeof(b->v[i].about) - 1))
+		if (!b->v[i].notice && !strcmp(b->v[i].kind, kind) && !strcmp(b->v[i].about, name))
 			return &b->v[i];
 	return NULL;
 }
@@ -54,7 +57,7 @@ static int lasts(struct cmd_alertbook *b, const char *kind, const char *about, c
 		b->changed = true;
 	}
 	a->until_ms = -1; /* seen this time */
-	snprintf(a->text, sizeof(a->text), "%s", text);
+	fz_utf8_copy(a->text, sizeof(a->text), text);
 	return 0;
 }
 
@@ -87,12 +90,20 @@ static int notice_role(struct cmd_alertbook *b, const cJSON *status, int64_t now
 	return 0;
 }
 
+/* It will not take what is over: after an interval that is left at that. */
+static bool given_up(const struct cmd_alertbook *b, const struct cmd_alert *a, size_t url, int64_t now_ms)
+{
+	return a->url[url].refused && a->until_ms > 0 && now_ms - a->until_ms >= b->interval_ms;
+}
+
 /* Nobody has to hear of it any more. */
 static bool is_over(const struct cmd_alertbook *b, const struct cmd_alert *a, int64_t now_ms)
 {
 	for (size_t u = 0; u < b->n_urls; u++) {
 		const struct cmd_alert_told *t = &a->url[u];
 
+		if (given_up(b, a, u, now_ms))
+			continue;
 		if (a->notice ? !t->told : t->told || t->tried || now_ms - t->at_ms < b->interval_ms)
 			return false;
 	}
@@ -137,6 +148,8 @@ static const char *event_of(const struct cmd_alertbook *b, const struct cmd_aler
 {
 	const struct cmd_alert_told *t = &a->url[url];
 
+	if (given_up(b, a, url, now_ms))
+		return NULL;
 	if (a->notice)
 		return t->told ? NULL : "notice";
 	if (a->until_ms)
@@ -146,31 +159,38 @@ static const char *event_of(const struct cmd_alertbook *b, const struct cmd_aler
 	return t->told ? "repeat" : "problem";
 }
 
-const char *cmd_alertbook_next(struct cmd_alertbook *b, size_t url, int64_t now_ms, struct cmd_alert **a)
+const char *cmd_alertbook_next(struct cmd_alertbook *b, size_t url, int64_t now_ms, bool again, struct cmd_alert **a)
 {
+	const char *found = NULL;
+
 	for (size_t i = 0; i < b->n; i++) {
 		const char *event = event_of(b, &b->v[i], url, now_ms);
+		unsigned refused = b->v[i].url[url].refused;
 
-		if (event) {
-			*a = &b->v[i];
-			return event;
-		}
+		if (!event || (refused && !again) || (found && refused >= (*a)->url[url].refused))
+			continue;
+		*a = &b->v[i];
+		found = event;
 	}
-	return NULL;
+	return found;
 }
 
-void cmd_alertbook_sent(struct cmd_alertbook *b, size_t url, struct cmd_alert *a, const char *event, bool arrived,
-                        int64_t now_ms)
+void cmd_alertbook_sent(struct cmd_alertbook *b, size_t url, struct cmd_alert *a, const char *event,
+                        enum cmd_alert_outcome outcome, int64_t now_ms)
 {
 	struct cmd_alert_told *t = &a->url[url];
 
-	if (!arrived) {
-		b->changed |= !t->tried;
-		t->tried = true;
+	if (outcome != CMD_ALERT_ARRIVED) {
+		bool tried = outcome == CMD_ALERT_LOST; /* what was refused is not there */
+
+		b->changed |= t->tried != tried;
+		t->tried = tried;
+		t->refused += !tried;
 		return;
 	}
 	b->changed = true;
 	t->tried = false;
+	t->refused = 0;
 	t->told = strcmp(event, "resolved") != 0;
 	if (t->told)
 		t->at_ms = now_ms;
@@ -185,9 +205,10 @@ static void read_told(const struct cmd_alertbook *b, struct cmd_alert *a, const 
 	cJSON_ArrayForEach (o, list) {
 		for (size_t u = 0; u < b->n_urls; u++)
 			if (!strcmp(b->url_id[u], cmd_text(o, "url")))
-				a->url[u] = (struct cmd_alert_told){(int64_t)cmd_number(o, "at_ms"),
-				                                    cJSON_IsTrue(cJSON_GetObjectItem(o, "told")),
-				                                    cJSON_IsTrue(cJSON_GetObjectItem(o, "tried"))};
+				a->url[u] =
+				        (struct cmd_alert_told){.at_ms = (int64_t)cmd_number(o, "at_ms"),
+				                                .told = cJSON_IsTrue(cJSON_GetObjectItem(o, "told")),
+				                                .tried = cJSON_IsTrue(cJSON_GetObjectItem(o, "tried"))};
 	}
 }
 
@@ -210,7 +231,7 @@ int cmd_alertbook_load(struct cmd_alertbook *b, int statefd, struct fz_err *err)
 
 		if (!a)
 			continue;
-		snprintf(a->text, sizeof(a->text), "%s", cmd_text(o, "text"));
+		fz_utf8_copy(a->text, sizeof(a->text), cmd_text(o, "text"));
 		a->since_ms = (int64_t)cmd_number(o, "since_ms");
 		a->until_ms = (int64_t)cmd_number(o, "until_ms");
 		a->notice = cJSON_IsTrue(cJSON_GetObjectItem(o, "notice"));

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/temp.h"
+#include "base/utf8.h"
 #include "cmd/source_arg.h"
 #include "cmd/stores.h"
 #include "replica/catalog.h"
@@ -25,21 +26,6 @@ struct tables {
 	size_t n;
 };
 
-/* Bytes of a whole UTF-8 character at p, 0 when there is none. */
-static size_t character(const unsigned char *p)
-{
-	size_t n = *p < 0x80                 ? 1
-	           : *p >= 0xc2 && *p < 0xe0 ? 2
-	           : *p >= 0xe0 && *p < 0xf0 ? 3
-	           : *p >= 0xf0 && *p < 0xf5 ? 4
-	                                     : 0;
-
-	for (size_t i = 1; i < n; i++)
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-	return n;
-}
-
 /* A table may have any name: what is no character becomes '?', and for the terminal control characters do too. Plain
  * names stand as they are (quoted: within "", as SQL has it). */
 static int add_name(struct fz_buf *out, const char *name, bool terminal)
@@ -50,7 +36,7 @@ static int add_name(struct fz_buf *out, const char *name, bool terminal)
 	int rc = quoted ? fz_buf_add(out, "\"", 1) : 0;
 
 	while (rc == 0 && *p) {
-		size_t n = character(p);
+		size_t n = fz_utf8_char((const char *)p);
 
 		if (!n || (terminal && (*p < 0x20 || *p == 0x7f || (*p == 0xc2 && p[1] < 0xa0))))
 			rc = fz_buf_add(out, "?", 1);

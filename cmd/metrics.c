@@ -2,6 +2,7 @@
 #include "cmd/metrics.h"
 
 #include "base/clock.h"
+#include "base/utf8.h"
 
 #include <cJSON.h>
 #include <errno.h>
@@ -137,38 +138,20 @@ struct page {
 	int rc;
 };
 
-/* Length of the UTF-8 sequence at s, 0 = none begins there. */
-static size_t utf8(const unsigned char *s)
-{
-	size_t n = *s < 0x80                 ? 1
-	           : *s >= 0xc2 && *s < 0xe0 ? 2
-	           : (*s & 0xf0) == 0xe0     ? 3
-	           : *s >= 0xf0 && *s < 0xf5 ? 4
-	                                     : 0;
-
-	for (size_t i = 1; i < n; i++)
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-	if ((*s == 0xe0 && s[1] < 0xa0) || (*s == 0xed && s[1] > 0x9f) || (*s == 0xf0 && s[1] < 0x90) ||
-	    (*s == 0xf4 && s[1] > 0x8f))
-		return 0;
-	return n;
-}
-
 /* A name is a path and may hold any byte; one that is no UTF-8 would cost the whole scrape, and is shown as \xNN. */
 static int put_label(struct fz_buf *b, const char *key, const char *value)
 {
 	int rc = fz_buf_addf(b, "%s=\"", key);
 
-	for (const unsigned char *s = (const unsigned char *)value; rc == 0 && *s;) {
-		size_t n = utf8(s);
+	for (const char *s = value; rc == 0 && *s;) {
+		size_t n = fz_utf8_char(s);
 
 		if (*s == '\n')
 			rc = fz_buf_add(b, "\\n", 2);
 		else if (*s == '"' || *s == '\\')
 			rc = fz_buf_addf(b, "\\%c", *s);
 		else if (!n)
-			rc = fz_buf_addf(b, "\\\\x%02x", *s);
+			rc = fz_buf_addf(b, "\\\\x%02x", (unsigned)(unsigned char)*s);
 		else
 			rc = fz_buf_add(b, s, n);
 		s += n ? n : 1;

@@ -2,7 +2,7 @@
 # timeout: 120
 """alert_url: what is wrong with a mount reaches real web servers, signed, when it begins, again at intervals, and when it is over; also
 after the worker was killed. A server that hangs, refuses or redirects holds nobody up and gets its message later, or the reason is
-told. What the URLs hold is in no log, status or answer."""
+told; what it refuses of one problem is nothing to the next. What the URLs hold is in no log, status or answer."""
 import hashlib
 import hmac
 import json
@@ -23,7 +23,7 @@ BEARER = "Bearer of-good-news"
 
 
 def put(path, text, mode=0o600):
-    with open(path, "w") as f:
+    with open(path, "w", errors="surrogateescape") as f:
         f.write(text)
     os.chmod(path, mode)
     return path
@@ -173,6 +173,40 @@ def found(base):
         well_formed(hook)
 
 
+def choosy(base):
+    """Problems of a state directory whose name is no UTF-8, and of a target. A receiver that refuses the first gets the second and its
+    end; of what it never took it hears no end, and the book keeps nothing of it."""
+    app, state = os.path.join(base, "choosy"), os.path.join(base, os.fsdecode(b"caf\xe9"))
+    os.mkdir(app)
+    blocked = put(os.path.join(base, "in-the-way"), "")
+    with Hook(refuse="disk") as hook, Hook() as other:
+        c = conf(base, "choosy.conf", [h.base + "/" + TOKEN for h in (hook, other)],
+                 "alert_interval = 1s\nstate = %s\ndisk_min = 900T\n[encrypt]\nencrypt = none\n"
+                 "[target broken]\nurl = dir:%s/store\nlag_max = 1ms\n" % (state, blocked))
+        fazt("mount", "--config", c, app)
+        try:
+            wait_for("the disk's problem to be refused", lambda: hook.posts)
+            commit(os.path.join(app, "a.db"))
+            wait_for("the problem behind it", lambda: [o for o in hook.taken if o["kind"] == "lag"])
+            wait_for("who takes both", lambda: {"disk", "lag"} <= {o["kind"] for o in other.taken})
+            shown = [o["about"] for o in other.taken if o["kind"] == "disk"][0]
+            need(shown == os.path.join(base, "caf\\xe9"), "the name is told as %s", shown)
+            with open(c, errors="surrogateescape") as f:
+                text = f.read()
+            put(c, text.replace("disk_min = 900T", "disk_min = 1"))
+            fazt("reload", app)
+            os.unlink(blocked)
+            os.mkdir(blocked)
+            wait_for("its end", lambda: hook.taken[-1]["event"] == "resolved")
+            wait_for("the end of both", lambda: all("resolved" in other.events(kind) for kind in ("disk", "lag")))
+            wait_for("both to be forgotten", lambda: not [a for a in fazt_json("alert", "--json", app)["alerts"] if a["kind"] in ("disk", "lag")])
+            need("resolved" not in hook.events("disk"), "the end of what was refused: %s", hook.events("disk"))
+        finally:
+            fazt("umount", app)
+        for h in (hook, other):
+            well_formed(h)
+
+
 def link(path, to):
     os.symlink(to, path)
     return path
@@ -223,6 +257,7 @@ def run(base):
     refused(base)
     lag(base)
     found(base)
+    choosy(base)
     no_names(base)
 
 

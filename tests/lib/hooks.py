@@ -9,11 +9,13 @@ CERT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
 
 
 class Hook:
-    """Answers each POST with the next of codes, the last one for ever; "hang": never. what came is in posts."""
+    """Answers each POST with the next of codes, the last one for ever; "hang": never. What came is in posts. 400 is the answer to
+    a body that is no JSON in UTF-8, and to those of the kind refuse; what was taken is in taken."""
 
-    def __init__(self, *codes, tls=False, location=None):
+    def __init__(self, *codes, tls=False, location=None, refuse=None):
         self.codes, self.location = list(codes) or [200], location
         self.posts = []  # (path, headers, body)
+        self.taken = []  # objects
         self.over = threading.Event()
         hook = self
 
@@ -24,6 +26,14 @@ class Hook:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 hook.posts.append((self.path, dict(self.headers), body))
                 code = hook.codes.pop(0) if len(hook.codes) > 1 else hook.codes[0]
+                try:
+                    o = json.loads(body.decode("utf-8"))
+                    if o["kind"] == refuse:
+                        code = 400
+                    elif code == 200:
+                        hook.taken.append(o)
+                except ValueError:
+                    code = 400
                 if code == "hang":
                     hook.over.wait()
                     self.close_connection = True

@@ -1,4 +1,4 @@
-/* What two URLs are told of a problem that comes, stays, flaps, goes, and outlives a worker. A row is one moment: what the status says, who
+/* What two URLs are told of a problem that comes, stays, flaps, goes, is refused, and outlives a worker. A row is one moment: what the status says, who
  * can be reached, and what each is told, in order. */
 #include "base/file.h"
 #include "cmd/alertbook.h"
@@ -13,6 +13,7 @@
 
 #include <cJSON.h>
 #include <fcntl.h>
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,7 @@
 struct row {
 	int at_min;
 	const char *status; /* "lag a, disk b"; "!replica", "!primary": the role */
-	const char *down;   /* URLs that cannot be reached: "", "0", "1", "01" */
+	const char *down;   /* URLs that cannot be reached: "", "0", "1", "01"; "-lag": URL 0 refuses that kind */
 	const char *want[2];
 	bool worker_dies; /* and the next one reads what it left */
 };
@@ -62,17 +63,22 @@ static cJSON *status_of(const char *text)
 }
 
 /* All that URL is told now: "problem lag, resolved disk". */
-static void tell(struct cmd_alertbook *b, size_t url, bool up, int64_t now, char out[static 400])
+static void tell(struct cmd_alertbook *b, size_t url, bool up, const char *refused, int64_t now, char out[static 400])
 {
 	struct cmd_alert *a;
 	const char *event;
+	bool again = true;
 
 	out[0] = 0;
-	while ((event = cmd_alertbook_next(b, url, now, &a))) {
+	while ((event = cmd_alertbook_next(b, url, now, again, &a))) {
+		enum cmd_alert_outcome outcome = !up                                    ? CMD_ALERT_LOST
+		                                 : refused && !strcmp(refused, a->kind) ? CMD_ALERT_REFUSED
+		                                                                        : CMD_ALERT_ARRIVED;
 		size_t n = strlen(out);
 
 		snprintf(out + n, 400 - n, "%s%s %s", n ? ", " : "", event, a->kind);
-		cmd_alertbook_sent(b, url, a, event, up, now);
+		cmd_alertbook_sent(b, url, a, event, outcome, now);
+		again &= outcome != CMD_ALERT_REFUSED;
 		if (!up)
 			return; /* it is tried again later */
 		assert_true(n < 300);
@@ -95,7 +101,8 @@ static void play(const struct row *rows, size_t n)
 		assert_int_equal(cmd_alertbook_see(&b, s, now, &err), 0);
 		cJSON_Delete(s);
 		for (size_t u = 0; u < 2; u++) {
-			tell(&b, u, !strchr(rows[i].down, (char)('0' + u)), now, got);
+			tell(&b, u, !strchr(rows[i].down, (char)('0' + u)),
+			     u || *rows[i].down != '-' ? NULL : rows[i].down + 1, now, got);
 			if (strcmp(got, rows[i].want[u]) != 0)
 				fail_msg("row %zu, url %zu: told '%s', not '%s'", i, u, got, rows[i].want[u]);
 		}
@@ -190,6 +197,74 @@ static void outlives_workers(void **state)
 	PLAY(rows);
 }
 
+/* Nothing waits for what a URL refuses; its end is told to those who heard of it, for an interval at most. */
+static void refused(void **state)
+{
+	static const struct row rows[] = {
+	        {0,  "lag a,disk b",       "-lag",  {"problem lag, problem disk", "problem lag, problem disk"},     false},
+	        {1,  "lag a,disk b",       "-lag",  {"problem lag", ""},                                            false},
+	        {2,  "lag a,disk b,log c", "-lag",  {"problem log, problem lag", "problem log"},                    true },
+	        {3,  "disk b,log c",       "-lag",  {"", "resolved lag"},                                           false},
+	        {4,  "disk b,log c,lag a", "-lag",  {"problem lag", ""},                                            false},
+	        {5,  "",                   "-disk", {"resolved disk, resolved log", "resolved disk, resolved log"}, false},
+	        {6,  "!primary",           "-disk", {"resolved disk", ""},                                          false},
+	        {7,  "!replica",           "-disk", {"notice fenced, resolved disk", "notice fenced"},              false},
+	        {8,  "!primary",           "-role", {"notice role", "notice role"},                                 false},
+	        {64, "!primary",           "-role", {"notice role", ""},                                            false},
+	        {68, "!primary",           "-role", {"", ""},	                                               false},
+	};
+
+	PLAY(rows);
+}
+
+/* A name may be any bytes; what is told is characters, and two names stay two. */
+static void characters(void **state)
+{
+	static const char *const names[] = {"caf\xe9.db", "caf\xe8.db"};
+	struct cmd_alertbook b = fresh();
+	struct fz_err err = {0};
+	char dir[200];
+	int fd;
+
+	assert_non_null(setlocale(LC_ALL, "C.UTF-8"));
+	assert_non_null(tmp_make(dir, sizeof(dir), "fazt-alerts"));
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (int round = 0; round < 4; round++) {
+		cJSON *s = cJSON_CreateObject(), *list = cJSON_AddArrayToObject(s, "alerts");
+
+		for (int i = 0; i < 4; i++) {
+			cJSON *o = cJSON_CreateObject();
+			char text[2000];
+
+			cJSON_AddStringToObject(o, "kind", "verify");
+			for (size_t n = 0; n < sizeof(text) - 4; n += 3) /* the arrays end within one */
+				memcpy(text + n, "\xe2\x82\xac", 4);
+			text[0] = (char)(i < 3 ? 'a' : 'b');
+			text[1] = (char)(i < 3 ? 'a' : 'b');
+			cJSON_AddStringToObject(o, "about", i < 2 ? names[i] : text);
+			cJSON_AddStringToObject(o, "text", text + (i == 0));
+			cJSON_AddItemToArray(list, o);
+		}
+		assert_int_equal(cmd_alertbook_see(&b, s, 1000 + round, &err), 0);
+		cJSON_Delete(s);
+		assert_int_equal(b.n, 4);
+		for (size_t i = 0; i < b.n; i++) {
+			assert_true(mbstowcs(NULL, b.v[i].about, 0) != (size_t)-1);
+			assert_true(mbstowcs(NULL, b.v[i].text, 0) != (size_t)-1);
+			assert_true(strlen(b.v[i].text) > sizeof(b.v[i].text) - 5);
+		}
+		assert_int_equal(cmd_alertbook_save(&b, fd, &err), 0);
+		if (round == 1) {
+			cmd_alertbook_fini(&b);
+			b = fresh();
+			assert_int_equal(cmd_alertbook_load(&b, fd, &err), 0);
+		}
+	}
+	cmd_alertbook_fini(&b);
+	close(fd);
+	assert_int_equal(fz_remove_tree(AT_FDCWD, dir, NULL), 0);
+}
+
 /* A hundred at once: no hundred messages. */
 static void many(void **state)
 {
@@ -211,14 +286,14 @@ static void many(void **state)
 		cJSON_AddItemToArray(list, o);
 	}
 	assert_int_equal(cmd_alertbook_see(&b, s, 1000, &err), 0);
-	while ((event = cmd_alertbook_next(&b, 0, 1000, &a))) {
+	while ((event = cmd_alertbook_next(&b, 0, 1000, true, &a))) {
 		assert_string_equal(event, "problem");
 		n++;
 		if (!strcmp(a->kind, "more")) {
 			more++;
 			assert_non_null(strstr(a->text, "36 problems more"));
 		}
-		cmd_alertbook_sent(&b, 0, a, event, true, 1000);
+		cmd_alertbook_sent(&b, 0, a, event, CMD_ALERT_ARRIVED, 1000);
 	}
 	assert_int_equal(n, CMD_ALERT_MAX + 1);
 	assert_int_equal(more, 1);
@@ -253,6 +328,7 @@ int main(void)
 	        cmocka_unit_test(comes_stays_goes), cmocka_unit_test(flaps),
 	        cmocka_unit_test(one_url_is_away),  cmocka_unit_test(tried_in_vain),
 	        cmocka_unit_test(outlives_workers), cmocka_unit_test(many),
+	        cmocka_unit_test(refused),          cmocka_unit_test(characters),
 	        cmocka_unit_test(rubbish),
 	};
 
