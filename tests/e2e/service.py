@@ -254,7 +254,17 @@ def scenario(mount, m, writers):
     need(mount.proc.wait(60) == 0 and not is_mounted(mount.dir), "the service did not end")
 
 
+def unit():
+    """What the scenario counts on, and systemd would do otherwise; tests/system/service.py asks systemd itself."""
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../scripts/systemd/fazt@.service")) as f:
+        lines = f.read().splitlines()
+    for line, why in (("KillMode=process", "the worker ends with the supervisor"), ("Restart=on-failure", "no supervisor comes back"),
+                      ("OOMPolicy=continue", "a worker that is killed for want of memory ends the whole unit")):
+        need(line in lines, "fazt@.service without %s: %s", line, why)
+
+
 def run(base):
+    unit()
     exe = os.path.join(base, "fazt")
     shutil.copy(FAZT, exe)
     writers = []

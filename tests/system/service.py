@@ -118,6 +118,8 @@ class Scenario:
         need(start["ActiveState"] == "active", "the application does not run: %s", m.journal("-u", "app.service"))
         need(int(show["ActiveEnterTimestampMonotonic"]) <= int(start["ExecMainStartTimestampMonotonic"]),
              "the application started before the mount served")
+        policy = m.show(FZ, "OOMPolicy")["OOMPolicy"]
+        need(policy == "continue", "OOMPolicy=%s: a worker that the kernel kills for want of memory ends the unit", policy)
         need(int(show["NFileDescriptorStore"]) >= 4, "systemd holds %s descriptors", show["NFileDescriptorStore"])
         self.app_goes_on("after the boot")
         self.checkers()
