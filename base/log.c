@@ -89,9 +89,19 @@ int fz_log_enabled(enum fz_log_level level)
 
 /* ---- the file --------------------------------------------------------------------------------------------------- */
 
+/* Whoever may write to the directory could have put a link there, which root would follow to any file, or a FIFO, which would
+ * have us wait for its reader. */
 static int open_file(void)
 {
-	return openat(conf.dirfd, conf.name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	int fd = openat(conf.dirfd, conf.name,
+	                O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0600);
+	struct stat st;
+
+	if (fd >= 0 && (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))) {
+		fz_close(&fd);
+		errno = EINVAL;
+	}
+	return fd;
 }
 
 static int same_file(const struct stat *a, const struct stat *b)
@@ -108,7 +118,7 @@ static void rotate(int fd)
 	if (flock(fd, LOCK_EX) < 0)
 		return;
 	if (fstat(fd, &st) == 0 && (uint64_t)st.st_size > conf.max_bytes &&
-	    fstatat(conf.dirfd, conf.name, &now, 0) == 0 && same_file(&st, &now) &&
+	    fstatat(conf.dirfd, conf.name, &now, AT_SYMLINK_NOFOLLOW) == 0 && same_file(&st, &now) &&
 	    snprintf(old, sizeof(old), "%s.1", conf.name) < (int)sizeof(old))
 		(void)!renameat(conf.dirfd, conf.name, conf.dirfd, old);
 	flock(fd, LOCK_UN);
@@ -120,7 +130,8 @@ static void right_file(void)
 	struct stat mine, there;
 	int fd = -1, moved, large;
 
-	moved = fstat(2, &mine) < 0 || fstatat(conf.dirfd, conf.name, &there, 0) < 0 || !same_file(&mine, &there);
+	moved = fstat(2, &mine) < 0 || fstatat(conf.dirfd, conf.name, &there, AT_SYMLINK_NOFOLLOW) < 0 ||
+	        !same_file(&mine, &there);
 	large = !moved && conf.max_bytes && (uint64_t)mine.st_size > conf.max_bytes;
 	if (!moved && !large)
 		return;

@@ -22,7 +22,7 @@ void fz_log_init(const char *who, enum fz_log_level max);
 void fz_log_set_format(enum fz_log_format format);
 void fz_log_set_fd(int fd); /* default 2; no journal then */
 /* fd 2 becomes the file name in dirfd (borrowed for ever), which is opened anew when somebody has moved or removed it. Beyond max_bytes
- * it becomes name.1. Several processes may log to one file. name: borrowed for ever. */
+ * it becomes name.1. It is no link (-ELOOP), at no time. Several processes may log to one file. name: borrowed for ever. */
 int fz_log_to_file(int dirfd, const char *name, uint64_t max_bytes, struct fz_err *err) FZ_MUST_CHECK;
 /* Datagrams of journald's native protocol to that socket: MESSAGE, PRIORITY, SYSLOG_IDENTIFIER=fazt, FZ_PART, FZ_CODE, FZ_DATABASE,
  * FZ_TARGET, FZ_SUPPRESSED. Where nobody listens there: "<4>..." on stderr, which the journal reads too. */

@@ -43,6 +43,7 @@ int cmd_logto_open(struct cmd_logto *l, const struct cmd_conf *c, int statefd, c
 {
 	char dir[PATH_MAX];
 	struct stat st;
+	bool device;
 	int fd;
 
 	*l = (struct cmd_logto){.dirfd = -1, .fd = -1};
@@ -51,12 +52,16 @@ int cmd_logto_open(struct cmd_logto *l, const struct cmd_conf *c, int statefd, c
 	if (snprintf(l->path, sizeof(l->path), "%s%s", c->log_file ? c->log_file : state_dir,
 	             c->log_file ? "" : "/" LOG_NAME) >= (int)sizeof(l->path))
 		return fz_fail(err, FZ_ECONFIG, "log_file: the path is too long");
+	device = !strncmp(l->path, "/dev/", 5) && !strchr(l->path + 5, '/'); /* a link as /dev/stderr only root makes */
 	l->fd = openat(c->log_file ? AT_FDCWD : statefd, c->log_file ? l->path : LOG_NAME,
-	               O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	               O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (device ? 0 : O_NOFOLLOW), 0600);
+	if (l->fd < 0 && errno == ELOOP)
+		return fz_fail(err, FZ_ECONFIG,
+		               "log_file: %s is a symbolic link, which is not followed: name the file itself", l->path);
 	if (l->fd < 0 || fstat(l->fd, &st) < 0)
 		return fz_fail_errno(err, errno, "cannot open the log file %s", l->path);
 	l->start = st.st_size;
-	if (!S_ISREG(st.st_mode))
+	if (device || !S_ISREG(st.st_mode))
 		return 0;
 	snprintf(l->name, sizeof(l->name), "%.255s", base_name(l->path));
 	snprintf(dir, sizeof(dir), "%.*s", (int)(base_name(l->path) - l->path), l->path);

@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from faztlib import FAZT, Mount, Failure, fazt, fazt_json, main, need, wait_for  # noqa: E402
+from faztlib import FAZT, Mount, Failure, fazt, fazt_json, is_mounted, main, need, wait_for  # noqa: E402
 
 JOURNAL = "/run/systemd/journal/socket"
 PAIR = re.compile(r'([a-z_]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s"=]+))(?: |$)')
@@ -114,6 +114,30 @@ def bounded(base):
     need(sorted(n for n in os.listdir(os.path.dirname(log)) if n.startswith("fazt.log")) == ["fazt.log", "fazt.log.1"], "log files")
 
 
+def links(base):
+    """No log file is a link, since whoever can write to its directory says where that leads; what /dev has are links all the same."""
+    app = os.path.join(base, "linked")
+    os.makedirs(app)
+    victim, log = os.path.join(base, "victim"), os.path.join(base, "linked.log")
+    with open(victim, "w") as f:
+        f.write("mine\n")
+    os.symlink(victim, log)
+    r = fazt("mount", "--log-file", log, app, check=False)
+    need(r.returncode == 2 and log + " is a symbolic link" in r.stderr, "exit %d: %s", r.returncode, r.stderr)
+    need(os.path.getsize(victim) == 5, "the file that the link leads to was written")
+    out = os.path.join(base, "stderr.log")
+    with open(out, "w") as f:
+        p = subprocess.Popen([FAZT, "mount", "--foreground", "--log-file", "/dev/stderr", app], stderr=f, stdout=subprocess.DEVNULL)
+    try:
+        wait_for("it to serve", lambda: is_mounted(app) and os.path.getsize(out))
+        os.kill(fazt_json("status", "--json", app, check=False)["worker_pid"], signal.SIGKILL)
+        wait_for("both to log there", lambda: {"supervisor", "worker"} <= {e["part"] for e in lines(out, logfmt)})
+    finally:
+        p.terminate()
+        need(p.wait(60) == 0, "exit %d", p.returncode)
+    lines(out, logfmt)
+
+
 def journald(base):
     """In a mount namespace of its own (see below), so that a real journald stays what it is."""
     os.makedirs(os.path.dirname(JOURNAL), exist_ok=True)
@@ -185,6 +209,7 @@ def run(base):
     in_file(base, "json", json.loads, "log_file = %s/fazt.log\n")
     bounded(base)
     spoken(base)
+    links(base)
     journald(base)
 
 

@@ -1,5 +1,5 @@
-/* What a log line looks like in each form, which of many equal ones are written, and where they go: a file that is moved away or
- * grows beyond its limit beside other processes, and a socket that stands for journald's. */
+/* What a log line looks like in each form, which of many equal ones are written, and where they go: a file that is moved away,
+ * exchanged for a link, or grows beyond its limit beside other processes, and a socket that stands for journald's. */
 #include "base/file.h"
 #include "base/log.h"
 #include "base/logline.h"
@@ -287,6 +287,44 @@ static void moved(void **state)
 	fz_buf_fini(&b);
 }
 
+/* Whoever can write to the directory puts there what leads elsewhere, and what would make us wait. */
+static void exchanged_while(struct world *w)
+{
+	alarm(30);
+	fz_info("one");
+	if (renameat(w->dirfd, "f", w->dirfd, "ours") < 0 || symlinkat("victim", w->dirfd, "f") < 0)
+		_exit(2);
+	fz_info("two");
+	if (unlinkat(w->dirfd, "f", 0) < 0 || mkfifoat(w->dirfd, "f", 0600) < 0)
+		_exit(3);
+	fz_info("three");
+	if (unlinkat(w->dirfd, "f", 0) < 0)
+		_exit(4);
+	fz_info("four");
+}
+
+static void exchanged(void **state)
+{
+	struct world *w = *state;
+	struct fz_err err = {0};
+	struct fz_buf b = {0};
+
+	assert_int_equal(fz_write_file(w->dirfd, "victim", "mine\n", 5, 0600, &err), 0);
+	in_process(w, 1 << 20, exchanged_while, 1);
+	assert_int_equal(size_of(w, "victim"), 5);
+	assert_int_equal(fz_read_file(w->dirfd, "ours", 10000, &b, NULL), 0);
+	assert_non_null(strstr(fz_buf_str(&b), "msg=\"one\"\n"));
+	assert_non_null(strstr(fz_buf_str(&b), "msg=\"two\"\n")); /* none is lost */
+	assert_non_null(strstr(fz_buf_str(&b), "msg=\"three\"\n"));
+	fz_buf_reset(&b);
+	assert_int_equal(fz_read_file(w->dirfd, "f", 10000, &b, NULL), 0);
+	assert_non_null(strstr(fz_buf_str(&b), "msg=\"four\"\n"));
+	assert_int_equal(symlinkat("victim", w->dirfd, "link"), 0);
+	assert_int_equal(fz_log_to_file(w->dirfd, "link", 0, &err), -ELOOP); /* nor at the start */
+	assert_int_equal(size_of(w, "victim"), 5);
+	fz_buf_fini(&b);
+}
+
 static void stormy(struct world *w)
 {
 	struct fz_err err = {.code = -FZ_ENET, .text = "no way"};
@@ -365,6 +403,7 @@ int main(void)
 	        cmocka_unit_test(rates),
 	        cmocka_unit_test_setup_teardown(bounded, setup, teardown),
 	        cmocka_unit_test_setup_teardown(moved, setup, teardown),
+	        cmocka_unit_test_setup_teardown(exchanged, setup, teardown),
 	        cmocka_unit_test_setup_teardown(suppressed, setup, teardown),
 	        cmocka_unit_test_setup_teardown(journal, setup, teardown),
 	};
