@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #define LISTEN_START 3
+#define WAIT_S       3
 
 bool fz_notify_wanted(void)
 {
@@ -20,8 +21,20 @@ bool fz_notify_wanted(void)
 	return path && (*path == '/' || *path == '@') && path[1];
 }
 
+/* It is said again soon, so that a manager that does not read loses nothing by it. */
+static bool is_repeated(const char *text)
+{
+	static const char *const words[] = {"STATUS=", "WATCHDOG=", "EXTEND_TIMEOUT_USEC="};
+
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+		if (!strncmp(text, words[i], strlen(words[i])))
+			return true;
+	return false;
+}
+
 static int notify(const char *text, int fd)
 {
+	static const struct timeval wait = {.tv_sec = WAIT_S};
 	const char *path = getenv("NOTIFY_SOCKET");
 	struct sockaddr_un to = {.sun_family = AF_UNIX};
 	struct iovec iov = {(void *)(uintptr_t)text, strlen(text)};
@@ -52,7 +65,9 @@ static int notify(const char *text, int fd)
 	sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (sock < 0)
 		return -errno;
-	while (sendmsg(sock, &h, MSG_NOSIGNAL) < 0)
+	if (setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)) < 0)
+		rc = -errno;
+	while (rc == 0 && sendmsg(sock, &h, MSG_NOSIGNAL | (is_repeated(text) ? MSG_DONTWAIT : 0)) < 0)
 		if (errno != EINTR) {
 			rc = -errno;
 			break;

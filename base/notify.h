@@ -17,7 +17,8 @@ struct fz_listen_fd {
 
 /* Somebody listens. */
 bool fz_notify_wanted(void);
-/* "READY=1", "STATUS=..." or several lines. 0 (also without a manager) or -errno. */
+/* "READY=1", "STATUS=..." or several lines. 0 (also without a manager) or -errno; -EAGAIN: it does not read. What is said
+ * again soon (STATUS, WATCHDOG, EXTEND_TIMEOUT_USEC first) is not waited for then, anything else for three seconds. */
 int fz_notify(const char *text);
 /* Puts a copy of fd into the manager's store under a name (letters, digits, '-'), not watched: what the descriptor says of itself
  * does not remove it. Comes back by fz_listen_take() in the next process of this service. */

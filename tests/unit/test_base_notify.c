@@ -113,6 +113,64 @@ static void test_nobody_listens(void **state)
 	unsetenv("NOTIFY_SOCKET");
 }
 
+/* Until not even a new socket can send. */
+static void fill(void)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	socklen_t n = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+	int sent = 1;
+
+	memcpy(a.sun_path, path, strlen(path));
+	a.sun_path[0] = 0;
+	while (sent) {
+		int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+		for (sent = 0; sendto(fd, "x", 1, MSG_DONTWAIT, (struct sockaddr *)&a, n) == 1; sent++)
+			;
+		assert_int_equal(errno, EAGAIN);
+		fz_close(&fd);
+	}
+}
+
+/* A manager that does not read: what is said again soon is not waited for, the rest for a moment. */
+static void test_manager_hangs(void **state)
+{
+	static const char *const words[] = {"STATUS=a b", "WATCHDOG=1", "EXTEND_TIMEOUT_USEC=30000000", "READY=1"};
+	char got[64] = "";
+	int fd, status, ready[2];
+	pid_t child;
+
+	snprintf(path, sizeof(path), "@fazt-notify-%d", (int)getpid());
+	fd = listen_at(path);
+	fill();
+	alarm(60);
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		print_message("%s\n", words[i]);
+		assert_int_equal(fz_notify(words[i]), -EAGAIN);
+	}
+	assert_return_code(pipe(ready), 0);
+	assert_int_equal(fz_notify_keep("fuse", ready[1]), -EAGAIN);
+	child = fork(); /* it reads on */
+	if (child == 0) {
+		while (strcmp(got, "READY=1") != 0) {
+			ssize_t n = recv(fd, got, sizeof(got) - 1, 0);
+
+			if (n < 0)
+				_exit(1);
+			got[n] = 0;
+		}
+		_exit(0);
+	}
+	assert_int_equal(fz_notify("READY=1"), 0);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	alarm(0);
+	fz_close(&ready[0]);
+	fz_close(&ready[1]);
+	fz_close(&fd);
+	unsetenv("NOTIFY_SOCKET");
+}
+
 static void test_watchdog(void **state)
 {
 	char us[24];
@@ -196,9 +254,8 @@ static void test_takes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_says),
-	        cmocka_unit_test(test_nobody_listens),
-	        cmocka_unit_test(test_watchdog),
+	        cmocka_unit_test(test_says),          cmocka_unit_test(test_nobody_listens),
+	        cmocka_unit_test(test_manager_hangs), cmocka_unit_test(test_watchdog),
 	        cmocka_unit_test(test_takes),
 	};
 
