@@ -7,6 +7,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -16,10 +18,12 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #define JOURNAL_SOCKET "/run/systemd/journal/socket"
 #define MSG_MAX        1400
+#define OTHERS_NS      100000000
 
 /* Set at the start, before there are threads; but what mu guards. */
 static struct {
@@ -30,11 +34,19 @@ static struct {
 	int dirfd; /* of the file, or -1 */
 	const char *name;
 	uint64_t max_bytes;
+	int serving; /* never wait for a reader */
 	int journal; /* socket, or -1 */
 	struct sockaddr_un journal_at;
-	atomic_ullong lost; /* lines that journald had no room for */
-	pthread_mutex_t mu; /* the file is changed for another one */
-} conf = {.who = "fazt", .max = FZ_LOG_INFO, .fd = 2, .dirfd = -1, .journal = -1, .mu = PTHREAD_MUTEX_INITIALIZER};
+	atomic_ullong lost;  /* lines that journald, or the reader of a pipe, had no room for */
+	pthread_mutex_t mu;  /* the file is changed for another one */
+	pthread_mutex_t out; /* a line is written to what is no file */
+} conf = {.who = "fazt",
+          .max = FZ_LOG_INFO,
+          .fd = 2,
+          .dirfd = -1,
+          .journal = -1,
+          .mu = PTHREAD_MUTEX_INITIALIZER,
+          .out = PTHREAD_MUTEX_INITIALIZER};
 
 static struct fz_lograte rate = {.mu = PTHREAD_MUTEX_INITIALIZER};
 
@@ -72,6 +84,11 @@ void fz_log_set_fd(int fd)
 {
 	fz_close(&conf.journal);
 	conf.fd = fd;
+}
+
+void fz_log_never_wait(void)
+{
+	conf.serving = 1;
 }
 
 void fz_log_to_journal(const char *socket_path)
@@ -174,15 +191,52 @@ int fz_log_to_file(int dirfd, const char *name, uint64_t max_bytes, struct fz_er
 
 /* ---- writing ---------------------------------------------------------------------------------------------------- */
 
-static void write_line(const char *line, size_t n)
+static void write_all(const char *line, size_t n)
 {
-	if (conf.dirfd >= 0)
-		right_file();
 	while (write(conf.fd, line, n) < 0 && errno == EINTR)
 		;
 }
 
-/* Never waits for journald: what it has no room for is counted. False: nobody is there. */
+/* A pipe that poll() calls writable takes PIPE_BUF bytes without waiting, from one writer. Another process may come between, so no
+ * thread waits long for the one that is at it. */
+_Static_assert(FZ_LOGLINE_SIZE <= PIPE_BUF, "a line is one write to a pipe");
+
+/* 0: there was no room for it. */
+static int write_if_room(const char *line, size_t n)
+{
+	struct pollfd p = {.fd = conf.fd, .events = POLLOUT};
+	struct timespec until;
+	int room;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_nsec += OTHERS_NS;
+	until.tv_sec += until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	if (pthread_mutex_timedlock(&conf.out, &until) != 0)
+		return 0;
+	do
+		room = poll(&p, 1, 0);
+	while (room < 0 && errno == EINTR);
+	if (room)
+		write_all(line, n);
+	pthread_mutex_unlock(&conf.out);
+	return room != 0;
+}
+
+/* 0: the line is lost. */
+static int write_line(const char *line, size_t n)
+{
+	struct stat st;
+
+	if (conf.dirfd >= 0)
+		right_file();
+	else if (conf.serving && fstat(conf.fd, &st) == 0 && !S_ISREG(st.st_mode))
+		return write_if_room(line, n);
+	write_all(line, n);
+	return 1;
+}
+
+/* Never waits for journald. 1; 0: it has no room, -1: nobody is there. */
 static int to_journal(const struct fz_logline *l)
 {
 	char line[FZ_LOGLINE_SIZE];
@@ -191,36 +245,42 @@ static int to_journal(const struct fz_logline *l)
 	if (sendto(conf.journal, line, n, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)&conf.journal_at,
 	           sizeof(conf.journal_at)) >= 0)
 		return 1;
-	if (errno != EAGAIN && errno != ENOBUFS)
-		return 0;
-	atomic_fetch_add(&conf.lost, 1);
-	return 1;
+	return errno == EAGAIN || errno == ENOBUFS ? 0 : -1;
 }
 
-static void emit(struct fz_logline *l)
+/* 0: it is lost, and the next one tells. */
+static int emit(struct fz_logline *l)
 {
 	char line[FZ_LOGLINE_SIZE];
 	size_t n = 0;
+	int rc = -1;
 
 	l->who = conf.who;
 	l->pid = (int)getpid();
-	if (conf.journal >= 0) {
-		l->suppressed += atomic_exchange(&conf.lost, 0);
-		if (to_journal(l))
-			return;
+	l->suppressed += atomic_exchange(&conf.lost, 0);
+	if (conf.journal >= 0)
+		rc = to_journal(l);
+	if (rc < 0 && conf.journal >= 0) {
 		n = (size_t)snprintf(line, sizeof(line), "<%d>", fz_logline_priority(l->level));
 		n += fz_logline_format(line + n, sizeof(line) - n, FZ_LOG_LOGFMT, l); /* journald adds the time */
-	} else {
+	} else if (rc < 0) {
 		l->time_ms = fz_now_ms();
 		n = fz_logline_format(line, sizeof(line), conf.format, l);
 	}
-	write_line(line, n);
+	if (rc < 0)
+		rc = write_line(line, n);
+	if (!rc)
+		atomic_fetch_add(&conf.lost, l->suppressed + 1);
+	return rc;
 }
 
 void fz_log_flush(int now)
 {
+	struct fz_logline lost = {.level = FZ_LOG_WARN, .msg = "lines are lost: nobody read the log for a time"};
 	struct fz_lograte_slot s;
 
+	if (atomic_load(&conf.lost) && !emit(&lost))
+		atomic_fetch_sub(&conf.lost, 1); /* this one was none */
 	while (fz_lograte_told(&rate, fz_mono_ns(), now, &s)) {
 		struct fz_logline l = {.level = s.level, .msg = s.sample, .suppressed = s.suppressed};
 

@@ -5,7 +5,8 @@
  * code, db and target stand there where they are known; suppressed=N: so many lines like this one were left out before it.
  * A storm of one line fills no disk: of one call site about the same database, target and code, ten lines pass at once and then
  * one each ten seconds; of one call site altogether 200, and then one a second (debug: all). A line never holds a secret.
- * Thread-safe: one write(2) or datagram a line, no lock is held meanwhile.          held by: tests/unit/test_base_log.c */
+ * Thread-safe: one write(2) or datagram a line. What journald, or in a process that serves the reader of a
+ * pipe, has no room for is counted as suppressed by the next line that arrives.      held by: tests/unit/test_base_log.c */
 #ifndef FZ_BASE_LOG_H
 #define FZ_BASE_LOG_H
 
@@ -21,6 +22,8 @@ enum fz_log_format { FZ_LOG_TEXT, FZ_LOG_LOGFMT, FZ_LOG_JSON };
 void fz_log_init(const char *who, enum fz_log_level max);
 void fz_log_set_format(enum fz_log_format format);
 void fz_log_set_fd(int fd); /* default 2; no journal then */
+/* stderr may be a pipe, a socket or a terminal whose reader has stopped: a line is lost then. For processes that others wait for. */
+void fz_log_never_wait(void);
 /* fd 2 becomes the file name in dirfd (borrowed for ever), which is opened anew when somebody has moved or removed it. Beyond max_bytes
  * it becomes name.1. It is no link (-ELOOP), at no time. Several processes may log to one file. name: borrowed for ever. */
 int fz_log_to_file(int dirfd, const char *name, uint64_t max_bytes, struct fz_err *err) FZ_MUST_CHECK;

@@ -21,6 +21,7 @@ static void settings(const char *who, const struct cmd_conf *c)
 	const char *format = c->log_format ? c->log_format : "logfmt";
 
 	fz_log_init(who, (enum fz_log_level)cmd_log_level(c));
+	fz_log_never_wait();
 	fz_log_set_format(!strcasecmp(format, "json")   ? FZ_LOG_JSON
 	                  : !strcasecmp(format, "text") ? FZ_LOG_TEXT
 	                                                : FZ_LOG_LOGFMT);

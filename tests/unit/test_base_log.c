@@ -1,5 +1,6 @@
 /* What a log line looks like in each form, which of many equal ones are written, and where they go: a file that is moved away,
- * exchanged for a link, or grows beyond its limit beside other processes, and a socket that stands for journald's. */
+ * exchanged for a link, or grows beyond its limit beside other processes, a socket that stands for journald's, and a pipe that
+ * nobody reads. */
 #include "base/file.h"
 #include "base/log.h"
 #include "base/logline.h"
@@ -15,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -395,6 +397,89 @@ static void journal(void **state)
 	close(fd);
 }
 
+#define STALLED_THREADS 4
+#define STALLED_LINES   100 /* of each, about 1.2 kB: more than a pipe takes */
+
+static void *stalled_thread(void *arg)
+{
+	char filler[1100];
+
+	(void)arg;
+	memset(filler, 'x', sizeof(filler) - 1);
+	filler[sizeof(filler) - 1] = 0;
+	for (int i = 0; i < STALLED_LINES; i++)
+		fz_debug("%s", filler);
+	return NULL;
+}
+
+/* Whoever reads the pipe that stderr is has stopped: nobody waits, and the first line after that says how many are lost. */
+static void stalled(void **state)
+{
+	int out[2], done[2], on[2], status;
+	pthread_t t[STALLED_THREADS];
+	unsigned passed = 0, lost = 0;
+	struct fz_buf b = {0};
+	char c;
+	pid_t pid;
+
+	assert_return_code(pipe(out), 0);
+	assert_return_code(pipe(done), 0);
+	assert_return_code(pipe(on), 0);
+	pid = fork();
+	if (pid == 0) {
+		alarm(30);
+		dup2(out[1], 2);
+		close(out[0]);
+		close(out[1]);
+		fz_log_init("test", FZ_LOG_DEBUG);
+		fz_log_set_format(FZ_LOG_LOGFMT);
+		fz_log_never_wait();
+		for (int i = 0; i < STALLED_THREADS; i++)
+			if (pthread_create(&t[i], NULL, stalled_thread, NULL) != 0)
+				_exit(2);
+		for (int i = 0; i < STALLED_THREADS; i++)
+			pthread_join(t[i], NULL);
+		if (write(done[1], "x", 1) != 1 || read(on[0], &c, 1) != 1)
+			_exit(3);
+		fz_debug("it goes on");
+		_exit(0);
+	}
+	close(out[1]);
+	close(done[1]);
+	if (read(done[0], &c, 1) != 1) /* it died of its alarm */
+		fail_msg("a thread waits for the reader");
+	/* what is in the pipe, and then all the rest */
+	for (bool all = false; !all;) {
+		uint8_t *p = fz_buf_room(&b, 65536);
+		ssize_t n = read(out[0], p, 65536);
+
+		assert_true(n >= 0);
+		if (b.size == 0)
+			assert_int_equal(write(on[1], "x", 1), 1);
+		b.size += (size_t)n;
+		all = n == 0;
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(fz_buf_add(&b, "", 1), 0);
+	for (char *p = (char *)b.data, *nl; *p; p = nl + 1) {
+		nl = strchr(p, '\n');
+		*nl = 0;
+		assert_memory_equal(p, "time=20", 7); /* whole lines */
+		if (strstr(p, "msg=\"it goes on\""))
+			assert_int_equal(sscanf(strstr(p, " suppressed="), " suppressed=%u ", &lost), 1);
+		else
+			passed++;
+	}
+	assert_true(lost > 0);
+	assert_int_equal(passed + lost, STALLED_THREADS * STALLED_LINES);
+	fz_buf_fini(&b);
+	close(out[0]);
+	close(done[0]);
+	close(on[0]);
+	close(on[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -406,6 +491,7 @@ int main(void)
 	        cmocka_unit_test_setup_teardown(exchanged, setup, teardown),
 	        cmocka_unit_test_setup_teardown(suppressed, setup, teardown),
 	        cmocka_unit_test_setup_teardown(journal, setup, teardown),
+	        cmocka_unit_test(stalled),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
