@@ -17,6 +17,7 @@ struct cmd_sse {
 	struct cmd_watch watch; /* first */
 	struct cmd_sse_client *clients[CMD_SSE_CLIENTS];
 	unsigned n;
+	bool over; /* nobody may listen any more: the daemon cannot stop while a connection is suspended */
 	uint64_t events_ns, status_ns, heartbeat_ns; /* when each is due */
 	char *status;                                /* as it was sent last */
 	struct cJSON *last;                          /* an event that the next may be joined to */
@@ -37,11 +38,11 @@ struct cmd_http {
 
 /* The worker's status, borrowed until the next call; NULL: no memory. fresh: not even a moment old. */
 const struct cJSON *cmd_http_state(struct cmd_http *h, bool fresh);
-/* One more listener: MHD_NO when the connection cannot be served. *full: there are too many. */
+/* One more listener: MHD_NO when the connection cannot be served. *full: there are too many, or it ends. */
 enum MHD_Result cmd_sse_answer(struct cmd_http *h, struct MHD_Connection *c, bool *full);
 /* What is due. Returns ms until something is again; -1 = never. */
 int cmd_sse_run(struct cmd_http *h);
-/* Every stream ends; the connections go with the daemon. */
+/* The thread has ended. Every stream ends, and none begins; the connections go with the daemon. */
 void cmd_sse_end(struct cmd_http *h);
 void cmd_sse_fini(struct cmd_http *h); /* after the daemon */
 /* Headers that every answer has. */

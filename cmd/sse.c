@@ -161,7 +161,7 @@ enum MHD_Result cmd_sse_answer(struct cmd_http *h, struct MHD_Connection *conn, 
 	struct MHD_Response *r;
 	enum MHD_Result rc;
 
-	if (h->sse.n == CMD_SSE_CLIENTS) {
+	if (h->sse.over || h->sse.n == CMD_SSE_CLIENTS) {
 		*full = true;
 		return MHD_NO;
 	}
@@ -324,6 +324,7 @@ int cmd_sse_run(struct cmd_http *h)
 
 void cmd_sse_end(struct cmd_http *h)
 {
+	h->sse.over = true;
 	for (unsigned i = 0; i < h->sse.n; i++) {
 		h->sse.clients[i]->end = true;
 		wake(h->sse.clients[i]);

@@ -1,5 +1,5 @@
 /* cmd/http.h without a mount: a worker that answers from a text. What a whole mount shows is held by tests/e2e/metrics.py; this runs under the
- * sanitizers in a second: listeners that come, go, do not read, and are there when the server stops. */
+ * sanitizers in a second: listeners that come, go, do not read, and are there when the server stops, or come then. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,10 +9,12 @@
 
 #include "base/file.h"
 #include "base/net.h"
-#include "cmd/http.h"
+#include "cmd/http_priv.h"
 #include "cmd/worker.h"
 
 #include <cJSON.h>
+#include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +24,7 @@ struct world {
 	struct cmd_serving w; /* first */
 	char address[FZ_NET_ADDR];
 	atomic_uint txid; /* of its one database */
+	atomic_bool held; /* an answer waits until the server is to stop */
 };
 
 static int answer(struct cmd_control_handler *h, const struct cJSON *request, struct cJSON *o, int *fd,
@@ -30,8 +33,13 @@ static int answer(struct cmd_control_handler *h, const struct cJSON *request, st
 	struct world *w = (struct world *)h;
 	const char *cmd = cJSON_GetStringValue(cJSON_GetObjectItem(request, "cmd"));
 	unsigned txid = atomic_load(&w->txid);
+	struct pollfd stop = {.fd = w->w.http ? w->w.http->stopfd : -1, .events = POLLIN};
 	cJSON *d = cJSON_CreateObject(), *list, *e;
 
+	if (atomic_load(&w->held)) {
+		atomic_store(&w->held, false);
+		assert_int_equal(poll(&stop, 1, -1), 1);
+	}
 	cJSON_AddItemToArray(cJSON_AddArrayToObject(o, "databases"), d);
 	cJSON_AddStringToObject(d, "name", "a.db");
 	cJSON_AddNumberToObject(d, "txid", txid);
@@ -162,6 +170,32 @@ static void streams(void **state)
 		fz_close(&fd[i]);
 }
 
+/* A listener whose request is there when the server has begun to stop. */
+static void late(void **state)
+{
+	static const char health[] = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+	static const char events[] = "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+	struct fz_err err = {0};
+	struct world w;
+	int fd[8], other;
+
+	start(&w);
+	for (int i = 0; i < 8; i++) {
+		fd[i] = ask(&w, health);
+		wants(fd[i], "\"targets\":[]}");
+	}
+	atomic_store(&w.held, true);
+	other = ask(&w, health);
+	while (atomic_load(&w.held)) /* until it is being answered */
+		sched_yield();
+	for (int i = 0; i < 8; i++)
+		assert_int_equal(fz_net_write(fd[i], events, strlen(events), UINT64_MAX, -1, &err), 0);
+	cmd_http_stop(w.w.http);
+	fz_close(&other);
+	for (int i = 0; i < 8; i++)
+		fz_close(&fd[i]);
+}
+
 static void refuses_addresses(void **state)
 {
 	static const char *const bad[] = {"7301", "a b:1", "[::1:1", "127.0.0.1:x", ""};
@@ -181,6 +215,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(answers),
 	        cmocka_unit_test(streams),
+	        cmocka_unit_test(late),
 	        cmocka_unit_test(refuses_addresses),
 	};
 
