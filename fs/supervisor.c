@@ -3,6 +3,8 @@
  * STATES   starting -> serving <-> replacing (worker gone, the next one starts; requests wait in the kernel)
  *          serving -> leaving: agent killed -> worker told to finish (it captures and syncs all) -> umount(2), never lazy
  *          leaving -> replacing when somebody opened a file meanwhile (EBUSY): serve on
+ * Children are what is installed (argv[0]), so that a newer program comes in with each; once that was refused (an upgrade), or a
+ * child of it ended before it did its work, they are the program that this process runs.     held by: tests/e2e/upgrade.py
  * The kernel's requests are only ever read by a worker; this process never touches a path below the mount: it knows the
  * backing directory by a descriptor and its own mount by /proc/self/mountinfo. */
 #include "fs/supervisor.h"
@@ -28,13 +30,15 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define AGENT_GOOD_NS 1000000000ull  /* an agent that lived so long is followed by the next one at once */
-#define SETTLE_NS     10000000000ull /* a former supervisor's worker gets so long to hand over */
-#define CHECK_S       20             /* the installed program, to say whether it can take over */
+#define AGENT_GOOD_NS 1000000000ull    /* an agent that lived so long is followed by the next one at once */
+#define SETTLE_NS     10000000000ull   /* a former supervisor's worker gets so long to hand over */
+#define CHECK_S       20               /* the installed program, to say whether it can take over */
+#define OWN_PROGRAM   "/proc/self/exe" /* in a child: what its supervisor runs, also when that was deleted */
 
 /* ---- children ---- */
 
@@ -43,8 +47,8 @@ struct give {
 };
 
 /* In a child: the rest of what makes it another process. */
-static void become(const char *const *argv) __attribute__((noreturn));
-static void become(const char *const *argv)
+static void become(const char *program, const char *const *argv) __attribute__((noreturn));
+static void become(const char *program, const char *const *argv)
 {
 	sigset_t none;
 
@@ -54,12 +58,44 @@ static void become(const char *const *argv)
 	unsetenv("NOTIFY_SOCKET"); /* the service manager hears the supervisor alone */
 	unsetenv("WATCHDOG_PID");
 	unsetenv("WATCHDOG_USEC");
-	execv(argv[0], (char *const *)(uintptr_t)argv);
+	execv(program, (char *const *)(uintptr_t)argv);
 	_exit(127);
 }
 
-static pid_t start(struct fs_super *s, const char *const *argv, const struct give *g, size_t n, bool open_mount)
+/* What is installed is another program than this process runs, or none. Only then does it matter which of them is started. */
+static bool replaced(const struct fs_super *s)
 {
+	struct stat own, installed;
+
+	return stat(OWN_PROGRAM, &own) == 0 && (stat(s->conf->worker_argv[0], &installed) < 0 ||
+	                                        own.st_dev != installed.st_dev || own.st_ino != installed.st_ino);
+}
+
+static const char *program(const struct fs_super *s, bool own)
+{
+	return own && replaced(s) ? OWN_PROGRAM : s->conf->worker_argv[0];
+}
+
+static const char *named(const struct fs_super *s, const char *program)
+{
+	return program == s->conf->worker_argv[0] ? program : "the program that this supervisor runs";
+}
+
+/* A child ended before it did its work. Perhaps its program is why: half copied, without its libraries, of another version. The
+ * next one is the other of the two, unless that is installed and was refused. */
+static void other_program(struct fs_super *s, bool *own, const char *child)
+{
+	if (!replaced(s) || (s->refused && *own))
+		return;
+	*own = !*own;
+	fz_warn("%s as %s did not come to work: the next one is %s", child, named(s, program(s, !*own)),
+	        named(s, program(s, *own)));
+}
+
+static pid_t start(struct fs_super *s, bool own, const char *const *argv, const struct give *g, size_t n,
+                   bool open_mount)
+{
+	const char *what = program(s, own);
 	char ms[24];
 	pid_t pid = fork();
 
@@ -80,7 +116,7 @@ static pid_t start(struct fs_super *s, const char *const *argv, const struct giv
 	}
 	snprintf(ms, sizeof(ms), "%llu", (unsigned long long)s->watch.report_ms);
 	setenv(FS_REPORT_ENV, ms, 1);
-	become(argv);
+	become(what, argv);
 }
 
 static void drop_worker_ends(struct fs_super *s)
@@ -127,7 +163,7 @@ static int start_worker(struct fs_super *s, struct fz_err *err)
 	fs_estate_keep_agent(s);
 	atomic_fetch_add(&s->sh->starts, 1);
 	fs_watch_begin(s);
-	s->worker = start(s, s->conf->worker_argv, g, sizeof(g) / sizeof(g[0]), false);
+	s->worker = start(s, s->own_worker, s->conf->worker_argv, g, sizeof(g) / sizeof(g[0]), false);
 	fz_close(&up[1]);
 	if (s->worker < 0)
 		return fz_fail_errno(err, errno, "cannot start a worker");
@@ -147,7 +183,7 @@ static void start_agent(struct fs_super *s)
 	if (!s->conf->agent_argv || s->conf->no_agent || s->agent > 0 || s->leaving || !s->ready)
 		return;
 	s->agent_since_ns = fz_mono_ns();
-	s->agent = start(s, s->conf->agent_argv, g, sizeof(g) / sizeof(g[0]), true);
+	s->agent = start(s, s->own_agent, s->conf->agent_argv, g, sizeof(g) / sizeof(g[0]), true);
 	if (s->agent < 0)
 		fz_warn("cannot start the agent: %s", strerror(errno));
 }
@@ -264,7 +300,7 @@ static void on_umount(struct fs_super *s, uint32_t id)
 /* The worker hands over; with its end the agent goes too, unless it is to be kept. */
 static void replace_worker(struct fs_super *s, const char *why)
 {
-	fz_info("%s: the worker finishes, the next one is %s", why, s->conf->worker_argv[0]);
+	fz_info("%s: the worker finishes, the next one is %s", why, named(s, program(s, s->own_worker)));
 	kill(s->worker, SIGUSR2);
 }
 
@@ -397,7 +433,8 @@ static bool by_own_fault(int status)
 /* True when this was the end of the mount. rc: how it ends. */
 static bool on_worker_end(struct fs_super *s, int status, int *rc, struct fz_err *err)
 {
-	bool was_ready = s->ready;
+	bool was_ready = s->ready, former = s->worker_pidfd >= 0;
+	const char *next;
 
 	s->worker = -1;
 	s->settle_ns = 0;
@@ -421,12 +458,15 @@ static bool on_worker_end(struct fs_super *s, int status, int *rc, struct fz_err
 	}
 	if (!s->keep_agent)
 		kill_agent(s);
+	if (!was_ready && !former)
+		other_program(s, &s->own_worker, "worker");
+	next = named(s, program(s, s->own_worker));
 	if (WIFSIGNALED(status)) {
 		s->sh->crashed = by_own_fault(status);
-		fz_warn("worker ended by signal %d (%s): starting the next one", WTERMSIG(status),
-		        strsignal(WTERMSIG(status)));
+		fz_warn("worker ended by signal %d (%s): starting the next one, %s", WTERMSIG(status),
+		        strsignal(WTERMSIG(status)), next);
 	} else {
-		fz_info("worker ended with status %d: starting the next one", WEXITSTATUS(status));
+		fz_info("worker ended with status %d: starting the next one, %s", WEXITSTATUS(status), next);
 	}
 	if (!was_ready && ++s->fails >= 5 && !s->ever_ready) {
 		*rc = fz_fail(err, FZ_EINTERNAL, "the worker dies before it serves");
@@ -434,8 +474,10 @@ static bool on_worker_end(struct fs_super *s, int status, int *rc, struct fz_err
 	}
 	if (was_ready)
 		s->fails = 0;
-	if (s->upgrade && !s->leave)
+	if (s->upgrade && !s->leave) {
 		fs_estate_exec(s); /* comes back only when that is not possible */
+		s->own_worker = s->own_agent = true;
+	}
 	s->upgrade = false;
 	/* At once when it had served; otherwise it cannot start, and trying faster does not help. */
 	if (!s->fails && start_worker(s, &s->why) == 0)
@@ -464,6 +506,8 @@ static void on_agent_end(struct fs_super *s, int status)
 	        WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 	if (fz_mono_ns() - s->agent_since_ns > AGENT_GOOD_NS) /* what it was killed by is not how it starts */
 		s->agent_fails = 0;
+	else
+		other_program(s, &s->own_agent, "agent");
 	s->agent_ns = backoff(s->agent_fails++);
 }
 
@@ -480,7 +524,7 @@ static void check_installed(struct fs_super *s)
 	s->check = fork();
 	if (s->check == 0) {
 		alarm(CHECK_S);
-		become(argv);
+		become(argv[0], argv);
 	}
 	if (s->check < 0)
 		fz_warn("cannot look at what is installed: %s", strerror(errno));
@@ -490,11 +534,14 @@ static void on_checked(struct fs_super *s, int status)
 {
 	s->check = -1;
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-		fz_error("%s cannot go on with this mount (%s %d): nothing is changed", s->conf->worker_argv[0],
-		         WIFSIGNALED(status) ? "signal" : "status",
+		fz_error("%s cannot go on with this mount (%s %d): nothing is changed, and what this supervisor runs "
+		         "serves on",
+		         s->conf->worker_argv[0], WIFSIGNALED(status) ? "signal" : "status",
 		         WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+		s->refused = s->own_worker = s->own_agent = true;
 		return;
 	}
+	s->refused = s->own_worker = s->own_agent = false;
 	if (s->worker <= 0 || s->leaving || s->leave)
 		return;
 	s->upgrade = true;
@@ -524,7 +571,7 @@ static bool on_signal(struct fs_super *s, int *rc, struct fz_err *err)
 		} else if (si.ssi_signo == SIGUSR2) {
 			check_installed(s);
 		} else if (si.ssi_signo == SIGHUP && s->conf->reload_argv && !s->leaving) {
-			if (start(s, s->conf->reload_argv, NULL, 0, false) < 0)
+			if (start(s, s->own_worker, s->conf->reload_argv, NULL, 0, false) < 0)
 				fz_warn("cannot start the reload: %s", strerror(errno));
 		}
 	}

@@ -41,7 +41,8 @@ enum fs_fd {
  * there (says what to do). Runs until the mount is gone; SIGTERM and fazt umount end it in order: the worker captures and
  * syncs all, then umount(2) (never lazy; -FZ_EBUSY while files are open, and it serves on). SIGUSR2 is an upgrade: when the
  * program in worker_argv[0] can go on with this mount, worker, agent and supervisor become what is installed there; the last by
- * exec of `argv[0] resume DIR`. A service manager is told what happens (base/notify.h): READY=1 when the mount serves,
+ * exec of `argv[0] resume DIR`. When it cannot, or a worker or agent of it ends before it works, the next ones are the program that the
+ * supervisor runs itself. A service manager is told what happens (base/notify.h): READY=1 when the mount serves,
  * STATUS, WATCHDOG (fs/watch.h), and it keeps the descriptors for the next supervisor. */
 int fs_supervisor_run(const struct fs_supervisor_conf *conf, struct fz_err *err) FZ_MUST_CHECK;
 /* Fills who ("sqlite3[1234] has app.db open") and returns true when some process has a file below dir open. */

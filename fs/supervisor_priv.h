@@ -31,8 +31,10 @@ struct fs_super {
 	int worker_pidfd, agent_pidfd; /* of those that a former supervisor started; -1 = started by this one */
 	pid_t check;                   /* whether the installed program can take over */
 	bool mounted, ready, ever_ready, told, agent_dying;
-	bool upgrade;        /* become the installed program once the worker has ended */
-	bool leave, leaving; /* leave: wanted (SIGTERM); leaving: on the way */
+	bool upgrade;               /* become the installed program once the worker has ended */
+	bool refused;               /* what is installed cannot go on with this mount: the last check */
+	bool own_worker, own_agent; /* the next one is the program that this process runs, not what is installed */
+	bool leave, leaving;        /* leave: wanted (SIGTERM); leaving: on the way */
 	unsigned fails, agent_fails, leave_fails;
 	bool keep_agent;                         /* the agent outlives the worker */
 	bool late_agent, renew_agent;            /* ... in an upgrade until the next worker is ready; that is due */

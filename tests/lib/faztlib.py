@@ -108,6 +108,7 @@ def scratch(name):
 
 class Mount:
     """fazt over one directory, run in the foreground by this process so that its end is seen."""
+    exe = FAZT
 
     def __init__(self, base, *flags, name="app", store="store", key=None, targets=None):
         self.base, self.flags = base, list(flags)
@@ -124,7 +125,7 @@ class Mount:
 
     def start(self, env=None, check=True):
         targets = self.targets if self.targets is not None else ["dir:" + self.store]
-        cmd = [FAZT, "mount", "--foreground", "--recipient", self.recipient, *self.flags]
+        cmd = [self.exe, "mount", "--foreground", "--recipient", self.recipient, *self.flags]
         for t in targets:
             cmd += ["--target", t]
         self.logfile = open(os.path.join(self.base, "fazt.log"), "ab")
