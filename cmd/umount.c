@@ -85,7 +85,10 @@ static int unmount(const char *dir, bool wait, bool force, int64_t timeout_ms, s
 		return 0; /* it was there when we came, and went while we asked */
 	if (rc == -ENOENT || rc == -ECONNREFUSED || rc == -EPIPE) {
 		if (!cmd_where_dead(w.dir))
-			return fz_err_prefix(err, "%s is mounted but its worker does not answer", w.dir);
+			return fz_err_prefix(err,
+			                     "%s is mounted but its worker does not answer (its log says why; SIGTERM "
+			                     "to its supervisor unmounts it when nobody has a file open)",
+			                     w.dir);
 		rc = remove_dead(&w, err);
 		if (rc == 0)
 			fprintf(stderr,

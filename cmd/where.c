@@ -109,11 +109,23 @@ int cmd_where_all(struct cmd_where **out, size_t *n, struct fz_err *err)
 	return rc;
 }
 
+/* The path below its resolved parent: of a mount that is dead, or does not answer, only that one can be asked. */
+static bool below_parent(const char *path, char *out, size_t cap)
+{
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	char dir[PATH_MAX], parent[PATH_MAX];
+
+	if (!*name || !strcmp(name, ".") || !strcmp(name, ".."))
+		return false;
+	snprintf(dir, sizeof(dir), "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+	return realpath(*dir ? dir : "/", parent) &&
+	       snprintf(out, cap, "%s/%s", strcmp(parent, "/") ? parent : "", name) < (int)cap;
+}
+
 int cmd_where_find(struct cmd_where *w, const char *arg, struct fz_err *err)
 {
-	char copy[PATH_MAX], parent[PATH_MAX];
+	char copy[PATH_MAX];
 	struct stat st;
-	char *slash;
 	size_t n;
 	int rc;
 
@@ -124,18 +136,13 @@ int cmd_where_find(struct cmd_where *w, const char *arg, struct fz_err *err)
 	if (n == 0 || n >= sizeof(copy))
 		return fz_fail(err, FZ_EUSAGE, "'%s' is no directory", arg);
 	snprintf(copy, sizeof(copy), "%.*s", (int)n, arg);
-	if (!realpath(copy, w->dir)) {
-		if (errno != ENOTCONN && errno != EIO && errno != ECONNABORTED)
-			return fz_fail_errno(err, errno, "%s", arg);
-		/* A dead mount: only its parent can be asked. */
-		slash = strrchr(copy, '/');
-		if (slash)
-			*slash = 0;
-		if (!realpath(slash ? (*copy ? copy : "/") : ".", parent) ||
-		    snprintf(w->dir, sizeof(w->dir), "%s/%s", strcmp(parent, "/") ? parent : "",
-		             slash ? slash + 1 : copy) >= (int)sizeof(w->dir))
-			return fz_fail_errno(err, errno, "%s", arg);
+	if (below_parent(copy, w->dir, sizeof(w->dir))) {
+		rc = cmd_where_refresh(w, err);
+		if (rc < 0 || w->fazt)
+			return rc;
 	}
+	if (!realpath(copy, w->dir))
+		return fz_fail_errno(err, errno, "%s", arg);
 	rc = cmd_where_refresh(w, err);
 	if (rc == 0 && !w->mounted && (stat(w->dir, &st) < 0 || !S_ISDIR(st.st_mode)))
 		rc = fz_fail_errno(err, ENOTDIR, "%s", arg);

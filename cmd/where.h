@@ -15,7 +15,7 @@ struct cmd_where {
 	bool fazt;          /* and it is fazt */
 	unsigned uid;       /* who mounted it */
 };
-/* Works on a dead mount (ENOTCONN) too. -ENOENT, -ENOTDIR. */
+/* Works on a mount that is dead (ENOTCONN), or does not answer. -ENOENT, -ENOTDIR. */
 int cmd_where_find(struct cmd_where *w, const char *arg, struct fz_err *err) FZ_MUST_CHECK;
 /* Every mount of fazt that this process sees, each once, heap; *n of them. */
 int cmd_where_all(struct cmd_where **out, size_t *n, struct fz_err *err) FZ_MUST_CHECK;

@@ -37,6 +37,7 @@
 
 #define AGENT_GOOD_NS 1000000000ull    /* an agent that lived so long is followed by the next one at once */
 #define SETTLE_NS     10000000000ull   /* a former supervisor's worker gets so long to hand over */
+#define NO_WORKER_NS  10000000000ull   /* when none came to work for so long, a mount that shall end does so without */
 #define CHECK_S       20               /* the installed program, to say whether it can take over */
 #define OWN_PROGRAM   "/proc/self/exe" /* in a child: what its supervisor runs, also when that was deleted */
 
@@ -235,20 +236,36 @@ static void next_step_out(struct fs_super *s)
 		kill(s->worker, SIGTERM);
 }
 
+/* Workers end before they come to work, and have done so for long. What they did not capture lies in the databases and their
+ * WALs, without a clean marker: the next mount captures it. */
+static bool hopeless(const struct fs_super *s)
+{
+	return s->worker <= 0 && s->fails > 1 && fz_mono_ns() - s->ended_ns >= NO_WORKER_NS;
+}
+
 /* SIGTERM: leave as soon as nobody has a file open; look again every second. */
 static void try_leave(struct fs_super *s)
 {
 	char who[512];
 
 	s->retry_ns = 0;
-	if (!s->leave || s->leaving || s->worker <= 0 || !s->ready)
+	if (!s->leave || s->leaving)
 		return;
+	if (!s->ready && !hopeless(s)) {
+		s->retry_ns = fz_mono_ns() + 1000000000ull;
+		return;
+	}
 	if (busy(s, who, sizeof(who))) {
 		fz_warn("cannot unmount %s yet: %s", s->dir, who);
 		s->retry_ns = fz_mono_ns() + 1000000000ull;
 		return;
 	}
+	if (s->worker <= 0)
+		fz_warn("no worker has come to work for %llu s: %s is unmounted without, and the next mount captures "
+		        "what was committed",
+		        (unsigned long long)((fz_mono_ns() - s->ended_ns) / 1000000000), s->dir);
 	s->leaving = true;
+	s->restart_ns = 0;
 	(void)fz_notify("STOPPING=1\nSTATUS=unmounting");
 	next_step_out(s);
 }
@@ -266,6 +283,17 @@ static bool leave_now(struct fs_super *s, int status)
 	}
 	s->leaving = false;
 	s->retry_ns = s->leave ? fz_mono_ns() + 1000000000ull : 0;
+	return false;
+}
+
+/* The same where there is no worker that could finish. */
+static bool leave_alone(struct fs_super *s)
+{
+	if (!s->leaving || s->worker > 0 || s->agent > 0 || s->watch.probe > 0)
+		return false;
+	if (leave_now(s, 0))
+		return true;
+	s->restart_ns = backoff(s->fails);
 	return false;
 }
 
@@ -474,6 +502,8 @@ static bool on_worker_end(struct fs_super *s, int status, int *rc, struct fz_err
 	}
 	if (was_ready)
 		s->fails = 0;
+	if (!s->fails || !s->ended_ns)
+		s->ended_ns = fz_mono_ns();
 	if (s->upgrade && !s->leave) {
 		fs_estate_exec(s); /* comes back only when that is not possible */
 		s->own_worker = s->own_agent = true;
@@ -650,6 +680,8 @@ static int loop(struct fs_super *s, struct fz_err *err)
 		if (p[3].revents && s->agent_pidfd >= 0)
 			on_agent_end(s, status_of(s->agent));
 		on_time(s);
+		if (leave_alone(s))
+			return rc;
 	}
 }
 

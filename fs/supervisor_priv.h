@@ -39,6 +39,7 @@ struct fs_super {
 	bool keep_agent;                         /* the agent outlives the worker */
 	bool late_agent, renew_agent;            /* ... in an upgrade until the next worker is ready; that is due */
 	uint64_t restart_ns, agent_ns, retry_ns; /* 0 = not planned */
+	uint64_t ended_ns;                       /* the last worker that had come to work */
 	uint64_t settle_ns;                      /* a former supervisor's worker is killed then */
 	struct fs_watch watch;
 	uint64_t agent_since_ns;

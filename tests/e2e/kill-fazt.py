@@ -1,10 +1,14 @@
 #!/usr/bin/python3
 """Worker, agent and supervisor are killed while an application writes: it sees no error, every commit is kept. A worker is
 replaced, also in the middle of a commit, a checkpoint, a VACUUM, a restart of the WAL; so is an agent; without its
-supervisor the worker serves on and says so, `fazt umount` cleans up, and the next mount goes on where it was."""
+supervisor the worker serves on and says so, `fazt umount` cleans up, and the next mount goes on where it was. When no worker can
+start any more SIGTERM ends the mount once nobody has a file open, and what was committed meanwhile is kept."""
 import contextlib
 import os
+import select
 import signal
+import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -141,7 +145,65 @@ def supervisor(base):
         mount.umount()
 
 
+COMMITS = """
+import sqlite3, sys
+c = sqlite3.connect(sys.argv[1], isolation_level=None)
+c.execute("PRAGMA journal_mode=WAL")
+c.execute("PRAGMA synchronous=OFF")
+c.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)")
+print("ready", flush=True)
+for i in range(30):
+    c.execute("INSERT INTO t(v) VALUES (randomblob(500))")
+c.execute("PRAGMA wal_checkpoint(RESTART)")  # from now on the WAL does not grow
+for line in sys.stdin:
+    c.execute("INSERT INTO t(v) VALUES (randomblob(500))")
+    print("committed", flush=True)
+"""
+
+
+def no_worker(base):
+    with Mount(base, name="none", store="store-none").start() as mount:
+        path = os.path.join(mount.dir, "n.db")
+        app = subprocess.Popen([sys.executable, "-c", COMMITS, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+        def commit():
+            app.stdin.write("one\n")
+            app.stdin.flush()
+            need(select.select([app.stdout], [], [], 20)[0] and app.stdout.readline() == "committed\n", "no commit")
+        try:
+            need(app.stdout.readline() == "ready\n", "the application does not start")
+            commit()
+            worker = mount.status()["worker_pid"]
+            conf = os.open("/proc/%d/fd/12/mount.conf" % worker, os.O_WRONLY)
+            os.ftruncate(conf, 0)
+            os.write(conf, b"[nonsense\n")
+            os.close(conf)
+            os.kill(worker, signal.SIGUSR2)  # it hands over
+            wait_for("two workers that cannot start", lambda: mount.tail(1000).count("worker ended with status") > 2)
+            for _ in range(5):  # what it has open it goes on with
+                commit()
+            r = fazt("umount", mount.dir, check=False, timeout=40)  # must not ask the mount: nobody answers
+            need(r.returncode == 1 and "SIGTERM" in r.stderr, "umount without a worker: %d %s", r.returncode, r.stderr)
+            mount.proc.terminate()
+            wait_for("the supervisor to say who has a file open", lambda: "cannot unmount %s yet" % mount.dir in mount.tail(1000))
+            need(mount.proc.poll() is None and is_mounted(mount.dir), "the mount went under an application")
+        finally:
+            app.kill()
+            app.wait()
+        wait_for("the end of the supervisor", lambda: mount.proc.poll() is not None)
+        need(mount.proc.returncode == 0, "it ended with %d", mount.proc.returncode)
+        need(not is_mounted(mount.dir), "still mounted")
+        mount.start()
+        with contextlib.closing(sqlite3.connect(path)) as con:
+            need(con.execute("SELECT count(*) FROM t").fetchone() == (36,), "commits are lost")
+        mount.sync()
+        need(len(mount.log("n.db")) == 38, "not each commit was captured: %s", mount.log("n.db"))
+        sound(mount, "n.db")
+        mount.umount()
+
+
 def run(base):
+    no_worker(base)
     workers(base)
     workers(base, "--no-passthrough")
     agent(base)
