@@ -3,13 +3,18 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define LOCK_PAUSE_MS 10
+#define LOCK_TRIES    100
 
 void fz_close(int *fd)
 {
@@ -122,6 +127,16 @@ int fz_read_file(int dirfd, const char *path, size_t max_bytes, struct fz_buf *o
 		out->data[out->size] = 0;
 	fz_close(&fd);
 	return rc;
+}
+
+int fz_lock(int fd)
+{
+	for (int tries = LOCK_TRIES; flock(fd, LOCK_EX | LOCK_NB) < 0; tries--) {
+		if ((errno != EWOULDBLOCK && errno != EINTR) || !tries)
+			return -errno;
+		(void)!poll(NULL, 0, LOCK_PAUSE_MS);
+	}
+	return 0;
 }
 
 int fz_sync_parent(int dirfd, const char *path, struct fz_err *err)

@@ -26,6 +26,9 @@ int fz_read_file(int dirfd, const char *path, size_t max_bytes, struct fz_buf *o
 /* Replaces path atomically: temporary name, write, fsync, rename, fsync of the directory. mode as for open(2). */
 int fz_write_file(int dirfd, const char *path, const void *data, size_t n, mode_t mode,
                   struct fz_err *err) FZ_MUST_CHECK;
+/* An exclusive flock(2); where somebody has one it is tried for about a second, since a child that has not come to its exec yet holds what its
+ * parent, long gone, had locked. 0 or -errno. */
+int fz_lock(int fd) FZ_MUST_CHECK;
 /* fsync of the directory that holds path. */
 int fz_sync_parent(int dirfd, const char *path, struct fz_err *err) FZ_MUST_CHECK;
 /* Opens path for reading and writing. Where there is none it is made, with mode and owner of like (who may not give it away keeps it): who

@@ -18,7 +18,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <stdlib.h>
-#include <sys/file.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -61,7 +60,7 @@ static int go_on(struct fs_estate *e, struct fz_err *err)
 		return rc;
 	cmd_logto_child("supervisor", e->state, e->logdir, NULL);
 	lockfd = openat(e->state, "conf.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600); /* as cmd/mount.c */
-	if (lockfd < 0 || flock(lockfd, LOCK_EX | LOCK_NB) < 0)
+	if (lockfd < 0 || fz_lock(lockfd) < 0)
 		rc = fz_fail(err, FZ_EBUSY, "another fazt uses the state directory of %s", dir);
 	if (rc == 0)
 		rc = fs_supervisor_run(&conf, err);

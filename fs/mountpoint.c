@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -66,7 +65,7 @@ int fs_mountpoint_lock_state(struct fs_super *s, struct fz_err *err)
 	s->lockfd = fs_super_high(openat(s->statefd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
 	if (s->lockfd < 0)
 		return fz_fail_errno(err, errno, "cannot open the state directory's lock");
-	if (flock(s->lockfd, LOCK_EX | LOCK_NB) < 0)
+	if (fz_lock(s->lockfd) < 0)
 		return fz_fail(err, FZ_EMOUNTED, "another fazt uses the state directory of %s", s->dir);
 	return 0;
 }

@@ -205,6 +205,17 @@ static uint64_t backoff(unsigned fails)
 	return fz_mono_ns() + (ms < 5000 ? ms : 5000) * 1000000;
 }
 
+/* What keeps a process from being started passes: the mount need not end with it. */
+static void try_worker(struct fs_super *s)
+{
+	struct fz_err err = {0};
+
+	if (start_worker(s, &err) == 0)
+		return;
+	fz_log_err("supervisor", &err);
+	s->restart_ns = backoff(s->fails++);
+}
+
 /* Tells who started this process. */
 static void report(struct fs_super *s, char c, const char *text)
 {
@@ -510,9 +521,10 @@ static bool on_worker_end(struct fs_super *s, int status, int *rc, struct fz_err
 	}
 	s->upgrade = false;
 	/* At once when it had served; otherwise it cannot start, and trying faster does not help. */
-	if (!s->fails && start_worker(s, &s->why) == 0)
-		return false;
-	s->restart_ns = backoff(s->fails++);
+	if (!s->fails)
+		try_worker(s);
+	else
+		s->restart_ns = backoff(s->fails++);
 	return false;
 }
 
@@ -642,8 +654,8 @@ static void on_time(struct fs_super *s)
 {
 	uint64_t now = fz_mono_ns();
 
-	if (s->restart_ns && s->restart_ns <= now && start_worker(s, &s->why) < 0)
-		s->restart_ns = backoff(s->fails++);
+	if (s->restart_ns && s->restart_ns <= now)
+		try_worker(s);
 	if (s->agent_ns && s->agent_ns <= now)
 		start_agent(s);
 	if (s->retry_ns && s->retry_ns <= now)
@@ -719,6 +731,7 @@ static int adopt(struct fs_super *s, struct fz_err *err)
 		return rc;
 	s->sh->supervisor_pid = getpid();
 	s->mounted = s->ever_ready = true;
+	s->ended_ns = fz_mono_ns();
 	s->agent = fs_alive_find(s->statefd, FS_ALIVE_AGENT, &s->agent_pidfd);
 	if (s->agent > 0 && s->worker_agent >= 0)
 		s->keep_agent = s->late_agent = s->renew_agent = true; /* until it is replaced */
@@ -732,7 +745,8 @@ static int adopt(struct fs_super *s, struct fz_err *err)
 	if (s->worker <= 0) {
 		if (!s->keep_agent)
 			kill_agent(s);
-		return start_worker(s, err);
+		try_worker(s);
+		return 0;
 	}
 	s->settle_ns = fz_mono_ns() + SETTLE_NS;
 	kill(s->worker, SIGUSR2);

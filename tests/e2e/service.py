@@ -3,16 +3,20 @@
 """What a service manager sees, played by this scenario with systemd's protocol: READY comes when the mount serves, the watchdog is
 fed while the worker works and not when it hangs (it is replaced then), status lines tell the position; and the mount goes on, under
 applications that write and hold a lock, when the supervisor is killed (with and without its worker) and the next one gets the
-descriptors back, and when both are replaced by what is installed. A program that cannot take over changes nothing."""
+descriptors back, also when that one cannot start a worker at first, and when both are replaced by what is installed. A program that cannot take over changes nothing."""
 import array
 import contextlib
+import ctypes
 import datetime
+import errno
+import fcntl
 import os
 import select
 import shutil
 import signal
 import socket
 import sqlite3
+import struct
 import subprocess
 import sys
 import threading
@@ -54,8 +58,8 @@ class Manager(threading.Thread):
                         self.store.remove(kept_fd)
                 self.said.append((time.time(), lines))
 
-    def start_service(self):
-        """With what is stored, as descriptors 3 and up."""
+    def start_service(self, before=None):
+        """With what is stored, as descriptors 3 and up. before: called in the process before its exec."""
         with self.mu:
             names, fds = [k[0] for k in self.store], [os.dup(k[1]) for k in self.store]
             self.said.clear()
@@ -64,6 +68,8 @@ class Manager(threading.Thread):
             high = [os.dup2(fd, 200 + i, inheritable=False) for i, fd in enumerate(fds)]
             for i, fd in enumerate(high):
                 os.dup2(fd, 3 + i, inheritable=True)
+            if before:
+                before()
         env = {**os.environ, "NOTIFY_SOCKET": self.path, "WATCHDOG_USEC": str(WATCHDOG_S * 1000000)}
         if names:
             env.update(LISTEN_FDS=str(len(names)), LISTEN_FDNAMES=":".join(names))
@@ -150,6 +156,21 @@ c.close()
 """
 
 
+def no_fork():
+    """From here on this process cannot have children: EAGAIN, as where there are too many."""
+    clone, fork, clone3 = (220, 1079, 435) if os.uname().machine == "aarch64" else (56, 57, 435)
+    code = [(0x20, 0, 0, 0)] + [(0x15, 3 - i, 0, nr) for i, nr in enumerate((clone, fork, clone3))]
+    code += [(0x06, 0, 0, 0x7fff0000), (0x06, 0, 0, 0x00050000 | errno.EAGAIN)]
+    text = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *c) for c in code))
+
+    class Prog(ctypes.Structure):
+        _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+    prog = Prog(len(code), ctypes.addressof(text))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(prog), 0, 0):  # NO_NEW_PRIVS, SECCOMP
+        os._exit(99)
+
+
 def kill_supervisor(mount, worker=None):
     """-9, as the kernel does when memory is short; with its worker at once."""
     others = children(mount.proc.pid)
@@ -188,6 +209,32 @@ def scenario(mount, m, writers):
     m.start_service()
     m.ready()
     need(locked(mount), "a lock was lost with supervisor and worker")
+    [w.more() for w in writers]
+
+    # as well, and the next supervisor cannot start a worker: it tries on, and does not end the mount
+    old = worker_of(mount)
+    kill_supervisor(mount, old)
+    wait_for("the end of the worker", lambda: not alive(old))
+    n = mount.tail(10000).count("cannot start a worker")
+    m.start_service(no_fork)
+    wait_for("a supervisor that cannot fork", lambda: mount.proc.poll() is not None or mount.tail(10000).count("cannot start a worker") > n + 1)
+    need(mount.proc.poll() is None and is_mounted(mount.dir), "the mount ended with a fork that failed:\n%s", mount.tail())
+    kill_supervisor(mount)
+    m.start_service()
+    m.ready()
+    [w.more() for w in writers]
+
+    # somebody holds the locks of the state directory for a moment
+    kill_supervisor(mount)
+    locks = [open("/proc/%d/fd/12/%s" % (worker_of(mount), name)) for name in ("lock", "conf.lock")]
+    for f in locks:
+        fcntl.flock(f, fcntl.LOCK_EX)
+    m.start_service()
+    for f in locks:
+        time.sleep(0.2)
+        f.close()
+    m.ready()
+    need(locked(mount), "a lock was lost")
     [w.more() for w in writers]
 
     # a worker that is stopped: reported dead, and replaced
@@ -278,10 +325,10 @@ def run(base):
             if mount.proc.poll() is None:
                 with contextlib.suppress(OSError):
                     mount.proc.send_signal(signal.SIGCONT)
+            m.close()  # with what it keeps a mount dies, and nobody waits for an answer
             for w in writers:
                 w.join(20)
                 w.app.close()
-            m.close()
 
 
 main("service", run)
