@@ -379,6 +379,9 @@ int cmd_mount_as(const struct cmd_spec *as, struct cmd_run *run, int argc, char 
 		             dir ? "there is no `-- COMMAND` to run" : "no directory is named, nor by FAZT_DIR",
 		             spec.name, spec.synopsis);
 	cmd_conf_init(&m.conf);
+	/* Before the configuration: a mount goes on with the one that it has, though the file may be wrong by now. */
+	if (rc == 0 && m.foreground && !run && cmd_resume_left(&rc, &err))
+		goto out;
 	if (rc == 0)
 		rc = cmd_conf_load(&m.conf, config, &err);
 	for (size_t i = 0; rc == 0 && i < targets.n; i++)
@@ -425,8 +428,6 @@ int cmd_mount_as(const struct cmd_spec *as, struct cmd_run *run, int argc, char 
 		rc = cmd_conf_flag(&m.conf, "--no-resend", "mount", "no_resend", "yes", &err);
 	if (rc == 0 && take_over)
 		rc = cmd_conf_flag(&m.conf, "--take-over", "mount", "take_over", "yes", &err);
-	if (rc == 0 && m.foreground && !run && cmd_resume_left(&rc, &err))
-		goto out;
 	if (rc == 0)
 		rc = mount_it(&m, dir, &err);
 out:

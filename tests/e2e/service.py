@@ -3,7 +3,8 @@
 """What a service manager sees, played by this scenario with systemd's protocol: READY comes when the mount serves, the watchdog is
 fed while the worker works and not when it hangs (it is replaced then), status lines tell the position; and the mount goes on, under
 applications that write and hold a lock, when the supervisor is killed (with and without its worker) and the next one gets the
-descriptors back, also when that one cannot start a worker at first, and when both are replaced by what is installed. A program that cannot take over changes nothing."""
+descriptors back, also when that one cannot start a worker at first or the configuration is wrong by then, and when both are replaced
+by what is installed. A program that cannot take over changes nothing."""
 import array
 import contextlib
 import ctypes
@@ -35,6 +36,7 @@ class Manager(threading.Thread):
     def __init__(self, mount, exe):
         super().__init__(daemon=True)
         self.mount, self.exe, self.path = mount, exe, os.path.join(mount.base, "notify")
+        self.conf = os.path.join(mount.base, "fazt.conf")
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.sock.bind(self.path)
         self.said, self.store, self.end, self.mu = [], [], os.pipe(), threading.Lock()
@@ -58,6 +60,9 @@ class Manager(threading.Thread):
                         self.store.remove(kept_fd)
                 self.said.append((time.time(), lines))
 
+    def flags(self):
+        return ["--config", self.conf] if os.path.exists(self.conf) else []
+
     def start_service(self, before=None):
         """With what is stored, as descriptors 3 and up. before: called in the process before its exec."""
         with self.mu:
@@ -76,7 +81,7 @@ class Manager(threading.Thread):
         script = 'export WATCHDOG_PID=$$; [ -z "$LISTEN_FDS" ] || export LISTEN_PID=$$; exec "$@"'
         log = open(os.path.join(self.mount.base, "fazt.log"), "ab")
         self.mount.proc = subprocess.Popen(
-            ["/bin/sh", "-c", script, "sh", self.exe, "mount", "--foreground", "--recipient", self.mount.recipient, "--target",
+            ["/bin/sh", "-c", script, "sh", self.exe, "mount", "--foreground", *self.flags(), "--recipient", self.mount.recipient, "--target",
              "dir:" + self.mount.store, self.mount.dir], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env,
             start_new_session=True, close_fds=False, preexec_fn=place)
         log.close()
@@ -235,6 +240,15 @@ def scenario(mount, m, writers):
         f.close()
     m.ready()
     need(locked(mount), "a lock was lost")
+    [w.more() for w in writers]
+
+    # the configuration is wrong by now: what serves goes on with what it has
+    with open(m.conf, "w") as f:
+        f.write("[mount]\nno such key = 1\n")
+    kill_supervisor(mount)
+    m.start_service()
+    m.ready()
+    os.unlink(m.conf)
     [w.more() for w in writers]
 
     # a worker that is stopped: reported dead, and replaced
