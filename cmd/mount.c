@@ -26,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -236,6 +237,18 @@ static void tell(const struct mounting *m)
 	fflush(to);
 }
 
+/* Supervisor and worker were killed: nobody can go on with that. */
+static int remove_dead(struct mounting *m, struct fz_err *err)
+{
+	if (umount2(m->where.dir, UMOUNT_NOFOLLOW) < 0)
+		return fz_fail(err, FZ_EBUSY,
+		               "%s is a dead mount and cannot be unmounted (%s): end who has a file of it open",
+		               m->where.dir, strerror(errno));
+	fprintf(stderr, "fazt %s: the mount on %s was dead and has been removed; what was committed is in its files\n",
+	        m->run ? "run" : "mount", m->where.dir);
+	return cmd_where_refresh(&m->where, err);
+}
+
 static int mount_it(struct mounting *m, const char *dir, struct fz_err *err)
 {
 	ssize_t n;
@@ -248,6 +261,10 @@ static int mount_it(struct mounting *m, const char *dir, struct fz_err *err)
 	rc = cmd_conf_check(&m->conf, err);
 	if (rc == 0)
 		rc = cmd_where_find(&m->where, dir, err);
+	if (rc < 0)
+		return rc;
+	if (m->where.fazt && cmd_where_dead(m->where.dir))
+		rc = remove_dead(m, err);
 	if (rc < 0)
 		return rc;
 	if (m->where.fazt && !m->run && cmd_resume_orphan(&m->where, m->foreground, &rc, err))

@@ -136,9 +136,13 @@ def supervisor(base):
             for i in range(5):
                 a.do("INSERT INTO t(v) VALUES (?)", i)
             mount.kill_all()
-        if is_mounted(mount.dir):
-            fazt("umount", mount.dir)
-        mount.start()
+            need(is_mounted(mount.dir), "a mount that is in use went")
+            r = fazt("mount", "--recipient", mount.recipient, mount.dir, check=False)
+            need(r.returncode == 1 and "dead mount" in r.stderr, "mounted over a dead mount in use: %s", r.stderr)
+        serving = mount.tail(10000).count("serving " + mount.dir)
+        mount.start()  # removes the dead one
+        wait_for("the mount", lambda: mount.tail(10000).count("serving " + mount.dir) > serving)
+        need("was dead" in mount.tail(10000), "the removal of the dead mount was not told")
         kept(mount, "s.db", a.states)
         need(mount.database("s.db")["resyncs"] == 0, "resyncs: %s", mount.database("s.db"))
         sound(mount, "s.db")
