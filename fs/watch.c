@@ -129,10 +129,11 @@ static void feed(struct fs_super *s)
 	char text[96];
 
 	s->watch.since_ns = fz_mono_ns();
-	if (s->told)
+	if (s->told && !s->leaving)
 		snprintf(text, sizeof(text), "WATCHDOG=1");
-	else /* a start that takes its time, and goes on */
-		snprintf(text, sizeof(text), "EXTEND_TIMEOUT_USEC=%llu", (unsigned long long)s->watch.limit_ns / 1000);
+	else /* a start or an end that takes its time, and goes on */
+		snprintf(text, sizeof(text), "%sEXTEND_TIMEOUT_USEC=%llu", s->told ? "WATCHDOG=1\n" : "",
+		         (unsigned long long)s->watch.limit_ns / 1000);
 	(void)fz_notify(text);
 }
 
