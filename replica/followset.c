@@ -138,11 +138,12 @@ static int revive(struct replica_followset *s, struct replica_followdb *db, stru
 
 int replica_followset_attend(struct replica_followset *s, struct replica_followdb *db, bool *want, struct fz_err *err)
 {
+	bool opened = !db->log, revived;
 	struct ltx_log *log;
 	int rc;
 
 	*want = false;
-	if (!db->log) {
+	if (opened) {
 		log = ltx_logset_find(s->logs, db->lineage);
 		if (!log && db->db.ended_ms)
 			return 0; /* it came and went while this host was away */
@@ -156,17 +157,19 @@ int replica_followset_attend(struct replica_followset *s, struct replica_followd
 		rc = replica_followdb_open(db, log, err);
 		if (rc < 0)
 			return rc;
-		if (db->ended &&
-		    (db->db.ended_ms || db->db.epoch <= db->epoch)) { /* there is nothing to follow any more */
-			replica_followdb_close(db);
-			return 0;
-		}
-		if (db->ended) {
-			rc = revive(s, db, err);
-			if (rc < 0)
-				return rc;
-		}
-		if (!db->seen && !db->db.ended_ms)
+	}
+	revived = db->ended && !db->db.ended_ms && db->db.epoch > db->epoch;
+	if (opened && db->ended && !revived) { /* there is nothing to follow any more */
+		replica_followdb_close(db);
+		return 0;
+	}
+	if (revived) {
+		rc = revive(s, db, err);
+		if (rc < 0)
+			return rc;
+	}
+	if (opened || revived) {
+		if ((!db->seen || revived) && !db->db.ended_ms)
 			tell_database(s, db->name, db->lineage, false);
 		db->seen = true;
 		replica_followset_post(s, db);

@@ -50,7 +50,7 @@ def scenario(base):
         app = Application(os.path.join(m.dir, "app.db"))
         app.rows(20)
         head = m.database("app.db")["txid"]
-        wait_for("the near target", lambda: targets(m)["near"]["txid"] == head)
+        wait_for("the near target", lambda: targets(m)["near"]["txid"] == head, 120)
         near = targets(m)["near"]
         need(near["lag_bytes"] == 0 and near["lag_seconds"] == 0 and not near["last_error"], "near: %s", near)
         wait_for("the lag of the others", lambda: all(targets(m)[t]["lag_seconds"] > 1.1 for t in ("far", "blocked")))

@@ -191,6 +191,20 @@ static void test_deleted_in_another_history(void **state)
 	follow(l);
 	UNTIL(host_tail(&l->r, s->lineage) == 7);
 	assert_false(host_ended(&l->r, s->lineage));
+	OK(ltx_log_set_ended(s->log, fz_now_ms(),
+	                     e)); /* and while the replica is connected: of the same epoch, then of another */
+	UNTIL(host_ended(&l->r, s->lineage));
+	OK(ltx_log_set_ended(s->log, 0, e));
+	source_commit(other, 0);
+	UNTIL(host_tail(&l->r, other->lineage) == 2);
+	assert_true(host_ended(&l->r, s->lineage));
+	OK(ltx_log_set_ended(s->log, fz_now_ms(), e));
+	source_commit(other, 0);
+	UNTIL(host_tail(&l->r, other->lineage) == 3);
+	OK(ltx_log_set_ended(s->log, 0, e));
+	OK(ltx_log_set_epoch(s->log, 2, e));
+	source_commit(s, 0);
+	UNTIL(host_tail(&l->r, s->lineage) == 8 && !host_ended(&l->r, s->lineage));
 	follow_not(l);
 	judge(&l->r, s);
 	source_free(other);
