@@ -4,6 +4,7 @@
 made over and over: every moment of the kept window is there, to the commit in the first tier and to the length of its
 tier behind it; what is listed can be restored, also while retention deletes; old objects do go. Beside it a target with
 `append_only = yes`, from which nothing goes, and one with a size limit, which stays near it."""
+import json
 import os
 import sys
 import threading
@@ -137,7 +138,7 @@ def scenario(base):
         began = time.time_ns() // 1000000
         kept = Deleted(os.path.join(base, "everything"))
         tiers = Deleted(os.path.join(base, "tiers"))
-        halt, trouble = threading.Event(), []
+        halt, trouble, verified = threading.Event(), [], []
 
         def checks():
             out = os.path.join(base, "out.db")
@@ -146,8 +147,13 @@ def scenario(base):
                 while not halt.is_set():
                     check_window(m, app, base, out, began + 1000)
                     check_listed(app, base, out, 7)
-                    for f in fazt_json("verify", "--json", "dir:%s/tiers/app.db" % base, check=False).get("problems", []):
+                    r = fazt("verify", "--json", "dir:%s/tiers/app.db" % base, check=False)
+                    if "is listed but cannot be read" in r.stderr:
+                        continue  # removed since it was listed: in this store a matter of seconds
+                    need(r.returncode in (0, 1) and r.stdout, "verify: exit %d: %s", r.returncode, r.stderr)
+                    for f in json.loads(r.stdout).get("problems", []):
                         raise Failure("verify: %s" % f)
+                    verified.append(True)
             except Exception as e:
                 trouble.append(e)
         try:
@@ -168,6 +174,7 @@ def scenario(base):
             tiers.end()
         if trouble:
             raise trouble[0]
+        need(verified, "no verification of the store came to its end")
         m.sync()
         need(not kept.lost, "append_only: deleted %s", sorted(kept.lost)[:3])
         need(any("/0/" in k for k in tiers.lost), "no pack was ever deleted")
