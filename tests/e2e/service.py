@@ -25,7 +25,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
 from faztlib import FAZT, Failure, Mount, alive, children, fazt, is_mounted, main, need, wait_for  # noqa: E402
-from witness import App, kept, sound  # noqa: E402
+from witness import Writer, kept, sound  # noqa: E402
 
 WATCHDOG_S = 4
 
@@ -105,30 +105,6 @@ class Manager(threading.Thread):
         for fd in [*self.end, *[k[1] for k in self.store]]:
             os.close(fd)
         self.sock.close()
-
-
-class Writer(threading.Thread):
-    """Commits as long as it is told to, each state noted."""
-
-    def __init__(self, mount, name, *pragmas):
-        super().__init__(daemon=True)
-        self.app, self.stop, self.error = App(mount, name, *pragmas), threading.Event(), None
-        self.app.do("CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)")
-        self.start()
-
-    def run(self):
-        try:
-            while not self.stop.is_set():
-                self.app.do("INSERT INTO t(v) VALUES (randomblob(200))")
-                self.stop.wait(0.1)
-        except sqlite3.Error as e:
-            self.error = e
-
-    def more(self, n=2):
-        """It goes on: n commits from now."""
-        at = len(self.app.states)
-        wait_for("the application to go on", lambda: self.error or len(self.app.states) >= at + n)
-        need(not self.error, "the application saw: %s", self.error)
 
 
 def worker_of(mount):

@@ -7,46 +7,13 @@ import contextlib
 import os
 import shutil
 import signal
-import sqlite3
 import sys
-import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
 from faztlib import FAZT, Mount, children, is_mounted, main, need, wait_for  # noqa: E402
-from witness import App, kept, sound  # noqa: E402
+from witness import Writer, kept, sound  # noqa: E402
 
 BAD = {"ends with an error": b"#!/bin/sh\nexit 1\n", "is half copied": b"\177ELF half a file", "is not there": None}
-
-
-class Writer(threading.Thread):
-    """Commits as long as it is told to, each state noted; and opens the database anew each time, to read it."""
-
-    def __init__(self, mount):
-        super().__init__(daemon=True)
-        self.app, self.stop, self.error = App(mount, "app.db", "journal_mode=WAL"), threading.Event(), None
-        self.app.do("CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)")
-        self.start()
-
-    def run(self):
-        try:
-            while not self.stop.is_set():
-                with contextlib.closing(sqlite3.connect(self.app.path, timeout=30)) as con:
-                    con.execute("SELECT count(*) FROM t").fetchall()
-                self.app.do("INSERT INTO t(v) VALUES (randomblob(200))")
-                self.stop.wait(0.02)
-        except sqlite3.Error as e:
-            self.error = e
-
-    def more(self, n=2):
-        at = len(self.app.states)
-        wait_for("the application to go on", lambda: self.error or len(self.app.states) >= at + n)
-        need(not self.error, "the application saw: %s", self.error)
-
-    def end(self):
-        self.stop.set()
-        self.join()
-        self.app.close()
-        need(not self.error, "the application saw: %s", self.error)
 
 
 def install(mount, content):
@@ -93,7 +60,7 @@ def run(base):
         with open(mount.exe, "rb") as f:
             good = f.read()
         mount.start()
-        writer = Writer(mount)
+        writer = Writer(mount, "app.db", "journal_mode=WAL", pause=0.02, anew=True)
         try:
             writer.more()
             for what, content in BAD.items():

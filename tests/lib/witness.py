@@ -1,10 +1,12 @@
 """What a SQLite application saw is the judge of what fazt kept: App notes the database's pages after each commit, kept()
 restores every commit of the store and requires the same states in the same order, none missing and none besides."""
 import concurrent.futures
+import contextlib
 import hashlib
 import os
 import sqlite3
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -65,6 +67,40 @@ class App:
 
     def close(self):
         self.con.close()
+
+
+class Writer(threading.Thread):
+    """Commits as long as it is told to, each state noted; anew: and opens the database anew each time, to read it."""
+
+    def __init__(self, mount, name, *pragmas, pause=0.1, anew=False):
+        super().__init__(daemon=True)
+        self.app, self.stop, self.error = App(mount, name, *pragmas), threading.Event(), None
+        self.pause, self.anew = pause, anew
+        self.app.do("CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)")
+        self.start()
+
+    def run(self):
+        try:
+            while not self.stop.is_set():
+                if self.anew:
+                    with contextlib.closing(sqlite3.connect(self.app.path, timeout=30)) as con:
+                        con.execute("SELECT count(*) FROM t").fetchall()
+                self.app.do("INSERT INTO t(v) VALUES (randomblob(200))")
+                self.stop.wait(self.pause)
+        except sqlite3.Error as e:
+            self.error = e
+
+    def more(self, n=2):
+        """It goes on: n commits from now."""
+        at = len(self.app.states)
+        wait_for("the application to go on", lambda: self.error or len(self.app.states) >= at + n)
+        need(not self.error, "the application saw: %s", self.error)
+
+    def end(self):
+        self.stop.set()
+        self.join()
+        self.app.close()
+        need(not self.error, "the application saw: %s", self.error)
 
 
 def captured(mount, name):
