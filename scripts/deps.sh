@@ -8,7 +8,7 @@ set -eu
 BUILD="gcc make pkg-config libc6-dev libfuse3-dev fuse3 libsqlite3-dev sqlite3 libcurl4-openssl-dev libssl-dev liblz4-dev
  libsodium-dev libisal-dev libexpat1-dev libinih-dev libcjson-dev libmicrohttpd-dev libncurses-dev"
 DEB="dpkg-dev binutils xz-utils"
-SYSTEM="debootstrap systemd-container chromium fonts-dejavu-core g++"
+SYSTEM="debootstrap systemd-container docker.io chromium fonts-dejavu-core g++"
 TEST="libcmocka-dev python3 python3-venv age clang-format util-linux e2fsprogs procps iproute2 ca-certificates tmux zsh fish prometheus"
 LTX=github.com/superfly/ltx/cmd/ltx@v0.5.3
 VERSITYGW=github.com/versity/versitygw/cmd/versitygw@v1.8.0
