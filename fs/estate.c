@@ -58,7 +58,7 @@ void fs_estate_add(struct fs_estate *e, const char *name, int fd)
 {
 	int *more;
 
-	fd = fs_super_high(fd);
+	fd = fs_child_high(fd);
 	for (size_t i = 0; fd >= 0 && i < N_PARTS; i++)
 		if (strcmp(parts[i].name, name) == 0) {
 			fz_close(part(e, i)); /* stored twice: the later one counts */

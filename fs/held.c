@@ -40,7 +40,7 @@ int fs_held_lock(struct fs_super *s, const char *path, struct fz_err *err)
 	int fd, rc = 0;
 
 	fs_held_sweep(s);
-	fd = fs_super_high((int)syscall(SYS_openat2, s->rootfd, path, &how, sizeof(how)));
+	fd = fs_child_high((int)syscall(SYS_openat2, s->rootfd, path, &how, sizeof(how)));
 	if (fd < 0 || fstat(fd, &st) < 0) {
 		rc = fz_fail_errno(err, errno, "cannot open %s", path);
 		goto out;

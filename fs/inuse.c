@@ -183,8 +183,3 @@ bool fs_inuse_find(const char *dir, const pid_t *skip, size_t n_skip, char *who,
 	closedir(proc);
 	return found;
 }
-
-bool fs_supervisor_in_use(const char *dir, char *who, unsigned long cap)
-{
-	return fs_inuse_find(dir, NULL, 0, who, cap);
-}

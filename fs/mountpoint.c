@@ -13,15 +13,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-int fs_super_high(int fd)
-{
-	int h = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 32), saved = errno;
-
-	fz_close(&fd);
-	errno = saved;
-	return h;
-}
-
 int fs_mountpoint_below(const char *dir)
 {
 	char *line = NULL, point[PATH_MAX], escaped[PATH_MAX * 4];
@@ -47,7 +38,7 @@ int fs_mountpoint_below(const char *dir)
 
 int fs_mountpoint_open_fuse(struct fz_err *err)
 {
-	int fd = fs_super_high(open("/dev/fuse", O_RDWR | O_CLOEXEC)); /* blocking: workers wait in read(2) */
+	int fd = fs_child_high(open("/dev/fuse", O_RDWR | O_CLOEXEC)); /* blocking: workers wait in read(2) */
 
 	if (fd >= 0)
 		return fd;
@@ -62,7 +53,7 @@ int fs_mountpoint_open_fuse(struct fz_err *err)
 
 int fs_mountpoint_lock_state(struct fs_super *s, struct fz_err *err)
 {
-	s->lockfd = fs_super_high(openat(s->statefd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+	s->lockfd = fs_child_high(openat(s->statefd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
 	if (s->lockfd < 0)
 		return fz_fail_errno(err, errno, "cannot open the state directory's lock");
 	if (fz_lock(s->lockfd) < 0)
@@ -79,11 +70,11 @@ int fs_mountpoint_open_state(struct fs_super *s, struct fz_err *err)
 		rc = fz_mkdirs(AT_FDCWD, s->conf->state_dir, 0700, err);
 		if (rc < 0)
 			return rc;
-		s->statefd = fs_super_high(open(s->conf->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+		s->statefd = fs_child_high(open(s->conf->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 	} else {
 		if (mkdirat(s->rootfd, ".fazt", 0700) < 0 && errno != EEXIST)
 			return fz_fail_errno(err, errno, "cannot make %s/.fazt", s->dir);
-		s->statefd = fs_super_high(openat(s->rootfd, ".fazt", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+		s->statefd = fs_child_high(openat(s->rootfd, ".fazt", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
 	}
 	if (s->statefd < 0 || fstat(s->statefd, &st) < 0)
 		return fz_fail_errno(err, errno, "cannot open the state directory");

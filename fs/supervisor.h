@@ -45,7 +45,5 @@ enum fs_fd {
  * supervisor runs itself. A service manager is told what happens (base/notify.h): READY=1 when the mount serves,
  * STATUS, WATCHDOG (fs/watch.h), and it keeps the descriptors for the next supervisor. */
 int fs_supervisor_run(const struct fs_supervisor_conf *conf, struct fz_err *err) FZ_MUST_CHECK;
-/* Fills who ("sqlite3[1234] has app.db open") and returns true when some process has a file below dir open. */
-bool fs_supervisor_in_use(const char *dir, char *who, unsigned long cap);
 
 #endif
