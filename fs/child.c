@@ -77,10 +77,25 @@ void fs_child_drop_sockets(struct fs_super *s)
 	fz_close(&s->agent_end);
 }
 
+static int make_pair(int *ours, int *theirs)
+{
+	int fds[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
+		return -1;
+	*ours = fs_child_high(fds[0]);
+	*theirs = fs_child_high(fds[1]);
+	if (*ours >= 0 && *theirs >= 0)
+		return 0;
+	fz_close(ours);
+	fz_close(theirs);
+	return -1;
+}
+
 int fs_child_start_worker(struct fs_super *s, struct fz_err *err)
 {
-	int up[2] = {-1, -1}, ag[2] = {-1, -1};
 	bool keep = s->keep_agent && s->worker_agent >= 0; /* the agent goes on talking through the same pair */
+	int up = -1;
 
 	if (keep)
 		fz_close(&s->sock);
@@ -88,24 +103,17 @@ int fs_child_start_worker(struct fs_super *s, struct fz_err *err)
 		fs_child_drop_sockets(s);
 	s->restart_ns = 0;
 	s->ready = false;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, up) < 0 ||
-	    (!keep && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ag) < 0)) {
-		fz_close(&up[0]);
-		fz_close(&up[1]);
+	if (make_pair(&s->sock, &up) < 0 || (!keep && make_pair(&s->worker_agent, &s->agent_end) < 0)) {
+		fz_close(&up);
+		fz_close(&s->sock);
 		return fz_fail_errno(err, errno, "cannot make sockets");
-	}
-	s->sock = fs_child_high(up[0]);
-	up[1] = fs_child_high(up[1]);
-	if (!keep) {
-		s->worker_agent = fs_child_high(ag[0]);
-		s->agent_end = fs_child_high(ag[1]);
 	}
 	struct give g[] = {
 	        {s->fusefd,       FS_FD_FUSE  },
                 {s->rootfd,       FS_FD_ROOT  },
                 {s->statefd,      FS_FD_STATE },
 	        {s->memfd,        FS_FD_SHARED},
-                {up[1],           FS_FD_SUPER },
+                {up,              FS_FD_SUPER },
                 {s->worker_agent, FS_FD_AGENT },
 	        {s->logdirfd,     FS_FD_LOGDIR}
         };
@@ -114,7 +122,7 @@ int fs_child_start_worker(struct fs_super *s, struct fz_err *err)
 	atomic_fetch_add(&s->sh->starts, 1);
 	fs_watch_begin(s);
 	s->worker = start(s, s->own_worker, s->conf->worker_argv, g, sizeof(g) / sizeof(g[0]), false);
-	fz_close(&up[1]);
+	fz_close(&up);
 	if (s->worker < 0)
 		return fz_fail_errno(err, errno, "cannot start a worker");
 	s->sh->worker_pid = s->worker;

@@ -5,6 +5,7 @@ supervisor the worker serves on and says so, `fazt umount` cleans up, and the ne
 start any more SIGTERM ends the mount once nobody has a file open, and what was committed meanwhile is kept."""
 import contextlib
 import os
+import resource
 import select
 import signal
 import sqlite3
@@ -149,6 +150,26 @@ def supervisor(base):
         mount.umount()
 
 
+def no_descriptor(base):
+    """The supervisor gets no further descriptors for a moment: no worker is started without its sockets."""
+    with Mount(base, name="nofd", store="store-nofd").start() as mount, App(mount, "d.db", "journal_mode=WAL") as a:
+        a.do("CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)")
+        soft, hard = resource.prlimit(mount.proc.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(mount.proc.pid, resource.RLIMIT_NOFILE, (32, hard))  # all that it keeps lies above
+        old = pid_of(mount, "worker")
+        os.kill(old, signal.SIGKILL)
+        wait_for("the next worker, or what it lacks",
+                 lambda: "cannot make sockets" in mount.tail(1000) or pid_of(mount, "worker") not in (None, old))
+        resource.prlimit(mount.proc.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        need("cannot make sockets" in mount.tail(1000), "a worker was started without its sockets:\n%s", mount.tail())
+        a.do("INSERT INTO t(v) VALUES ('after')")
+        status = mount.status()
+        need(not status["problems"], "the next worker: %s", status["problems"])
+        mount.sync()
+        kept(mount, "d.db", a.states)
+        sound(mount, "d.db")
+
+
 COMMITS = """
 import sqlite3, sys
 c = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -207,6 +228,7 @@ def no_worker(base):
 
 
 def run(base):
+    no_descriptor(base)
     no_worker(base)
     workers(base)
     workers(base, "--no-passthrough")
