@@ -18,8 +18,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define GONE_MS 60000 /* capture, the targets' grace and umount(2) take less */
-
+#define GONE_MS                                                                                                        \
+	60000 /* capture, the targets' grace and umount(2) take less; so does an answer that waits for no target */
 #define AGENT_MS 2000
 
 /* Waits for a process that is not our child to end. */
@@ -80,7 +80,7 @@ static int unmount(const char *dir, bool wait, bool force, int64_t timeout_ms, s
 	cJSON_AddBoolToObject(request, "wait", wait);
 	cJSON_AddBoolToObject(request, "force", force);
 	cJSON_AddNumberToObject(request, "timeout_ms", (double)timeout_ms);
-	rc = cmd_ask(dir, request, timeout_ms < 0 ? -1 : timeout_ms + 30000, &w, &answer, err);
+	rc = cmd_ask(dir, request, timeout_ms >= 0 ? timeout_ms + 30000 : wait ? -1 : GONE_MS, &w, &answer, err);
 	if (rc == -FZ_ENOTMOUNTED && w.fazt)
 		return 0; /* it was there when we came, and went while we asked */
 	if (rc == -ENOENT || rc == -ECONNREFUSED || rc == -EPIPE) {

@@ -121,6 +121,7 @@ int fs_child_start_worker(struct fs_super *s, struct fz_err *err)
 	fs_estate_keep_agent(s);
 	atomic_fetch_add(&s->sh->starts, 1);
 	fs_watch_begin(s);
+	s->worker_since_ns = fz_mono_ns();
 	s->worker = start(s, s->own_worker, s->conf->worker_argv, g, sizeof(g) / sizeof(g[0]), false);
 	fz_close(&up);
 	if (s->worker < 0)

@@ -118,7 +118,7 @@ int fs_handover_adopt(struct fs_super *s, struct fz_err *err)
 		return rc;
 	s->sh->supervisor_pid = getpid();
 	s->mounted = s->ever_ready = true;
-	s->ended_ns = fz_mono_ns();
+	s->ended_ns = s->worker_since_ns = fz_mono_ns();
 	s->agent = fs_alive_find(s->statefd, FS_ALIVE_AGENT, &s->agent_pidfd);
 	if (s->agent > 0 && s->worker_agent >= 0)
 		s->keep_agent = s->late_agent = s->renew_agent = true; /* until it is replaced */

@@ -2,6 +2,7 @@
  *
  * STATES   starting -> serving <-> replacing (worker gone, the next one starts; requests wait in the kernel)
  *          serving -> leaving: agent killed -> worker told to finish (it captures and syncs all) -> umount(2), never lazy
+ *          replacing -> leaving: the same, without a worker when none comes to work (fs/leave.c)
  *          leaving -> replacing when somebody opened a file meanwhile (EBUSY): serve on
  * One noun each: fs/child.c (worker and agent as processes), fs/message.c (what the worker asks for), fs/leave.c, fs/handover.c
  * (another program, another supervisor), fs/mountpoint.c, fs/held.c, fs/estate.c, fs/watch.c. Here: what happens, and what follows.

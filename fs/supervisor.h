@@ -39,7 +39,8 @@ enum fs_fd {
 };
 /* Refuses when a process has a file below dir open (names it), when dir is a fazt mount already, when /dev/fuse is not
  * there (says what to do). Runs until the mount is gone; SIGTERM and fazt umount end it in order: the worker captures and
- * syncs all, then umount(2) (never lazy; -FZ_EBUSY while files are open, and it serves on). SIGUSR2 is an upgrade: when the
+ * syncs all, then umount(2) (never lazy; -FZ_EBUSY while files are open, and it serves on). When no worker comes to work, SIGTERM
+ * ends it without one, and the next mount captures. SIGUSR2 is an upgrade: when the
  * program in worker_argv[0] can go on with this mount, worker, agent and supervisor become what is installed there; the last by
  * exec of `argv[0] resume DIR`. When it cannot, or a worker or agent of it ends before it works, the next ones are the program that the
  * supervisor runs itself. A service manager is told what happens (base/notify.h): READY=1 when the mount serves,

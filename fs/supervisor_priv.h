@@ -39,7 +39,7 @@ struct fs_super {
 	unsigned fails, agent_fails;
 	uint64_t restart_ns, agent_ns; /* the next one is started; 0 = not planned */
 	uint64_t ended_ns;             /* the last worker that had come to work */
-	uint64_t agent_since_ns;
+	uint64_t worker_since_ns, agent_since_ns;
 	/* handing over */
 	pid_t check;                  /* whether the installed program can take over */
 	bool upgrade;                 /* become the installed program once the worker has ended */
@@ -50,6 +50,7 @@ struct fs_super {
 	uint64_t settle_ns;           /* a former supervisor's worker is killed then; 0 = there is none */
 	/* leaving */
 	bool leave, leaving; /* leave: wanted (SIGTERM); leaving: on the way */
+	bool gave_up;        /* this worker was killed, since it never came to work */
 	unsigned leave_fails;
 	uint64_t retry_ns; /* the next look whether it is time; 0 = not planned */
 };

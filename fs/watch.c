@@ -39,7 +39,7 @@ void fs_watch_init(struct fs_super *s)
 
 void fs_watch_begin(struct fs_super *s)
 {
-	s->watch.since_ns = fz_mono_ns();
+	s->watch.since_ns = s->watch.moved_ns = fz_mono_ns();
 	s->watch.answered_ns = s->watch.reported_ns = 0;
 }
 
@@ -137,6 +137,17 @@ static void feed(struct fs_super *s)
 	(void)fz_notify(text);
 }
 
+uint64_t fs_watch_idle_ns(struct fs_super *s)
+{
+	struct fs_watch *w = &s->watch;
+	uint64_t sum = s->worker > 0 ? used(s->worker) : 0, now = fz_mono_ns();
+
+	if (sum != w->used)
+		w->moved_ns = now;
+	w->used = sum;
+	return now - w->moved_ns;
+}
+
 void fs_watch_look(struct fs_super *s)
 {
 	struct fs_watch *w = &s->watch;
@@ -144,11 +155,9 @@ void fs_watch_look(struct fs_super *s)
 
 	w->next_ns = now + w->limit_ns / LOOKS;
 	if (!s->ready || s->leaving) {
-		uint64_t sum = s->worker > 0 ? used(s->worker) : 0;
-
-		if (sum != w->used)
+		(void)fs_watch_idle_ns(s);
+		if (w->moved_ns > w->since_ns)
 			feed(s);
-		w->used = sum;
 		return;
 	}
 	if (w->answered_ns > w->since_ns && w->reported_ns > w->since_ns) {

@@ -18,11 +18,13 @@ struct fs_watch {
 	uint64_t next_ns;   /* of the next look; 0 = never */
 	uint64_t since_ns;  /* both proofs must be newer ... */
 	uint64_t answered_ns, reported_ns;
-	uint64_t used; /* by a worker that does not serve */
+	uint64_t used, moved_ns; /* by a worker that does not serve; when that was seen to grow */
 	pid_t probe;
 };
 
 void fs_watch_init(struct fs_super *s);
+/* How long the worker, while it does not serve, has used neither processor time nor I/O, as far as the calls of this tell. */
+uint64_t fs_watch_idle_ns(struct fs_super *s);
 /* At next_ns. */
 void fs_watch_look(struct fs_super *s);
 /* A worker begins to serve, or another one is started: its time counts from now. */

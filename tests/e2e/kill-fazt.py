@@ -2,7 +2,8 @@
 """Worker, agent and supervisor are killed while an application writes: it sees no error, every commit is kept. A worker is
 replaced, also in the middle of a commit, a checkpoint, a VACUUM, a restart of the WAL; so is an agent; without its
 supervisor the worker serves on and says so, `fazt umount` cleans up, and the next mount goes on where it was. When no worker can
-start any more SIGTERM ends the mount once nobody has a file open, and what was committed meanwhile is kept."""
+start any more, or one hangs before it serves, SIGTERM ends the mount once nobody has a file open, and what was committed meanwhile is
+kept."""
 import contextlib
 import os
 import resource
@@ -186,8 +187,9 @@ for line in sys.stdin:
 """
 
 
-def no_worker(base):
-    with Mount(base, name="none", store="store-none").start() as mount:
+def no_worker(base, hangs):
+    name = "hangs" if hangs else "none"
+    with Mount(base, name=name, store="store-" + name).start() as mount:
         path = os.path.join(mount.dir, "n.db")
         app = subprocess.Popen([sys.executable, "-c", COMMITS, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -199,12 +201,16 @@ def no_worker(base):
             need(app.stdout.readline() == "ready\n", "the application does not start")
             commit()
             worker = mount.status()["worker_pid"]
-            conf = os.open("/proc/%d/fd/12/mount.conf" % worker, os.O_WRONLY)
-            os.ftruncate(conf, 0)
-            os.write(conf, b"[nonsense\n")
-            os.close(conf)
+            conf = "/proc/%d/fd/12/mount.conf" % worker
+            os.unlink(conf)
+            if hangs:
+                os.mkfifo(conf)  # nobody ever writes: who reads waits
+            else:
+                with open(conf, "w") as f:
+                    f.write("[nonsense\n")
             os.kill(worker, signal.SIGUSR2)  # it hands over
-            wait_for("two workers that cannot start", lambda: mount.tail(1000).count("worker ended with status") > 2)
+            wait_for("workers that do not come to work",
+                     lambda: mount.tail(1000).count("worker ended with status") > (0 if hangs else 2) and pid_of(mount, "worker") != worker)
             for _ in range(5):  # what it has open it goes on with
                 commit()
             r = fazt("umount", mount.dir, check=False, timeout=40)  # must not ask the mount: nobody answers
@@ -218,6 +224,7 @@ def no_worker(base):
         wait_for("the end of the supervisor", lambda: mount.proc.poll() is not None)
         need(mount.proc.returncode == 0, "it ended with %d", mount.proc.returncode)
         need(not is_mounted(mount.dir), "still mounted")
+        need("and the next mount captures what was committed" in mount.tail(1000), "the log does not say how it ended:\n%s", mount.tail())
         mount.start()
         with contextlib.closing(sqlite3.connect(path)) as con:
             need(con.execute("SELECT count(*) FROM t").fetchone() == (36,), "commits are lost")
@@ -229,7 +236,8 @@ def no_worker(base):
 
 def run(base):
     no_descriptor(base)
-    no_worker(base)
+    no_worker(base, hangs=True)
+    no_worker(base, hangs=False)
     workers(base)
     workers(base, "--no-passthrough")
     agent(base)
