@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "cmd/quote.h"
+#include "cmd/where.h"
 
 #include <cJSON.h>
 #include <errno.h>
@@ -185,11 +186,16 @@ static void mount_options(const struct cmd_tune_facts *f, cJSON *list)
 	if (fz_read_file(AT_FDCWD, "/proc/self/mounts", 16u << 20, &b, NULL) < 0)
 		return;
 	for (char *l = strtok_r((char *)b.data, "\n", &save); l; l = strtok_r(NULL, "\n", &save)) {
-		char point[PATH_MAX], kind[32], opts[512];
+		char *point, *kind, *opts, *at = NULL;
 		size_t n;
 
-		if (sscanf(l, "%*s %4095s %31s %511s", point, kind, opts) != 3 || !strncmp(kind, "fuse", 4))
+		strtok_r(l, " ", &at);
+		point = strtok_r(NULL, " ", &at);
+		kind = strtok_r(NULL, " ", &at);
+		opts = strtok_r(NULL, " ", &at);
+		if (!opts || !strncmp(kind, "fuse", 4))
 			continue;
+		cmd_where_unescape(point);
 		n = strcmp(point, "/") != 0 ? strlen(point) : 0;
 		if (n >= longest && !strncmp(f->dir, point, n) && (f->dir[n] == '/' || !f->dir[n])) {
 			longest = n;

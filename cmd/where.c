@@ -19,8 +19,7 @@
 
 #define MOUNTINFO "/proc/self/mountinfo"
 
-/* "\040" -> ' ' in place, as the kernel escapes blanks. */
-static void unescape(char *s)
+void cmd_where_unescape(char *s)
 {
 	char *to = s;
 
@@ -48,7 +47,7 @@ static bool parse_line(char *line, char **point, bool *fazt, unsigned *uid)
 	}
 	if (!dash || dash + 3 >= n)
 		return false;
-	unescape(field[4]);
+	cmd_where_unescape(field[4]);
 	*point = field[4];
 	*fazt = !strcmp(field[dash + 1], "fuse.fazt") ||
 	        (!strncmp(field[dash + 1], "fuse", 4) && !strcmp(field[dash + 2], "fazt"));

@@ -33,6 +33,8 @@ with scratch("tune") as base:
 
     def run(*args, code=0):
         binds = ["mount --bind '%s' /proc/sys/%s" % (at(k), k.replace(".", "/")) for k in SYSCTL]
+        if os.path.exists(at("mounts")):
+            binds.append("mount --bind '%s' /proc/$$/mounts" % at("mounts"))
         script = "set -e; mount --bind '%s' /proc/meminfo; mkdir -p /etc/sysctl.d; mount --bind '%s' /etc/sysctl.d; %s; exec \"$@\"" % (
             at("meminfo"), etc, "; ".join(binds))
         r = subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", FAZT, "tune", *args], stdout=subprocess.PIPE,
@@ -115,6 +117,14 @@ with scratch("tune") as base:
         con.close()
         run("--undo")
         need(now()["fs.inotify.max_user_watches"] == "100", "--undo: %s", now())
+
+        # the filesystem below is the longest that covers the directory, whose name the kernel escapes
+        with open(at("mounts"), "w") as f:
+            f.write("/dev/a / ext4 rw,relatime 0 0\n/dev/b %s ext4 rw,relatime,nobarrier 0 0\n/dev/c %s/my ext4 rw 0 0\n" %
+                    (m.dir.replace(" ", "\\040"), base))
+        have = settings(m.dir)
+        need(have.get("barrier") == ("off", "on") and "noatime" not in have, "a directory with a blank: %s", have)
+        os.unlink(at("mounts"))
 
         # what is printed to be copied is what a shell takes, whatever a database is called; nothing else reaches the terminal
         odd = ["x';echo PWNED >&2;'.db", "$(echo PWNED).db", "line\nfeed\x1b[31m.db"]
