@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -70,9 +71,14 @@ def children(pid):
     return out
 
 
+def mounts():
+    """Where something is mounted, without the escapes of the table."""
+    with open("/proc/self/mounts", errors="surrogateescape") as f:
+        return [re.sub(r"\\([0-3][0-7]{2})", lambda m: chr(int(m[1], 8)), l.split()[1]) for l in f]
+
+
 def is_mounted(path):
-    with open("/proc/self/mounts") as f:
-        return any(l.split()[1] == path.replace(" ", "\\040") for l in f)
+    return path in mounts()
 
 
 def evict(path):
@@ -94,10 +100,9 @@ def scratch(name):
     try:
         yield path
     finally:
-        with open("/proc/self/mounts") as f:
-            below = [l.split()[1] for l in f if l.split()[1].startswith(path)]
-        for m in sorted(below, reverse=True):
-            subprocess.run([FAZT, "umount", m], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
+        for m in sorted((m for m in mounts() if m.startswith(path)), reverse=True):
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # it may be what was not built, or does not work
+                subprocess.run([FAZT, "umount", m], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
             if is_mounted(m):
                 subprocess.run(["umount", "-l", m])
         if os.environ.get("TEST_KEEP"):
