@@ -2,9 +2,11 @@
 
 #include "base/clock.h"
 #include "cmd/control.h"
+#include "cmd/quote.h"
 
 #include <cJSON.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 struct cJSON *cmd_request(const char *cmd)
 {
@@ -54,11 +56,22 @@ double cmd_number(const struct cJSON *o, const char *key)
 	return cJSON_IsNumber(v) ? v->valuedouble : 0;
 }
 
+char *cmd_json(const struct cJSON *o, bool indented)
+{
+	char *text = indented ? cJSON_Print(o) : cJSON_PrintUnformatted(o);
+	struct fz_buf b = {0};
+
+	if (text)
+		cmd_quote_json(&b, text);
+	cJSON_free(text);
+	return (char *)b.data;
+}
+
 void cmd_print_json(const struct cJSON *o)
 {
-	char *text = cJSON_Print(o);
+	char *text = cmd_json(o, true);
 
 	if (text)
 		printf("%s\n", text);
-	cJSON_free(text);
+	free(text);
 }

@@ -19,7 +19,9 @@ int cmd_timeout(const char *text, int64_t otherwise_ms, int64_t *ms, struct fz_e
 /* What an answer says there: "" and 0 where it says nothing of that type. */
 const char *cmd_text(const struct cJSON *o, const char *key);
 double cmd_number(const struct cJSON *o, const char *key);
-/* Prints an object as JSON, indented, with a line end. */
+/* An object as JSON, whatever bytes the names in it have (cmd_quote_json): heap, or NULL without memory. */
+char *cmd_json(const struct cJSON *o, bool indented);
+/* Prints it, indented, with a line end. */
 void cmd_print_json(const struct cJSON *o);
 
 #endif

@@ -7,6 +7,7 @@
 #include "cmd/cmd.h"
 #include "cmd/control.h"
 #include "cmd/lint.h"
+#include "cmd/quote.h"
 #include "cmd/state.h"
 
 #include <cJSON.h>
@@ -245,6 +246,8 @@ int cmd_doctor(int argc, char **argv)
 		cmd_print_json(o);
 		cJSON_Delete(o);
 	} else {
+		cmd_quote_all(looked_at);
+		cmd_quote_all(d.findings);
 		print(&d, looked_at);
 	}
 out:

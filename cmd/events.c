@@ -13,17 +13,18 @@
 #include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #define LOOK_MS 20
 #define ASK_MS  1000
 
 static bool print(struct cmd_watch *w, cJSON *o)
 {
-	char *text = cJSON_PrintUnformatted(o);
+	char *text = cmd_json(o, false);
 	bool ok = text && printf("%s\n", text) > 0 && fflush(stdout) == 0;
 
 	(void)w;
-	cJSON_free(text);
+	free(text);
 	cJSON_Delete(o);
 	return ok;
 }

@@ -91,12 +91,12 @@ static enum MHD_Result send_text(struct cmd_http *h, struct MHD_Connection *c, u
 
 static enum MHD_Result send_json(struct cmd_http *h, struct MHD_Connection *c, unsigned code, const cJSON *o)
 {
-	char *text = o ? cJSON_PrintUnformatted(o) : NULL;
+	char *text = o ? cmd_json(o, false) : NULL;
 	enum MHD_Result rc = MHD_NO;
 
 	if (text)
 		rc = send_text(h, c, code, "application/json", text, strlen(text), MHD_RESPMEM_MUST_COPY);
-	cJSON_free(text);
+	free(text);
 	return rc;
 }
 

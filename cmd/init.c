@@ -94,12 +94,13 @@ static int make_key(const char *arg, const struct cmd_conf *conf, struct fz_err 
 	fz_close(&fd);
 	if (rc < 0)
 		return rc;
-	printf("identity (secret):  %s/" CMD_IDENTITY "\nrecipient (public): %s\n"
+	cmd_quote_show(stdout, "identity (secret):  ", dir, "/" CMD_IDENTITY "\n");
+	printf("recipient (public): %s\n"
 	       "Whoever holds the identity can read the backups, and without it nobody can: keep it in a safe place "
 	       "that is\n"
 	       "not this machine. fazt needs only the recipient here. To take the identity away:\n"
 	       "  fazt init --export KEY --remove%s",
-	       dir, ltx_age_recipient_format(text, &r), arg ? " " : "");
+	       ltx_age_recipient_format(text, &r), arg ? " " : "");
 	cmd_quote_print(stdout, arg ? w.dir : "");
 	printf("\n");
 	return 0;

@@ -1,4 +1,5 @@
 #include "cmd/args.h"
+#include "cmd/ask.h"
 #include "cmd/cmd.h"
 
 #include "base/buf.h"
@@ -119,12 +120,12 @@ static int print_commit(const struct replica_commit *c, const struct tables *t, 
 	if (ended_ms) /* the database was deleted or renamed later */
 		cJSON_AddStringToObject(o, "deleted", fz_format_time(when, ended_ms));
 	rc = t->asked ? json_tables(t, o, err) : 0;
-	text = cJSON_PrintUnformatted(o);
+	text = cmd_json(o, false);
 	cJSON_Delete(o);
 	if (!text)
 		return fz_fail(err, FZ_EINTERNAL, "out of memory");
 	printf("%s%s", first ? "[\n" : ",\n", text);
-	cJSON_free(text);
+	free(text);
 	return rc;
 }
 
@@ -227,13 +228,13 @@ static int print_database(const struct cmd_stores_at *at, const char *name, bool
 	cJSON_AddStringToObject(o, "lineage", last->id);
 	if (last->ended_ms)
 		cJSON_AddStringToObject(o, "deleted", fz_format_time(when, last->ended_ms));
-	text = cJSON_PrintUnformatted(o);
+	text = cmd_json(o, false);
 	cJSON_Delete(o);
 	if (!text)
 		rc = fz_fail(err, FZ_EINTERNAL, "out of memory");
 	else
 		printf("%s%s", first ? "[\n" : ",\n", text);
-	cJSON_free(text);
+	free(text);
 out:
 	replica_catalog_fini(&c);
 	return rc;

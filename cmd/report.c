@@ -1,4 +1,5 @@
 #include "cmd/cmd.h"
+#include "cmd/quote.h"
 
 #include <stdio.h>
 
@@ -53,7 +54,9 @@ int cmd_report(const char *name, const struct fz_err *err)
 	const char *remedy = cmd_remedy(err->code);
 
 	fflush(stdout);
-	fprintf(stderr, "fazt %s: %s (FZ-%04d)\n", name, err->text, err->code < 0 ? -err->code : err->code);
+	fprintf(stderr, "fazt %s: ", name);
+	cmd_quote_show(stderr, "", err->text, "");
+	fprintf(stderr, " (FZ-%04d)\n", err->code < 0 ? -err->code : err->code);
 	if (remedy)
 		fprintf(stderr, "  what to do: %s\n", remedy);
 	return fz_err_exit(err->code);

@@ -46,7 +46,7 @@ static int need_dir(struct cmd_setup *s, struct fz_err *err)
 		if (rc == 0)
 			s->dir = s->dir_asked;
 		else
-			printf("  %s\n", err->text);
+			cmd_quote_show(stdout, "  ", err->text, "\n");
 	}
 	rc = cmd_where_find(&s->where, s->dir, err);
 	if (rc == 0 && s->where.fazt)
@@ -93,7 +93,7 @@ static int need_target(struct cmd_setup *s, struct fz_err *err)
 		if (rc == 0)
 			s->targets.v[s->targets.n++] = s->target_asked;
 		else
-			printf("  %s\n", err->text);
+			cmd_quote_show(stdout, "  ", err->text, "\n");
 	}
 	for (size_t i = 0; i < s->targets.n; i++) {
 		rc = check_url(s->targets.v[i], err);
@@ -231,7 +231,8 @@ static int need_key(struct cmd_setup *s, struct fz_err *err)
 
 static void line(const char *what, bool ok, const char *more)
 {
-	printf("  %-26s %-7s%s%s\n", what, ok ? "ok" : "FAILED", *more ? " " : "", more);
+	printf("  %-26s %-7s", what, ok ? "ok" : "FAILED");
+	cmd_quote_show(stdout, *more ? " " : "", more, "\n");
 }
 
 static int try_kernel(const struct cmd_setup *s, struct fz_err *err)
@@ -283,7 +284,7 @@ static int try_target(const struct cmd_setup *s, const char *url, struct fz_err 
 
 	if (rc < 0)
 		return rc;
-	printf("\nTarget %s\n", fz_store_url(store));
+	cmd_quote_show(stdout, "\nTarget ", fz_store_url(store), "\n");
 	cmd_probe_store(store, &r);
 	for (int i = 0; i < CMD_PROBE_STEPS; i++) {
 		char text[500];
@@ -321,9 +322,10 @@ static void warn_same_disk(const struct cmd_setup *s, const char *url)
 {
 	struct stat a, b;
 
-	if (!is_s3(url) && stat(url + 4, &a) == 0 && stat(s->where.dir, &b) == 0 && a.st_dev == b.st_dev)
-		printf("  note: %s lies on the same filesystem as %s, and is lost together with it\n", url + 4,
-		       s->where.dir);
+	if (!is_s3(url) && stat(url + 4, &a) == 0 && stat(s->where.dir, &b) == 0 && a.st_dev == b.st_dev) {
+		cmd_quote_show(stdout, "  note: ", url + 4, " lies on the same filesystem as ");
+		cmd_quote_show(stdout, "", s->where.dir, ", and is lost together with it\n");
+	}
 }
 
 static int try_all(struct cmd_setup *s, struct fz_err *err)
@@ -344,14 +346,14 @@ static int try_all(struct cmd_setup *s, struct fz_err *err)
 		bool yes = false;
 		struct fz_err why = *err;
 
-		printf("\n%s\n", err->text);
+		cmd_quote_show(stdout, "\n", err->text, "\n");
 		if (cmd_prompt_yes("Write the configuration all the same?", false, &yes, err) == 0 && yes)
 			rc = 0;
 		else
 			*err = why;
 	}
 	if (rc == 0 && fs_inuse_find(s->where.dir, NULL, 0, who, sizeof(who)))
-		printf("\nBefore mounting, stop what uses the directory: %s\n", who);
+		cmd_quote_show(stdout, "\nBefore mounting, stop what uses the directory: ", who, "\n");
 	return rc;
 }
 
@@ -429,7 +431,8 @@ static int keep(const char *path, const char *what, struct fz_err *err)
 			break;
 		snprintf(old + n, sizeof(old) - (size_t)n, ".%u", k);
 	}
-	printf("\nThe former %s is kept as %s.\n", what, old);
+	printf("\nThe former %s is kept as", what);
+	cmd_quote_show(stdout, " ", old, ".\n");
 	return 0;
 }
 
@@ -497,16 +500,17 @@ static void tell(const struct cmd_setup *s)
 {
 	bool usual = !strcmp(s->config, CMD_CONF_DEFAULT);
 
-	printf("\nWritten:\n  configuration      %s\n", s->config);
+	cmd_quote_show(stdout, "\nWritten:\n  configuration      ", s->config, "\n");
 	if (s->secret[0])
-		printf("  access to S3       %s (0600)\n", s->credentials);
+		cmd_quote_show(stdout, "  access to S3       ", s->credentials, " (0600)\n");
 	if (s->key_made) {
-		printf("  identity (secret)  %s/" CMD_IDENTITY "\n  recipient          %s\n"
+		cmd_quote_show(stdout, "  identity (secret)  ", s->key_dir, "/" CMD_IDENTITY "\n");
+		printf("  recipient          %s\n"
 		       "\nWithout the identity nobody can read the backups, and with it anybody can: take it to a safe "
 		       "place that is\n"
 		       "not this machine, which needs the recipient only:\n"
 		       "  fazt init --export KEY --remove ",
-		       s->key_dir, s->recipient);
+		       s->recipient);
 		cmd_quote_print(stdout, s->where.dir);
 		printf("\n");
 	}

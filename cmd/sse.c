@@ -143,7 +143,7 @@ static int add_heartbeat(struct fz_buf *b)
 static struct frame *greeting(struct cmd_http *h)
 {
 	const cJSON *state = cmd_http_state(h, false);
-	char *text = state ? cJSON_PrintUnformatted(state) : NULL;
+	char *text = state ? cmd_json(state, false) : NULL;
 	struct frame *f = NULL;
 	struct fz_buf b = {0};
 
@@ -151,7 +151,7 @@ static struct frame *greeting(struct cmd_http *h)
 	    add_event(&b, "status", text) == 0)
 		f = frame_of(&b);
 	fz_buf_fini(&b);
-	cJSON_free(text);
+	free(text);
 	return f;
 }
 
@@ -208,11 +208,11 @@ static void end_the_gone(struct cmd_http *h)
 
 static void flush_last(struct cmd_sse *s)
 {
-	char *text = s->last ? cJSON_PrintUnformatted(s->last) : NULL;
+	char *text = s->last ? cmd_json(s->last, false) : NULL;
 
 	if (text)
 		(void)!add_event(s->out, "event", text);
-	cJSON_free(text);
+	free(text);
 	cJSON_Delete(s->last);
 	s->last = NULL;
 }
@@ -271,18 +271,18 @@ static void look_at_logs(struct cmd_http *h)
 static void look_at_status(struct cmd_http *h, struct fz_buf *out)
 {
 	const cJSON *state = cmd_http_state(h, false);
-	char *text = state ? cJSON_PrintUnformatted(state) : NULL;
+	char *text = state ? cmd_json(state, false) : NULL;
 
 	if (!text)
 		return;
 	cmd_watch_status(&h->sse.watch, state);
 	if (!h->sse.status || strcmp(text, h->sse.status)) {
 		(void)!add_event(out, "status", text);
-		cJSON_free(h->sse.status);
+		free(h->sse.status);
 		h->sse.status = text;
 		text = NULL;
 	}
-	cJSON_free(text);
+	free(text);
 }
 
 static bool due(uint64_t *at_ns, uint64_t now_ns, uint64_t each_ms)
@@ -336,5 +336,5 @@ void cmd_sse_end(struct cmd_http *h)
 void cmd_sse_fini(struct cmd_http *h)
 {
 	cmd_watch_fini(&h->sse.watch);
-	cJSON_free(h->sse.status);
+	free(h->sse.status);
 }

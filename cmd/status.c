@@ -1,6 +1,7 @@
 #include "cmd/args.h"
 #include "cmd/ask.h"
 #include "cmd/cmd.h"
+#include "cmd/quote.h"
 
 #include <cJSON.h>
 #include <stdbool.h>
@@ -123,10 +124,12 @@ int cmd_status(int argc, char **argv)
 		return cmd_report(spec.name, &err);
 	cJSON_DeleteItemFromObject(answer, "ok");
 	well = cJSON_IsTrue(cJSON_GetObjectItem(answer, "healthy"));
-	if (json)
+	if (json) {
 		cmd_print_json(answer);
-	else
+	} else {
+		cmd_quote_all(answer);
 		print_status(answer);
+	}
 	cJSON_Delete(answer);
 	return well ? CMD_EXIT_OK : CMD_EXIT_FAILED;
 }

@@ -189,4 +189,21 @@ with scratch("doctor") as base:
             os.kill(sup, signal.SIGCONT)
         wait_for("an answer", lambda: fazt("status", m.dir, check=False).returncode == 0)
         m.umount()
+    # a name of any bytes: what is printed is UTF-8 without control characters, and no other JSON
+    with Mount(base, name="odd", targets=[]).start() as m:
+        odd = os.fsencode(m.dir) + b"/\xff\xc2\x9b1m\x1b[31m\x7f.db"
+        other = sqlite3.connect(odd, isolation_level=None)
+        other.execute("CREATE TABLE t(x)")
+        other.close()
+        wait_for("the mount to know it", lambda: b"31m" in subprocess.run([FAZT, "status", "--json", m.dir], stdout=subprocess.PIPE).stdout)
+        for args in (["status", m.dir], ["status", "--json", m.dir], ["doctor", m.dir], ["doctor", "--json", m.dir],
+                     ["log", os.fsencode(m.dir) + b"/none\xff\x1b.db"]):
+            r = subprocess.run([FAZT, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, stdin=subprocess.DEVNULL)
+            text = (r.stdout + r.stderr).decode()
+            need(all(c in "\n\t" or c.isprintable() for c in text), "fazt %s prints raw:\n%r", args, text)
+            if args[0] != "log":
+                need(".db" in text and "31m" in text, "fazt %s says nothing of it:\n%s", args, text)
+        names = [d["name"] for d in m.status()["databases"]]
+        need("\\xff\x9b1m\x1b[31m\x7f.db" in names, "in JSON: %s", names)
+        m.umount()
 print("ok")

@@ -167,6 +167,14 @@ with scratch("init") as base, Gateway(base) as s3:
     need("systemctl enable --now 'fazt@%s.service'" % name in r.stdout and "FAZT_CONFIG=%s > '/etc/fazt/%s.env'" % (conf, name) in r.stdout,
          "the unit:\n%s", r.stdout)
 
+    # a file that somebody has open, whose name is any bytes
+    os.unlink(conf)
+    with open(os.fsencode(app) + b"/\xff\x1b[31m.db", "wb"):
+        raw = subprocess.run([FAZT, "init", "--config", conf, "--no-target", "--no-probe", app], stdout=subprocess.PIPE, check=True,
+                             timeout=60).stdout.decode()
+    need("stop what uses" in raw and "31m.db" in raw and all(c == "\n" or c.isprintable() for c in raw), "printed raw:\n%r", raw)
+    os.unlink(os.fsencode(app) + b"/\xff\x1b[31m.db")
+
     # what is printed to be copied is what a shell takes, whatever the names
     odd, odd_conf = os.path.join(base, "my app;'x"), os.path.join(base, "it's mine\t.conf")
     os.mkdir(odd)

@@ -26,7 +26,9 @@ static const struct {
         {"letters in UTF-8",            "f\303\274r",      "'f\303\274r'",     "f\303\274r"     },
         {"CSI in UTF-8",                "\302\2332J",      "$'\\302\\2332J'",  "\\302\\2332J"   },
         {"no-break space is a letter",  "\302\240",        "'\302\240'",       "\302\240"       },
-        {"an end that is no character", "a\302",           "'a\302'",          "a\302"          },
+        {"an end that is no character", "a\302",           "$'a\\302'",        "a\\302"         },
+        {"a byte that is none",         "\233\377x",       "$'\\233\\377x'",   "\\233\\377x"    },
+        {"too long a form",             "\300\233",        "$'\\300\\233'",    "\\300\\233"     },
 };
 
 static void quoted(void **state)
@@ -55,9 +57,31 @@ static void quoted(void **state)
 	}
 }
 
+/* What cJSON prints of a name of any bytes. */
+static void json(void **state)
+{
+	static const struct {
+		const char *name, *text, *want;
+	} rows[] = {
+	        {"as cJSON has it",     "{\"a\\u001b\":\t\"f\303\274r\"}\n", "{\"a\\u001b\":\t\"f\303\274r\"}\n"},
+	        {"no character",        "\"\377\"",                          "\"\\\\xff\""                      },
+	        {"control characters",  "\"\302\233\177\"",                  "\"\\u009b\\u007f\""               },
+	        {"a cut-off character", "\"\303\"",                          "\"\\\\xc3\""                      },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct fz_buf b = {0};
+
+		cmd_quote_json(&b, rows[i].text);
+		if (strcmp(fz_buf_str(&b), rows[i].want) != 0)
+			fail_msg("%s: %s", rows[i].name, fz_buf_str(&b));
+		fz_buf_fini(&b);
+	}
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(quoted)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(quoted), cmocka_unit_test(json)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
