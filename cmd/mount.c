@@ -85,7 +85,7 @@ static int write_given(struct mounting *m, struct fz_err *err)
 	int rc = cmd_given_save(&m->conf, environ, m->statefd, err);
 
 	if (rc == 0)
-		cmd_reload_done(m->statefd); /* what a reload left when the machine went down */
+		cmd_reload_forget(m->statefd);
 	return rc;
 }
 

@@ -36,17 +36,6 @@ struct reload {
 	bool dry_run, json, key_made;
 };
 
-/* The configuration in effect: what the worker was started with. */
-static int read_now(struct reload *r, struct fz_buf *text, struct fz_err *err)
-{
-	const char *name;
-	int rc = cmd_reload_in_effect(r->statefd, r->dry_run, REPLACE_MS, &name, err);
-
-	if (rc == 0)
-		rc = fz_read_file(r->statefd, name, 1u << 20, text, err);
-	return rc < 0 ? rc : cmd_conf_parse(&r->now, fz_buf_str(text), text->size, name, err);
-}
-
 static int find_key(struct reload *r, bool look, struct fz_err *err)
 {
 	char state[PATH_MAX + 8];
@@ -118,33 +107,6 @@ static int make_key(struct reload *r, struct fz_err *err)
 	return rc < 0 ? rc : check_changes(r, err);
 }
 
-static bool there(const struct reload *r, const char *name)
-{
-	return faccessat(r->statefd, name, F_OK, 0) == 0;
-}
-
-static void put_back(struct reload *r)
-{
-	struct fz_err err = {0};
-
-	if (cmd_reload_put_back(r->statefd, &err) < 0)
-		fz_log_err("reload", &err);
-}
-
-static int write_both(struct reload *r, const struct fz_buf *now, const struct fz_buf *next, struct fz_err *err)
-{
-	int rc;
-
-	(void)unlinkat(r->statefd, CMD_CONF_TRIED, 0);
-	(void)unlinkat(r->statefd, CMD_CONF_REFUSED, 0);
-	rc = fz_write_file(r->statefd, CMD_CONF_BEFORE, now->data, now->size, 0600, err);
-	if (rc == 0)
-		rc = fz_write_file(r->statefd, CMD_CONF_SNAPSHOT, next->data, next->size, 0600, err);
-	if (rc < 0)
-		put_back(r);
-	return rc;
-}
-
 static int pids(struct reload *r, int *worker, int *supervisor, struct fz_err *err)
 {
 	cJSON *request = cmd_request("status"), *answer = NULL;
@@ -159,39 +121,35 @@ static int pids(struct reload *r, int *worker, int *supervisor, struct fz_err *e
 	return rc;
 }
 
-/* The supervisor did not replace the worker: what is installed cannot go on with the mount, say (cmd/upgrade.c). */
-static int take_back(struct reload *r, struct fz_err *err)
-{
-	bool begun = there(r, CMD_CONF_TRIED);
-
-	if (!begun)
-		put_back(r);
-	return fz_fail(err, FZ_ETIMEOUT, "the worker was not replaced%s; the mount's log says why",
-	               begun ? "" : ", so the former configuration stays in effect");
-}
-
-/* The supervisor replaces the worker, and the next one serves. Nothing is written before it is known whom to tell: what is written and not
- * told would take effect at some later start of a worker. */
-static int replace_worker(struct reload *r, const struct fz_buf *now, const struct fz_buf *next, struct fz_err *err)
+/* The supervisor replaces the worker, and the next one serves. It does not where what is installed cannot go on with the mount, say
+ * (cmd/upgrade.c). */
+static int replace_worker(struct reload *r, const struct fz_buf *next, struct fz_err *err)
 {
 	uint64_t end = fz_mono_ns() + REPLACE_MS * UINT64_C(1000000);
-	int was = 0, is = 0, supervisor = 0;
+	int was = 0, is = 0, supervisor = 0, offer = -1;
 	int rc = pids(r, &was, &supervisor, err);
 
 	if (rc == 0 && (supervisor <= 1 || kill(supervisor, 0) < 0))
 		rc = fz_fail(err, FZ_ENOTMOUNTED, "the supervisor of %s is gone: umount and mount it", r->where.dir);
-	if (rc == 0)
-		rc = write_both(r, now, next, err);
-	if (rc == 0 && kill(supervisor, SIGUSR2) < 0) {
-		rc = fz_fail_errno(err, errno, "telling the supervisor (process %d)", supervisor);
-		put_back(r);
+	if (rc == 0) {
+		(void)unlinkat(r->statefd, CMD_CONF_REFUSED, 0);
+		rc = cmd_reload_offer(r->statefd, next, &offer, err);
 	}
-	for (is = was; rc == 0 && (is == was || there(r, CMD_CONF_BEFORE));) {
-		if (fz_mono_ns() > end)
-			return take_back(r, err);
+	if (rc == 0 && kill(supervisor, SIGUSR2) < 0)
+		rc = fz_fail_errno(err, errno, "telling the supervisor (process %d)", supervisor);
+	for (is = was; rc == 0 && (is == was || !cmd_reload_settled(r->statefd));) {
+		if (fz_mono_ns() > end) {
+			rc = fz_fail(err, FZ_ETIMEOUT, "the worker was not replaced%s; the mount's log says why",
+			             cmd_reload_take_back(r->statefd) ? ", so the former configuration stays in effect"
+			                                              : "");
+			break;
+		}
 		(void)!poll(NULL, 0, LOOK_MS);
 		rc = pids(r, &is, &supervisor, err);
 	}
+	if (rc < 0)
+		(void)cmd_reload_take_back(r->statefd);
+	fz_close(&offer);
 	return rc;
 }
 
@@ -243,17 +201,10 @@ static void tell(const struct reload *r)
 		cmd_key_tell(stdout, &r->next, r->next.state ? r->next.state : state, r->where.dir);
 }
 
-static void forget(struct fz_buf *b)
-{
-	if (b->data)
-		explicit_bzero(b->data, b->size);
-	fz_buf_fini(b);
-}
-
 /* r->where is set. */
 static int reload(struct reload *r, struct fz_err *err)
 {
-	struct fz_buf now = {0}, next = {0};
+	struct fz_buf next = {0};
 	int rc = 0;
 
 	if (!r->where.fazt)
@@ -265,7 +216,11 @@ static int reload(struct reload *r, struct fz_err *err)
 	r->lockfd = openat(r->statefd, "reload.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (r->lockfd < 0 || flock(r->lockfd, LOCK_EX) < 0) /* one at a time */
 		return fz_fail_errno(err, errno, "reload.lock in the state directory");
-	rc = read_now(r, &now, err);
+	if (!r->dry_run)
+		(void)cmd_reload_take_back(r->statefd); /* of a reload that was killed */
+	rc = cmd_reload_wait(r->statefd, REPLACE_MS, err);
+	if (rc == 0)
+		rc = cmd_state_snapshot(&r->now, r->statefd, err);
 	if (rc == 0)
 		rc = read_next(r, err);
 	if (rc == 0)
@@ -275,12 +230,13 @@ static int reload(struct reload *r, struct fz_err *err)
 	if (rc == 0 && !r->dry_run && cJSON_GetArraySize(r->changes)) {
 		rc = cmd_conf_format(&r->next, &next, err);
 		if (rc == 0)
-			rc = replace_worker(r, &now, &next, err);
+			rc = replace_worker(r, &next, err);
 		if (rc == 0)
 			rc = judge(r, err);
 	}
-	forget(&now);
-	forget(&next);
+	if (next.data)
+		explicit_bzero(next.data, next.size);
+	fz_buf_fini(&next);
 	return rc;
 }
 

@@ -110,17 +110,22 @@ int cmd_state_open(const struct cmd_where *w, const char *configured, int *fd, s
 	return rc;
 }
 
-int cmd_state_snapshot(struct cmd_conf *c, int fd, struct fz_err *err)
+int cmd_state_read(struct cmd_conf *c, int fd, const char *name, struct fz_err *err)
 {
 	struct fz_buf text = {0};
-	int rc = fz_read_file(fd, CMD_CONF_SNAPSHOT, 1u << 20, &text, err);
+	int rc = fz_read_file(fd, name, 1u << 20, &text, err);
 
 	if (rc == 0)
-		rc = cmd_conf_parse(c, fz_buf_str(&text), text.size, CMD_CONF_SNAPSHOT, err);
+		rc = cmd_conf_parse(c, fz_buf_str(&text), text.size, name, err);
 	if (text.data)
 		explicit_bzero(text.data, text.size);
 	fz_buf_fini(&text);
 	return rc;
+}
+
+int cmd_state_snapshot(struct cmd_conf *c, int fd, struct fz_err *err)
+{
+	return cmd_state_read(c, fd, CMD_CONF_SNAPSHOT, err);
 }
 
 static int use_snapshot(struct cmd_conf *c, const char *config, int fd, struct fz_err *err)

@@ -13,7 +13,9 @@ int cmd_state_open(const struct cmd_where *w, const char *configured, int *fd, s
  * a link in it is followed. -EPERM: DIR/.fazt is a symbolic link, or the directory is another user's. */
 int cmd_state_make(const struct cmd_where *w, const char *configured, char path[static PATH_MAX], int *fd,
                    struct fz_err *err) FZ_MUST_CHECK;
-/* What a mount was made with: its snapshot of the configuration, added to c. -ENOENT. */
+/* A configuration that lies in the state directory under that name, added to c. -ENOENT. */
+int cmd_state_read(struct cmd_conf *c, int fd, const char *name, struct fz_err *err) FZ_MUST_CHECK;
+/* What a mount runs with, or ran with when it was mounted last (CMD_CONF_SNAPSHOT). */
 int cmd_state_snapshot(struct cmd_conf *c, int fd, struct fz_err *err) FZ_MUST_CHECK;
 /* The state directory, and what counts for the mount, or for the directory that was mounted. c was loaded with config (--config
  * or NULL). The file that commands find by themselves may be another mount's: where there is a snapshot, it takes the place of

@@ -138,8 +138,8 @@ static int start(struct cmd_serving *w, struct fz_err *err)
 	rc = fs_alive_claim(w->statefd, FS_ALIVE_WORKER, CMD_ALIVE_MS, err);
 	if (rc < 0)
 		return rc;
-	cmd_reload_begin(w->statefd);
-	rc = cmd_state_snapshot(&w->conf, w->statefd, err);
+	w->reloads = cmd_reload_begin(w->statefd);
+	rc = cmd_state_read(&w->conf, w->statefd, w->reloads ? CMD_CONF_TRIED : CMD_CONF_SNAPSHOT, err);
 	if (rc < 0)
 		return rc;
 	cmd_logto_child("worker", w->statefd, FS_FD_LOGDIR, &w->conf);
@@ -228,7 +228,8 @@ static void serving(void *arg)
 {
 	struct cmd_serving *w = arg;
 
-	cmd_reload_done(w->statefd);
+	if (w->reloads)
+		cmd_reload_done(w->statefd);
 	fz_info("serving %s (%s%s%s)", w->dir, w->info.passthrough ? "passthrough" : "without passthrough",
 	        w->info.resend ? ", resend" : ", without resend", w->info.resumed ? ", taken over" : "");
 }
@@ -295,7 +296,8 @@ int cmd_worker(int argc, char **argv)
 	w.link.on_promote = take_over;
 	rc = start(&w, &err);
 	if (rc < 0) {
-		cmd_reload_failed(w.statefd, &err);
+		if (w.reloads)
+			cmd_reload_failed(w.statefd, &err);
 		fs_super_init(FS_FD_SUPER);
 		fs_super_failed(&err); /* `fazt mount` prints it */
 	}

@@ -25,6 +25,7 @@ struct cmd_serving {
 	int statefd;               /* FS_FD_STATE, borrowed */
 	int64_t started_ms;
 	struct cmd_conf conf;
+	bool reloads; /* conf is what a reload offers: nobody has served with it yet (cmd/reload.h) */
 	struct cmd_targets targets;
 	struct ltx_logset *logs;
 	struct fs_session *session;

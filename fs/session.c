@@ -268,9 +268,9 @@ int fs_session_run(struct fs_session *s, struct fs_capture *capture, void (*read
 			rc = fz_fail(err, -EAGAIN, "cannot start serving threads");
 			goto out;
 		}
-	fs_super_ready();
 	if (ready)
 		ready(arg);
+	fs_super_ready();
 	while (!atomic_load(&s->stop) && !atomic_load(&s->gone)) {
 		if (poll(p, 2, -1) < 0 && errno != EINTR)
 			break;

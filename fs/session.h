@@ -26,7 +26,7 @@ void fs_session_info(const struct fs_session *s, struct fs_session_info *out);
 /* What the mount shows below .fazt/ (fs/virtual.h). Lives as long as the session. */
 struct fs_virtual *fs_session_virtual(struct fs_session *s);
 /* Serves until the mount is gone or fs_session_stop(). Re-opens the capture's files of resumed nodes, redoes the open
- * intent, asks for RESEND, then reads. ready is called once requests are being answered. */
+ * intent, asks for RESEND, then reads. ready is called once requests are being answered, before the supervisor is told. */
 int fs_session_run(struct fs_session *s, struct fs_capture *capture, void (*ready)(void *arg), void *arg,
                    struct fz_err *err) FZ_MUST_CHECK;
 /* Ends fs_session_run() soon; requests in flight are finished first. Async-signal-safe. */

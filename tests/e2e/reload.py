@@ -1,12 +1,16 @@
 #!/usr/bin/python3
 # timeout: 120
 """fazt reload: another configuration under an application that goes on writing. What was committed is captured, whatever changes; a wrong
-file changes nothing; what is fixed is said; flags go on to win; a worker that cannot start with it puts the former one back."""
+file changes nothing; what is fixed is said; flags go on to win; with one that no worker can start with, or a reload
+that is killed, the former one stays in effect."""
+import ctypes
 import glob
 import os
+import platform
 import signal
 import socket
 import sqlite3
+import struct
 import subprocess
 import sys
 import threading
@@ -66,6 +70,30 @@ def snapshot(pid):
     """What the worker runs with: read through its own descriptor of the state directory."""
     with open("/proc/%d/fd/12/mount.conf" % pid) as f:
         return f.read()
+
+
+def no_usr2():
+    """In a child: whoever sends SIGUSR2 is ended by seccomp(2) in that moment."""
+    def op(code, k, yes=0, no=0):
+        return struct.pack("=HBBI", code, yes, no, k)
+    number = {"x86_64": 62, "aarch64": 129}[platform.machine()]
+    filters = b"".join([op(0x20, 0), op(0x15, number, 0, 3),                  # kill(2)?
+                        op(0x20, 24), op(0x15, signal.SIGUSR2, 0, 1),         # its second argument
+                        op(0x06, 0x80000000), op(0x06, 0x7fff0000)])          # SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_ALLOW
+    room = ctypes.create_string_buffer(filters)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, struct.pack("@HP", len(filters) // 8, ctypes.addressof(room))):
+        os._exit(126)
+
+
+def killed_in_telling(path):
+    r = subprocess.run([FAZT, "reload", path], preexec_fn=no_usr2, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
+    need(r.returncode == -signal.SIGSYS, "reload was not killed: %d %s", r.returncode, r.stderr)
+
+
+def pending(pid, sig):
+    with open("/proc/%d/status" % pid) as f:
+        return any(l.startswith(("SigPnd:", "ShdPnd:")) and int(l.split()[1], 16) >> (sig - 1) & 1 for l in f)
 
 
 with scratch("reload") as base:
@@ -135,31 +163,47 @@ with scratch("reload") as base:
         wait_for("SIGHUP to take effect (%s)" % m.tail(5), lambda: m.status()["worker_pid"] != pid)
         need("log_max = 314572800" in snapshot(m.status()["worker_pid"]), "SIGHUP: %s", snapshot(m.status()["worker_pid"]))
 
-        # a reload that ended before it told the supervisor: the former one runs, and the next reload does what was asked for
-        def abandoned(was, becomes):
-            state = "/proc/%d/fd/12/" % m.status()["worker_pid"]
-            text = snapshot(m.status()["worker_pid"])
-            need(was in text, "the snapshot:\n%s", text)
-            for name, content in (("mount.conf.before", text), ("mount.conf", text.replace(was, becomes))):
-                with open(state + name, "w") as f:
-                    f.write(content)
-            return state
-
-        pid = m.status()["worker_pid"]
+        # a reload that is killed before it has told the supervisor: the former one runs, also in the next worker, until somebody reloads again
         write("[mount]\nlog_max = 350M\n")
-        abandoned("log_max = 314572800", "log_max = 367001600")
+        killed_in_telling(m.dir)
         changes = fazt_json("reload", "--dry-run", "--json", m.dir)["changes"]
         need([(c["key"], c["from"], c["to"]) for c in changes] == [("log_max", "314572800", "367001600")], "a dry run says: %s", changes)
         need("FZD-22" in fazt("doctor", m.dir, check=False).stdout, "doctor takes what nobody runs with for what runs")
+        pid = m.kill_worker()
+        wait_for("the next worker", lambda: m.status()["worker_pid"] != pid)
+        need("log_max = 314572800" in snapshot(m.status()["worker_pid"]), "a reload that was killed took effect:\n%s",
+             snapshot(m.status()["worker_pid"]))
+        need("a reload was ended before" in m.tail(1000), "the log does not tell of it:\n%s", m.tail())
+        app.advance()
+        killed_in_telling(m.dir)
+        pid = m.status()["worker_pid"]
         r = fazt("reload", m.dir)
         need("log_max: 314572800 -> 367001600" in r.stdout, "a reload that ended too early, again: %s", r.stdout)
         need(m.status()["worker_pid"] != pid and "log_max = 367001600" in snapshot(m.status()["worker_pid"]), "nobody was replaced")
         # and when the file was changed back meanwhile, nothing is left of it
         pid = m.status()["worker_pid"]
-        state = abandoned("log_max = 367001600", "log_max = 388001600")
+        write("[mount]\nlog_max = 370M\n")
+        killed_in_telling(m.dir)
+        write("[mount]\nlog_max = 350M\n")
         need("nothing differs" in fazt("reload", m.dir).stdout, "a reload of what runs")
-        need(m.status()["worker_pid"] == pid and "log_max = 367001600" in snapshot(pid) and not glob.glob(state + "mount.conf.*"),
-             "the next worker would start with:\n%s", snapshot(pid))
+        need(m.status()["worker_pid"] == pid and "log_max = 367001600" in snapshot(pid) and
+             not glob.glob("/proc/%d/fd/12/mount.conf.*" % pid), "the next worker would start with:\n%s", snapshot(pid))
+        # killed when it has told the supervisor, which has not come to it yet
+        write("[mount]\nlog_max = 370M\n")
+        os.kill(m.proc.pid, signal.SIGSTOP)
+        p = subprocess.Popen([FAZT, "reload", m.dir])
+        wait_for("the supervisor to be told", lambda: pending(m.proc.pid, signal.SIGUSR2))
+        p.kill()
+        p.wait()
+        os.kill(m.proc.pid, signal.SIGCONT)
+        wait_for("another worker", lambda: m.status()["worker_pid"] != pid)
+        need("log_max = 367001600" in snapshot(m.status()["worker_pid"]), "a reload that was killed took effect")
+        # several at once: one of them finds what differs
+        all_at_once = [subprocess.Popen([FAZT, "reload", m.dir], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+        said = sorted("in effect" in p.communicate(timeout=60)[0] for p in all_at_once)
+        need(said == [False, False, False, True] and not any(p.returncode for p in all_at_once), "four at once: %s", said)
+        need("log_max = 387973120" in snapshot(m.status()["worker_pid"]), "four at once:\n%s", snapshot(m.status()["worker_pid"]))
+        app.advance()
         write("[mount]\nlog_max = 300M\n")
         fazt("reload", m.dir)
 
@@ -257,7 +301,7 @@ with scratch("reload") as base:
     write("[mount]\nlog_max = 200M\n")
     for _ in range(2):
         refused("reload", alone, code=1, says="the supervisor of")
-        need("log_max = 209715200" not in snapshot(status["worker_pid"]) and not os.path.exists(state + "mount.conf.before"),
+        need("log_max = 209715200" not in snapshot(status["worker_pid"]) and not glob.glob(state + "mount.conf.*"),
              "a reload that failed is left for the next worker")
     fazt("umount", alone)
 

@@ -142,79 +142,85 @@ static void holds(int fd, const char *name, const char *text)
 	fz_buf_fini(&b);
 }
 
-/* A worker serves with the new file, cannot start with it, or dies before it serves; and without a reload nothing happens. */
-static void putting_back(void **state)
+static int offer(int fd, const char *text)
 {
+	struct fz_buf b = {0};
+	struct fz_err err = {0};
+	int held = -1;
+
+	assert_int_equal(fz_buf_addf(&b, "%s", text), 0);
+	assert_int_equal(cmd_reload_offer(fd, &b, &held, &err), 0);
+	assert_true(held >= 0);
+	fz_buf_fini(&b);
+	return held;
+}
+
+/* A worker serves with what is offered, cannot start with it, or dies before it serves; nothing is offered, or not any more. */
+static void offering(void **state)
+{
+	static const struct {
+		const char *name;
+		bool offered, killed, taken_back, begins;
+		enum { NOTHING, SERVES, FAILS, DIES } then;
+		const char *runs, *refused;
+	} rows[] = {
+	        {"no reload",                      false, false, false, false, NOTHING, "old", ""                                },
+	        {"it serves",                      true,  false, false, true,  SERVES,  "new", ""                                },
+	        {"it cannot start",                true,  false, false, true,  FAILS,   "old", "why"                             },
+	        {"it dies",                        true,  false, false, true,  DIES,    "old", "the worker died before it served"},
+	        {"the reload was killed before",   true,  true,  false, false, NOTHING, "old", ""                                },
+	        {"the reload took it back before", true,  false, true,  false, NOTHING, "old", ""                                },
+	};
 	struct fz_err why = {.code = -FZ_EINTERNAL, .text = "why"}, err = {0};
 	char dir[512];
 	int fd;
 
 	assert_non_null(tmp_make(dir, sizeof(dir), "reload"));
 	fd = open(dir, O_RDONLY | O_DIRECTORY);
-	put(fd, CMD_CONF_SNAPSHOT, "old");
-	cmd_reload_begin(fd);
-	cmd_reload_failed(fd, &why);
-	cmd_reload_done(fd);
-	holds(fd, CMD_CONF_SNAPSHOT, "old");
-	holds(fd, CMD_CONF_TRIED, "");
-	holds(fd, CMD_CONF_REFUSED, "");
-	for (int i = 0; i < 3; i++) {
-		put(fd, CMD_CONF_BEFORE, "old");
-		put(fd, CMD_CONF_SNAPSHOT, "new");
-		cmd_reload_begin(fd);
-		holds(fd, CMD_CONF_SNAPSHOT, "new");
-		holds(fd, CMD_CONF_BEFORE, "old");
-		if (i == 0)
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		int held = -1;
+
+		print_message("%s\n", rows[i].name);
+		put(fd, CMD_CONF_SNAPSHOT, "old");
+		cmd_reload_forget(fd);
+		if (rows[i].offered)
+			held = offer(fd, "new");
+		assert_int_equal(cmd_reload_settled(fd), !rows[i].offered);
+		holds(fd, CMD_CONF_SNAPSHOT, "old");
+		if (rows[i].killed) {
+			close(held);
+			held = -1;
+		}
+		if (rows[i].taken_back)
+			assert_true(cmd_reload_take_back(fd));
+		assert_int_equal(cmd_reload_begin(fd), rows[i].begins);
+		assert_false(cmd_reload_take_back(fd)); /* too late, or nothing there */
+		holds(fd, CMD_CONF_TRIED, rows[i].begins ? "new" : "");
+		holds(fd, CMD_CONF_SNAPSHOT, "old");
+		assert_int_equal(cmd_reload_settled(fd), !rows[i].begins);
+		assert_int_equal(cmd_reload_wait(fd, 50, &err), rows[i].begins ? -FZ_ETIMEOUT : 0);
+		if (rows[i].then == SERVES)
 			cmd_reload_done(fd);
-		else if (i == 1)
+		else if (rows[i].then == FAILS)
 			cmd_reload_failed(fd, &why);
-		else
-			cmd_reload_begin(fd); /* the first one died */
-		holds(fd, CMD_CONF_SNAPSHOT, i == 0 ? "new" : "old");
-		holds(fd, CMD_CONF_BEFORE, "");
-		holds(fd, CMD_CONF_TRIED, "");
-		holds(fd, CMD_CONF_REFUSED, i == 0 ? "" : i == 1 ? "why" : "the worker died before it served");
-		(void)unlinkat(fd, CMD_CONF_REFUSED, 0);
+		else if (rows[i].then == DIES)
+			assert_false(cmd_reload_begin(fd)); /* of the next one */
+		holds(fd, CMD_CONF_SNAPSHOT, rows[i].runs);
+		holds(fd, CMD_CONF_REFUSED, rows[i].refused);
+		assert_true(cmd_reload_settled(fd));
+		assert_int_equal(cmd_reload_wait(fd, 0, &err), 0);
+		if (held >= 0)
+			close(held);
 	}
-	close(fd);
-	assert_int_equal(fz_remove_tree(AT_FDCWD, dir, &err), 0);
-}
-
-/* What a reload that ended too early has left: what runs is the former one, unless a worker has begun with the new one. */
-static void in_effect(void **state)
-{
-	struct fz_err err = {0};
-	const char *name;
-	char dir[512];
-	int fd;
-
-	assert_non_null(tmp_make(dir, sizeof(dir), "reload"));
-	fd = open(dir, O_RDONLY | O_DIRECTORY);
-	put(fd, CMD_CONF_SNAPSHOT, "new");
-	for (int look = 1; look >= 0; look--) {
-		assert_int_equal(cmd_reload_in_effect(fd, look, 0, &name, &err), 0);
-		assert_string_equal(name, CMD_CONF_SNAPSHOT);
-		holds(fd, CMD_CONF_SNAPSHOT, "new");
-	}
-	put(fd, CMD_CONF_BEFORE, "old");
-	cmd_reload_begin(fd);
-	for (int look = 1; look >= 0; look--) {
-		assert_int_equal(cmd_reload_in_effect(fd, look, 50, &name, &err), -FZ_ETIMEOUT);
-		holds(fd, CMD_CONF_SNAPSHOT, "new");
-		holds(fd, CMD_CONF_BEFORE, "old");
-	}
-	cmd_reload_done(fd);
-	put(fd, CMD_CONF_BEFORE, "old");
-	assert_int_equal(cmd_reload_in_effect(fd, true, 0, &name, &err), 0);
-	assert_string_equal(name, CMD_CONF_BEFORE);
-	holds(fd, CMD_CONF_SNAPSHOT, "new");
-	holds(fd, CMD_CONF_BEFORE, "old");
-	assert_int_equal(cmd_reload_in_effect(fd, false, 0, &name, &err), 0);
-	assert_string_equal(name, CMD_CONF_SNAPSHOT);
-	holds(fd, CMD_CONF_SNAPSHOT, "old");
-	holds(fd, CMD_CONF_BEFORE, "");
-	assert_int_equal(cmd_reload_put_back(fd, &err), 0); /* again */
-	holds(fd, CMD_CONF_SNAPSHOT, "old");
+	/* what one that was killed in the middle of writing has left does not stand in the way */
+	put(fd, CMD_CONF_NEXT ".new", "half of");
+	close(offer(fd, "new"));
+	holds(fd, CMD_CONF_NEXT, "new");
+	/* an offer that is void, and one that a worker died with */
+	put(fd, CMD_CONF_TRIED, "died");
+	assert_false(cmd_reload_begin(fd));
+	holds(fd, CMD_CONF_REFUSED, "the worker died before it served");
+	assert_true(cmd_reload_settled(fd));
 	close(fd);
 	assert_int_equal(fz_remove_tree(AT_FDCWD, dir, &err), 0);
 }
@@ -222,7 +228,7 @@ static void in_effect(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(changes), cmocka_unit_test(given),
-	                                   cmocka_unit_test(in_effect), cmocka_unit_test(putting_back)};
+	                                   cmocka_unit_test(offering)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
