@@ -1,5 +1,6 @@
 /* mount.c - `fazt mount DIR`: everything that can be wrong is checked before anything is mounted; then the supervisor
  * runs in a child that outlives this command, which returns when the mount serves. */
+#include "cmd/apart.h"
 #include "cmd/args.h"
 #include "cmd/cmd.h"
 
@@ -273,6 +274,9 @@ static int mount_it(struct mounting *m, const char *dir, struct fz_err *err)
 		return fz_fail(err, FZ_EMOUNTED, "fazt serves %s already", m->where.dir);
 	if (access("/dev/fuse", F_OK) < 0)
 		return fz_fail(err, FZ_ENOFUSE, "there is no /dev/fuse");
+	rc = cmd_apart_check(&m->conf, m->where.dir, err);
+	if (rc < 0)
+		return rc;
 	n = readlink("/proc/self/exe", m->exe, sizeof(m->exe) - 1);
 	if (n < 0)
 		return fz_fail_errno(err, errno, "/proc/self/exe");

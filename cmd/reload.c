@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "cmd/apart.h"
 #include "cmd/args.h"
 #include "cmd/ask.h"
 #include "cmd/change.h"
@@ -52,6 +53,8 @@ static int read_next(struct reload *r, struct fz_err *err)
 	rc = cmd_given_load(&r->next, r->statefd, err);
 	if (rc == 0)
 		rc = cmd_conf_check(&r->next, err);
+	if (rc == 0)
+		rc = cmd_apart_check(&r->next, r->where.dir, err);
 	return rc < 0 ? rc : find_key(r, true, err);
 }
 

@@ -99,6 +99,22 @@ run 2 mount --target ftp://x "$W/app"
 run 2 mount --target dir:relative "$W/app"
 run 2 mount --encrypt rot13 "$W/app"
 run 2 mount --log-level loud "$W/app"
+mkdir "$W/app/sub" # what the worker would need of the mount that it serves
+ln -s app/sub "$W/to-app"
+follower=$("$FAZT" keygen -o "$W/app/host.key")
+printf '[default]\naws_access_key_id = key\naws_secret_access_key = secret\n' >"$W/app/file"
+chmod 600 "$W/app/file"
+for inside in "target|url = dir:$W/app" "target|url = dir:$W/app/sub/not/yet" "target|url = dir:$W/to-app/b" \
+	"target|url = s3://bucket/p?region=r\ncredentials_file = $W/to-app/../file" "link|host_key = $W/app/host.key\nlisten = 127.0.0.1:0\nfollower = $follower" \
+	"mount|alert_url = http://127.0.0.1:1/\nalert_secret = $W/app/file"; do
+	section=${inside%%|*}
+	conf "[encrypt]\nencrypt = none\n[${section/target/target a}]\n${inside#*|}\n"
+	run 2 mount --config "$W/conf" "$W/app"
+	err "lies below the mount $W/app itself"
+	run 2 run --config "$W/conf" "$W/app" -- touch "$W/ran"
+done
+[ -e "$W/ran" ] && bad "a command ran without its mount"
+rm -r "$W/app/sub" "$W/app/file" "$W/app/host.key" "$W/to-app"
 FAZT_LOG_MAX=lots run 2 mount "$W/app"
 err "FAZT_LOG_MAX: log_max: 'lots'"
 run 1 mount "$W/nothing"

@@ -128,6 +128,8 @@ with scratch("reload") as base:
                                ("log_file = %s/l" % base, "mount")):
             write("[%s]\n%s\nlog_max = 200M\n" % (section, fixed))
             refused("reload", m.dir, says="%s cannot change" % fixed.split()[0])
+        write("[mount]\nlog_max = 200M\n[target within]\nurl = dir:%s/backup\n" % m.dir)
+        refused("reload", m.dir, says="lies below the mount")
         need(m.status()["worker_pid"] == pid and "log_max = 104857600" in snapshot(pid), "a refused reload changed something")
 
         # a dry run
