@@ -120,6 +120,8 @@ int cmd_list_add(struct cmd_list *l, const char *item, size_t n, const struct cm
 void cmd_list_clear(struct cmd_list *l);
 /* The configuration in effect in the file's own form; cmd_conf_parse() reads it back. */
 int cmd_conf_format(const struct cmd_conf *c, struct fz_buf *out, struct fz_err *err) FZ_MUST_CHECK;
+/* "key = value", in as many lines as it takes. -FZ_ECONFIG: a reader would take the value for another one. */
+int cmd_conf_format_line(struct fz_buf *out, const char *key, const char *v, struct fz_err *err) FZ_MUST_CHECK;
 /* Calls fn for every key, in order, for tests of docs: section, key, and whether FAZT_<KEY> exists. */
 void cmd_conf_each_key(void (*fn)(const char *section, const char *key, bool env));
 

@@ -7,7 +7,7 @@
 /* inih as Debian builds it reads lines of at most 199 bytes; longer values go on in the next line, indented. */
 #define LINE_PART 120
 
-static int put_line(struct fz_buf *out, const char *key, const char *v, struct fz_err *err)
+int cmd_conf_format_line(struct fz_buf *out, const char *key, const char *v, struct fz_err *err)
 {
 	size_t left = strlen(v);
 	int rc = 0;
@@ -49,14 +49,14 @@ int cmd_conf_format_value(const void *base, const struct cmd_key *k, struct fz_b
 	case T_FAILOVER:
 	case T_ENCRYPT:
 	case T_PRICES:
-		return *(char *const *)field ? put_line(out, k->name, *(char *const *)field, err) : 0;
+		return *(char *const *)field ? cmd_conf_format_line(out, k->name, *(char *const *)field, err) : 0;
 	case T_LINES:
 	case T_WORDS:
 		for (size_t i = 0; rc == 0 && i < l->n; i++) {
 			if (strlen(l->v[i]) > LINE_PART)
 				return fz_fail(err, FZ_ECONFIG, "%s: '%s' is longer than %d bytes", k->name, l->v[i],
 				               LINE_PART);
-			rc = put_line(out, k->name, l->v[i], err);
+			rc = cmd_conf_format_line(out, k->name, l->v[i], err);
 		}
 		return rc;
 	case T_BOOL:

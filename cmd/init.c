@@ -111,7 +111,7 @@ int cmd_init(int argc, char **argv)
 	const char *config = NULL, *to = NULL;
 	char path[2 * PATH_MAX];
 	struct cmd_setup set = {0};
-	bool remove = false;
+	bool remove = false, given;
 	const struct cmd_opt opts[] = {
 	        {"target",        't', "URL", "ship there: dir:/path or s3://bucket/prefix?... (repeatable)", NULL, NULL,
 	         &set.targets},
@@ -150,7 +150,7 @@ int cmd_init(int argc, char **argv)
 	        opts};
 	struct cmd_conf conf;
 	struct fz_err err = {0};
-	bool setup = false;
+	bool setup;
 	char **args;
 	int n = 0, fd = -1, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
 
@@ -160,9 +160,11 @@ int cmd_init(int argc, char **argv)
 	if (rc == 0 && remove && !to)
 		rc = fz_fail(&err, FZ_EUSAGE,
 		             "--remove goes with --export KEY: nobody could read the backups any more");
-	if (!to)
-		setup = cmd_prompt_possible() || set.targets.n || set.no_target || set.recipients.n || set.encrypt ||
-		        set.access_key || set.secret_file || set.force || set.no_probe;
+	given = set.targets.n || set.no_target || set.recipients.n || set.encrypt || set.access_key ||
+	        set.secret_file || set.force || set.no_probe;
+	if (rc == 0 && to && given)
+		rc = fz_fail(&err, FZ_EUSAGE, "--export sets nothing up: it goes with --remove and --config only");
+	setup = !to && (given || cmd_prompt_possible());
 	if (rc == 0 && setup) /* the file is to be written, so only the environment counts */
 		rc = cmd_conf_env(&conf, environ, &err);
 	else if (rc == 0)

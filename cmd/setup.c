@@ -1,6 +1,7 @@
 #include "cmd/setup.h"
 
 #include "base/file.h"
+#include "cmd/apart.h"
 #include "cmd/config.h"
 #include "cmd/keys.h"
 #include "cmd/probe.h"
@@ -21,6 +22,7 @@
 #include <unistd.h>
 
 #define SECRET_MAX 4096
+#define CONFIG_MAX (1u << 20)
 
 /* ---- what shall be ---- */
 
@@ -67,11 +69,28 @@ static int check_url(const char *url, struct fz_err *err)
 	return rc;
 }
 
+/* Before anything is tried there: what could not be written into the file, or not be mounted with. */
+static int check_target(const struct cmd_setup *s, const char *url, struct fz_err *err)
+{
+	struct fz_buf line = {0};
+	int rc = check_url(url, err);
+
+	if (rc == 0)
+		rc = cmd_conf_format_line(&line, "url", url, err);
+	if (rc == 0 && !is_s3(url) && cmd_apart_within(url + 4, s->where.dir))
+		rc = fz_fail(err, FZ_EUSAGE, "%s lies below the mount %s itself: choose a place outside of it", url,
+		             s->where.dir);
+	fz_buf_fini(&line);
+	return rc;
+}
+
 static int need_target(struct cmd_setup *s, struct fz_err *err)
 {
 	char host[65] = "", otherwise[200];
 	int rc = 0;
 
+	if (s->targets.n && s->no_target)
+		return fz_fail(err, FZ_EUSAGE, "--target and --no-target exclude each other");
 	if (!s->targets.n && !s->no_target && !s->ask)
 		return fz_fail(err, FZ_EUSAGE,
 		               "--target URL is missing, and there is no terminal to ask at (--no-target: the local "
@@ -89,14 +108,14 @@ static int need_target(struct cmd_setup *s, struct fz_err *err)
 		s->no_target = !s->target_asked[0];
 		if (s->no_target)
 			break;
-		rc = check_url(s->target_asked, err);
+		rc = check_target(s, s->target_asked, err);
 		if (rc == 0)
 			s->targets.v[s->targets.n++] = s->target_asked;
 		else
 			cmd_quote_show(stdout, "  ", err->text, "\n");
 	}
 	for (size_t i = 0; i < s->targets.n; i++) {
-		rc = check_url(s->targets.v[i], err);
+		rc = check_target(s, s->targets.v[i], err);
 		if (rc < 0)
 			return rc;
 	}
@@ -153,6 +172,8 @@ static int need_credentials(struct cmd_setup *s, struct fz_err *err)
 	for (size_t i = 0; i < s->targets.n && !url; i++)
 		if (is_s3(s->targets.v[i]))
 			url = s->targets.v[i];
+	if ((s->access_key || s->secret_file) && !url)
+		return fz_fail(err, FZ_EUSAGE, "--access-key and --secret-file have no use without a target s3://...");
 	if (!s->access_key != !s->secret_file && !s->ask)
 		return fz_fail(err, FZ_EUSAGE, "--access-key and --secret-file belong together");
 	if (!s->secret_file && (!url || !s->ask))
@@ -334,8 +355,7 @@ static int try_all(struct cmd_setup *s, struct fz_err *err)
 	int rc = 0;
 
 	if (!s->no_probe) {
-		rc = geteuid() == 0 ? try_kernel(s, err)
-		                    : fz_fail(err, EPERM, "mounting needs root, and so does trying it");
+		rc = try_kernel(s, err);
 		for (size_t i = 0; rc == 0 && i < s->targets.n; i++) {
 			rc = try_target(s, s->targets.v[i], err);
 			if (rc == 0)
@@ -398,13 +418,13 @@ static int make_key(struct cmd_setup *s, struct fz_err *err)
 }
 
 /* What is written can be mounted with: as `fazt mount` would read it. credentials: where those lie until all is checked; "" = none. */
-static int check_text(const struct fz_buf *text, const char *name, const char *credentials, struct fz_err *err)
+static int check_text(const struct cmd_setup *s, const struct fz_buf *text, const char *credentials, struct fz_err *err)
 {
 	struct cmd_conf c;
 	int rc;
 
 	cmd_conf_init(&c);
-	rc = cmd_conf_parse(&c, fz_buf_str(text), text->size, name, err);
+	rc = cmd_conf_parse(&c, fz_buf_str(text), text->size, s->config, err);
 	for (size_t i = 0; *credentials && i < c.n_targets; i++)
 		if (c.targets[i].credentials_file) {
 			free(c.targets[i].credentials_file);
@@ -412,6 +432,8 @@ static int check_text(const struct fz_buf *text, const char *name, const char *c
 		}
 	if (rc == 0)
 		rc = cmd_conf_check(&c, err);
+	if (rc == 0)
+		rc = cmd_apart_check(&c, s->where.dir, err);
 	cmd_conf_fini(&c);
 	return rc;
 }
@@ -455,7 +477,7 @@ static int write_all(struct cmd_setup *s, struct fz_err *err)
 	if (rc == 0)
 		rc = cmd_setup_text(s, &text, err);
 	if (rc == 0)
-		rc = check_text(&text, s->config, fresh, err);
+		rc = check_text(s, &text, fresh, err);
 	if (rc == 0)
 		rc = keep(s->config, "configuration", err);
 	if (rc == 0 && *fresh)
@@ -526,18 +548,55 @@ static void tell(const struct cmd_setup *s)
 	fflush(stdout);
 }
 
-int cmd_setup(struct cmd_setup *s, struct fz_err *err)
+/* As `make install` and the package bring it: sections and comments. */
+static bool sets_nothing(const char *config)
 {
-	size_t n = strlen(s->config);
-	int rc = 0;
+	struct fz_buf text = {0};
+	bool nothing = fz_read_file(AT_FDCWD, config, CONFIG_MAX, &text, NULL) == 0;
+
+	for (const char *p = fz_buf_str(&text); nothing && *p; p += *p == '\n') {
+		p += strspn(p, " \t\r");
+		nothing = strchr("#;[\n", *p) != NULL; /* its end among them */
+		p += strcspn(p, "\n");
+	}
+	if (text.data)
+		explicit_bzero(text.data, text.size);
+	fz_buf_fini(&text);
+	return nothing;
+}
+
+/* Before the first question. */
+static int check_config(const struct cmd_setup *s, struct fz_err *err)
+{
+	struct stat st;
 
 	if (s->config[0] != '/')
 		return fz_fail(err, FZ_EUSAGE, "--config: '%s' is no absolute path", s->config);
-	if (!s->force && access(s->config, F_OK) == 0)
-		return fz_fail(err, FZ_EEXISTS, "the configuration %s exists already", s->config);
+	if (geteuid() != 0 && !s->no_probe)
+		return fz_fail(
+		        err, EPERM,
+		        "fazt init must run as root: it tries a mount (try sudo; --no-probe writes the files only)");
+	if (stat(s->config, &st) < 0)
+		return 0;
+	if (!S_ISREG(st.st_mode))
+		return fz_fail(err, FZ_EUSAGE, "--config: %s is no file", s->config);
+	if (!s->force && !sets_nothing(s->config))
+		return fz_fail(
+		        err, FZ_EEXISTS,
+		        "the configuration %s exists already (each further mount has a file of its own: --config FILE)",
+		        s->config);
+	return 0;
+}
+
+int cmd_setup(struct cmd_setup *s, struct fz_err *err)
+{
+	size_t n = strlen(s->config);
+	int rc = check_config(s, err);
+
 	if (n > 5 && !strcmp(s->config + n - 5, ".conf"))
 		n -= 5;
-	rc = need_dir(s, err);
+	if (rc == 0)
+		rc = need_dir(s, err);
 	if (rc == 0)
 		rc = need_target(s, err);
 	if (rc == 0)

@@ -1,12 +1,19 @@
 /* setup_text.c - the configuration file that `fazt init` writes: what was decided, and beside it what is often wanted, commented out. */
 #include "cmd/setup.h"
 
+#include "cmd/config.h"
+#include "cmd/quote.h"
+
+#include <errno.h>
 #include <string.h>
+
+#define WORD_MAX 150 /* of a comment, which cannot go on in the next line as a value can */
 
 static const char head[] =
         "# Configuration of fazt for %s.\n"
         "# Every key with its meaning: man 5 fazt.conf. After a change:\n"
-        "#   fazt config check %s && fazt reload %s\n"
+        "#   fazt config check %s\n"
+        "#   fazt reload %s\n"
         "\n"
         "[mount]\n"
         "# Files that are never captured, as patterns of paths below the directory, one a line.\n"
@@ -40,37 +47,37 @@ static const char tuning[] =
         "# `fazt status` calls more lag than this a problem.\n"
         "#lag_max = 60s\n";
 
-static int add_target(const struct cmd_setup *s, const char *url, size_t i, struct fz_buf *out)
+static int add_target(const struct cmd_setup *s, const char *url, size_t i, struct fz_buf *out, struct fz_err *err)
 {
 	bool s3 = !strncmp(url, "s3:", 3);
 	int rc = i ? fz_buf_addf(out, "\n[target %s%zu]\n", s3 ? "offsite" : "local", i + 1)
 	           : fz_buf_addf(out, "\n# NAME/app.db then is a source for restore, log and verify.\n[target %s]\n",
 	                         s3 ? "offsite" : "local");
-	size_t n = strlen(url);
 
-	/* A line holds 198 bytes; what is longer goes on indented, broken between two letters. */
-	for (bool first = true; rc == 0 && (n || first); first = false) {
-		size_t take = n > 120 ? 120 : n;
-
-		while (n > 120 && take > 1 &&
-		       !(url[take - 1] >= 'a' && url[take - 1] <= 'z' && url[take] >= 'a' && url[take] <= 'z'))
-			take--;
-		rc = fz_buf_addf(out, first ? "url = %.*s\n" : "  %.*s\n", (int)take, url);
-		url += take;
-		n -= take;
-	}
+	if (rc == 0)
+		rc = cmd_conf_format_line(out, "url", url, err);
 	if (rc == 0 && s3 && s->credentials[0])
-		rc = fz_buf_addf(out,
-		                 "# Access keys (0600); without this: AWS_* in the environment, "
-		                 "~/.aws.\ncredentials_file = %s\n",
-		                 s->credentials);
+		rc = fz_buf_addf(out, "# Access keys (0600); without this: AWS_* in the environment, ~/.aws.\n");
+	if (rc == 0 && s3 && s->credentials[0])
+		rc = cmd_conf_format_line(out, "credentials_file", s->credentials, err);
 	return rc < 0 ? rc : fz_buf_add(out, tuning, sizeof(tuning) - 1);
+}
+
+/* For a command line in a comment. */
+static const char *word(struct fz_buf *b, const char *path, const char *otherwise)
+{
+	cmd_quote_word(b, path);
+	return b->size > WORD_MAX ? otherwise : fz_buf_str(b);
 }
 
 int cmd_setup_text(const struct cmd_setup *s, struct fz_buf *out, struct fz_err *err)
 {
-	int rc = fz_buf_addf(out, head, s->where.dir, s->config, s->where.dir);
+	struct fz_buf dir = {0}, file = {0};
+	const char *d = word(&dir, s->where.dir, "DIR");
+	int rc = fz_buf_addf(out, head, d, word(&file, s->config, "FILE"), d);
 
+	fz_buf_fini(&dir);
+	fz_buf_fini(&file);
 	if (rc == 0 && s->encrypt && !strcmp(s->encrypt, "none"))
 		rc = fz_buf_add(out, plain, sizeof(plain) - 1);
 	else if (rc == 0) {
@@ -79,12 +86,12 @@ int cmd_setup_text(const struct cmd_setup *s, struct fz_buf *out, struct fz_err 
 			rc = fz_buf_addf(out, "%s%s\n", i ? "  " : "recipients = ", s->recipients.v[i]);
 	}
 	for (size_t i = 0; rc == 0 && i < s->targets.n; i++)
-		rc = add_target(s, s->targets.v[i], i, out);
+		rc = add_target(s, s->targets.v[i], i, out, err);
 	if (rc == 0 && !s->targets.n)
 		rc = fz_buf_addf(out, "\n# Where commits are shipped. Without a target they stay in the local "
 		                      "log.\n#[target offsite]\n"
 		                      "#url = s3://bucket/prefix?region=eu-central-1\n");
 	if (rc == 0)
 		rc = fz_buf_add(out, links, sizeof(links) - 1);
-	return rc < 0 ? fz_fail(err, rc, "making the configuration") : 0;
+	return rc == -ENOMEM ? fz_fail(err, rc, "making the configuration") : rc;
 }

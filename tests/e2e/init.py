@@ -16,7 +16,7 @@ import termios
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from faztlib import FAZT, Failure, fazt, is_mounted, need, scratch  # noqa: E402
+from faztlib import FAZT, ROOT, Failure, is_mounted, need, scratch  # noqa: E402
 from gateway import ACCESS, ENV, SECRET, Gateway  # noqa: E402
 
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "FAZT_"))}
@@ -89,12 +89,31 @@ with scratch("init") as base, Gateway(base) as s3:
     # without a terminal: what is missing is named, and nothing is written
     for args, says in ((("--force", app), "--target URL is missing"), (("--target", "dir:/x"), "DIR is missing"),
                        (("--target", "dir:x", app), "absolute"), (("--target", "s3://bucket/p", "--access-key", "a", app), "belong together"),
+                       (("--target", "dir:/x", "--access-key", "a", "--secret-file", "/x", app), "no use"),
                        (("--target", "dir:/x", "--recipient", "age1x", app), "no age recipient"),
                        (("--tagret=dir:/x", app), "did you mean --target?"),
                        (("--target", "dir:/x", "--recipient", "AGE-SECRET-KEY-1X", app), "no age recipient"),
                        (("--target", "dir:/x", "--encrypt", "rot13", app), "neither age nor none")):
         r = run("init", "--config", conf, *args, code=2)
         need(says in r.stderr and "AGE-SECRET" not in r.stderr, "init %s: %s", args, r.stderr)
+    # a place that the worker could only reach through its own mount; a value that inih would read as something else; not a file
+    os.symlink(app, base + "/to-app")
+    for url, says in (("dir:" + app, "below the mount"), ("dir:%s/to-app/new/b" % base, "below the mount"), ("dir:/x ;y", "cannot be written")):
+        r = run("init", "--config", conf, "--no-probe", "--target", url, app, code=2)
+        need(says in r.stderr, "init --target %s: %s", url, r.stderr)
+    nothing_written()
+    for force in ((), ("--force",)):
+        r = run("init", *force, "--no-probe", "--config", base, "--no-target", app, code=2)
+        need("no file" in r.stderr and not os.path.exists(base + ".old"), "a directory as configuration: %s", r.stderr)
+    nothing_written()
+    for args, says in ((("--target", "dir:/x", "--no-target", app), "--no-target"), (("--export", base + "/k", "--target", "dir:/x", app), "--export")):
+        r = run("init", "--config", conf, "--no-probe", *args, code=2)
+        need(says in r.stderr, "init %s: %s", args, r.stderr)
+    os.chmod(base, 0o755)
+    shutil.copy(FAZT, base + "/fazt")  # the build directory may be root's
+    r = subprocess.run([base + "/fazt", "init", "--config", conf, "--target", "dir:/x", app], user=65534, stdin=subprocess.DEVNULL,
+                       stderr=subprocess.PIPE, text=True, timeout=60)
+    need(r.returncode == 1 and "root" in r.stderr and "--no-probe" in r.stderr, "not root: %d %s", r.returncode, r.stderr)
     nothing_written()
 
     # stores that will not do
@@ -157,6 +176,19 @@ with scratch("init") as base, Gateway(base) as s3:
     os.unlink(conf)
     run("init", "--config", conf, "--no-target", "--encrypt", "none", "--no-probe", app)
     need("encrypt = none" in read(conf) and "\n[target" not in read(conf), "no target:\n%s", read(conf))
+    os.unlink(conf)
+
+    # as it is installed, with all of it commented out, it is in nobody's way; what somebody set in it is
+    with open(os.path.join(ROOT, "docs", "fazt.conf.example")) as f:
+        lines = f.read().splitlines(True)
+    at = next(i for i, l in enumerate(lines) if l.startswith("[target"))
+    installed = "".join(lines[:at] + [l if l[0] in "#\n" else "#" + l for l in lines[at:]])  # as the Makefile does it
+    for text, code in ((installed, 0), ("[mount]\n \tlog_max = 1G\n", 1), ("[mount]\nlog_max\n", 1)):
+        with open(conf, "w") as f:
+            f.write(text)
+        r = run("init", "--config", conf, "--no-target", "--no-probe", app, code=code)
+        kept = [read(os.path.join(os.path.dirname(conf), n)) for n in os.listdir(os.path.dirname(conf)) if n.startswith("x.conf.old")]
+        need((text in kept) == (code == 0) and (read(conf) == text) == (code == 1), "over '%s...': %s", text[:20], r.stdout + r.stderr)
 
     # where systemd runs: the unit, and the file that tells it the configuration
     os.unlink(conf)
@@ -183,6 +215,16 @@ with scratch("init") as base, Gateway(base) as s3:
                         "--config", odd_conf, "--no-target", "--no-probe", odd], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
     commands = [l for l in r.stdout.splitlines() if re.match("  (fazt|echo) ", l)]
     need(len(commands) == 3 and "\t" not in "".join(commands), "the commands:\n%s", r.stdout)
+    after = [l[2:] for l in read(odd_conf).splitlines() if l.startswith("#   fazt ")]
+    for line, words in zip(after, (["fazt", "config", "check", odd_conf], ["fazt", "reload", odd])):
+        got = subprocess.run(["bash", "-c", "printf '%s\\0' " + line], stdout=subprocess.PIPE, text=True, check=True).stdout
+        need(got.split("\0")[:-1] == words, "a shell takes %s for %s", line, got)
+    for name in ("line\n[target x]\nurl = dir:/x", "l" * 200 + "/" + "m" * 200):
+        os.makedirs(os.path.join(base, name))
+        run("init", "--config", base + "/odd.conf", "--no-target", "--no-probe", os.path.join(base, name))
+        need("\n[target x]" not in read(base + "/odd.conf") and "\nrecipients = age1" in read(base + "/odd.conf"), "%s:\n%s", name, read(base + "/odd.conf"))
+        run("config", "check", base + "/odd.conf")
+        os.unlink(base + "/odd.conf")
     want = [["fazt", "init", "--export", "KEY", "--remove", odd], ["fazt", "mount", "--config", odd_conf, odd], ["echo", "FAZT_CONFIG=" + odd_conf]]
     for line, words in zip(commands, want):
         got = subprocess.run(["bash", "-c", "printf '%s\\0' " + line.split(" > ")[0]], stdout=subprocess.PIPE, text=True, check=True).stdout

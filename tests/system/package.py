@@ -101,6 +101,8 @@ def pages_and_completions(m):
 
 def works(m):
     m.sh("FAZT=/usr/bin/fazt /src/scripts/quickstart.sh", timeout=300)
+    # the installed configuration, in which nothing is set, is in nobody's way
+    m.sh("mkdir -p /srv/first && fazt init --no-target /srv/first && mv /etc/fazt/fazt.conf.old /etc/fazt/fazt.conf")
     # the two lines that the README gives for a real directory, and a state directory of its own beside it
     m.sh("mkdir -p /srv/app /srv/other /var/lib/backup /var/lib/fazt && fazt init && chmod 600 /etc/fazt/identity")
     m.run("fazt", "mount", "--target", "dir:/var/lib/backup", "/srv/app")
