@@ -6,6 +6,7 @@
 #include "cmd/ask.h"
 #include "cmd/cmd.h"
 #include "cmd/control.h"
+#include "cmd/given.h"
 #include "cmd/lint.h"
 #include "cmd/quote.h"
 #include "cmd/state.h"
@@ -143,6 +144,24 @@ static int find(struct cmd_doctor *d, const char *dir, const struct cmd_where *a
 	return cmd_where_find(&d->w, dir, err);
 }
 
+static void not_mounted(struct cmd_doctor *d)
+{
+	char unit[CMD_UNIT_SIZE];
+	struct fz_buf command = {0};
+	int rc = 0;
+
+	if (cmd_state_open(&d->w, NULL, &d->statefd, NULL) < 0)
+		d->statefd = -1; /* never mounted, or not for us to see */
+	cmd_where_unit(d->w.dir, "fazt@", ".service", unit);
+	if (*unit && cmd_doctor_enabled(unit))
+		rc = fz_buf_addf(&command, "systemctl start '%s'", unit);
+	else
+		cmd_given_command(d->statefd, d->w.dir, &command);
+	cmd_find(d->findings, FZD_NOT_MOUNTED, d->w.dir, rc < 0 ? NULL : fz_buf_str(&command), "not mounted by fazt");
+	fz_buf_fini(&command);
+	fz_close(&d->statefd);
+}
+
 static int examine(struct cmd_doctor *d, const char *dir, cJSON *looked_at, struct fz_err *err)
 {
 	struct cmd_where *all = NULL;
@@ -165,11 +184,21 @@ static int examine(struct cmd_doctor *d, const char *dir, cJSON *looked_at, stru
 	}
 	if (dir && !d->w.fazt) {
 		cJSON_AddItemToArray(looked_at, cJSON_CreateString(d->w.dir));
-		cmd_find(d->findings, FZD_NOT_MOUNTED, d->w.dir, NULL, "not mounted by fazt");
+		not_mounted(d);
 	}
 out:
 	free(all);
 	return rc;
+}
+
+/* Names of databases are in it, which may hold what a terminal obeys. */
+static void put(const char *before, const char *text)
+{
+	struct fz_buf b = {0};
+
+	cmd_quote_text(&b, text);
+	printf("%s%s", before, fz_buf_str(&b));
+	fz_buf_fini(&b);
 }
 
 static void print(const struct cmd_doctor *d, const cJSON *looked_at)
@@ -179,16 +208,18 @@ static void print(const struct cmd_doctor *d, const cJSON *looked_at)
 
 	printf("looked at");
 	cJSON_ArrayForEach (o, looked_at)
-		printf("%s %s", o == looked_at->child ? "" : ",", cJSON_GetStringValue(o));
+		put(o == looked_at->child ? " " : ", ", cJSON_GetStringValue(o));
 	printf("\n");
 	for (size_t i = 0; i < 3; i++)
 		cJSON_ArrayForEach (o, d->findings) {
 			if (strcmp(cmd_doctor_text(o, "gravity"), order[i]) != 0)
 				continue;
-			printf("\n%s  %s: %s%s%s\n        why: %s\n        do:  %s\n", cmd_doctor_text(o, "code"),
-			       cmd_doctor_text(o, "gravity"), cmd_doctor_text(o, "where"),
-			       *cmd_doctor_text(o, "where") ? ": " : "", cmd_doctor_text(o, "what"),
-			       cmd_doctor_text(o, "why"), cmd_doctor_text(o, "command"));
+			printf("\n%s  %s", cmd_doctor_text(o, "code"), cmd_doctor_text(o, "gravity"));
+			if (*cmd_doctor_text(o, "where"))
+				put(": ", cmd_doctor_text(o, "where"));
+			put(": ", cmd_doctor_text(o, "what"));
+			printf("\n        why: %s\n        do:  %s\n", cmd_doctor_text(o, "why"),
+			       cmd_doctor_text(o, "command"));
 		}
 	if (!cJSON_GetArraySize(d->findings))
 		printf("nothing was found\n");

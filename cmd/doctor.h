@@ -28,6 +28,8 @@ void cmd_doctor_mount(struct cmd_doctor *d);
 /* State directory, keys, configuration file, unit, and who goes around the mount. */
 void cmd_doctor_files(struct cmd_doctor *d);
 void cmd_doctor_around(struct cmd_doctor *d);
+/* Some target of systemd wants the unit. */
+bool cmd_doctor_enabled(const char *unit);
 /* Stores: tried, unless no_probe; and what other mounts (n) of this host ship there. */
 void cmd_doctor_targets(struct cmd_doctor *d, const struct cmd_where *others, size_t n);
 

@@ -120,8 +120,7 @@ out:
 	cJSON_Delete(warnings);
 }
 
-/* Some target of systemd wants the unit. */
-static bool enabled(const char *unit)
+bool cmd_doctor_enabled(const char *unit)
 {
 	char path[PATH_MAX + CMD_UNIT_SIZE];
 	struct dirent *e;
@@ -158,7 +157,7 @@ static void look_at_unit(struct cmd_doctor *d)
 	service = strstr(fz_buf_str(&b), "/system.slice/") && strstr(fz_buf_str(&b), ".service") &&
 	          !strstr(fz_buf_str(&b), "fazt@") && !strstr(fz_buf_str(&b), "ssh");
 	fz_buf_fini(&b);
-	if (!service && !enabled(unit))
+	if (!service && !cmd_doctor_enabled(unit))
 		cmd_find(d->findings, FZD_NOT_ENABLED, d->w.dir, unit, "no unit mounts it after a reboot");
 }
 

@@ -3,6 +3,7 @@
 
 #include "cmd/ask.h"
 #include "cmd/control.h"
+#include "cmd/given.h"
 #include "cmd/wire.h"
 #include "store/store.h"
 
@@ -61,10 +62,14 @@ static void judge(struct cmd_doctor *d, const cJSON *t, const struct cmd_target 
 	double lag = cmd_doctor_number(t, "lag_seconds");
 	double limit = (double)(conf && conf->lag_max_ms ? conf->lag_max_ms : LAG_MAX_MS) / 1000;
 
-	if (!strcmp(state, "fenced"))
-		cmd_find(d->findings, FZD_FENCED, d->w.dir, NULL, "target %s: %s", name,
+	if (!strcmp(state, "fenced")) {
+		struct fz_buf command = {0};
+
+		cmd_given_command(d->statefd, d->w.dir, &command);
+		cmd_find(d->findings, FZD_FENCED, d->w.dir, fz_buf_str(&command), "target %s: %s", name,
 		         cmd_doctor_text(t, "last_error"));
-	else if (!strcmp(state, "failed") || lag > limit)
+		fz_buf_fini(&command);
+	} else if (!strcmp(state, "failed") || lag > limit)
 		cmd_find(d->findings, FZD_LAG, d->w.dir, NULL, "target %s lags %.0f s, %.0f bytes%s%s", name, lag,
 		         cmd_doctor_number(t, "lag_bytes"), *cmd_doctor_text(t, "last_error") ? ": " : "",
 		         cmd_doctor_text(t, "last_error"));

@@ -34,6 +34,10 @@ static void expand(struct fz_buf *b, const char *text, const char *dir, const ch
 			snprintf(joined, sizeof(joined), "%s/fazt.log", arg);
 			cmd_quote_word(b, joined);
 			text += 13;
+		} else if (!strncmp(text, "$COMMAND", 8)) {
+			if (fz_buf_add(b, arg, strlen(arg)) < 0)
+				return;
+			text += 8;
 		} else if (!strncmp(text, "$DIR", 4) || !strncmp(text, "$ARG", 4)) {
 			cmd_quote_word(b, text[1] == 'D' ? dir : arg);
 			text += 4;

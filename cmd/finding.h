@@ -12,7 +12,8 @@ enum cmd_gravity {
 	CMD_WARNING, /* it works, and will hurt one day */
 	CMD_PROBLEM  /* something does not work, or is lost when the next thing fails */
 };
-/* X(name, number, gravity, reason, command). In a command $DIR stands for the mount and $ARG for what the finding names. */
+/* X(name, number, gravity, reason, command). In a command $DIR stands for the mount and $ARG for what the finding names, each as one word;
+ * $COMMAND is what it names as it is. */
 #define CMD_FINDINGS(X)                                                                                                \
 	X(FZD_NOT_ROOT, 1, CMD_NOTE, "what belongs to root cannot be looked at by others", "sudo fazt doctor $DIR")    \
 	X(FZD_NO_FUSE, 2, CMD_PROBLEM, "fazt serves through /dev/fuse",                                                \
@@ -31,14 +32,14 @@ enum cmd_gravity {
 	X(FZD_FILESYSTEM, 7, CMD_PROBLEM,                                                                              \
 	  "a log that is gone after a reboot, or a filesystem without real locks and fsync, keeps no promise",         \
 	  "fazt mount --state /var/lib/fazt/NAME $DIR")                                                                \
-	X(FZD_NOT_MOUNTED, 10, CMD_PROBLEM, "nothing is captured", "fazt mount $DIR")                                  \
+	X(FZD_NOT_MOUNTED, 10, CMD_PROBLEM, "nothing is captured", "$COMMAND")                                         \
 	X(FZD_DEAD, 11, CMD_PROBLEM,                                                                                   \
 	  "supervisor and worker are gone, so every access fails; nothing committed is lost",                          \
-	  "fazt umount $DIR && fazt mount $DIR")                                                                       \
+	  "fazt umount $DIR && fazt doctor $DIR    # which tells how it was mounted")                                  \
 	X(FZD_NO_ANSWER, 12, CMD_PROBLEM, "the worker serves no requests, or is being replaced again and again",       \
 	  "tail -n 50 $ARG/fazt.log")                                                                                  \
 	X(FZD_NO_SUPERVISOR, 13, CMD_PROBLEM, "nobody replaces the worker should it die",                              \
-	  "fazt umount $DIR && fazt mount $DIR    # when the application can pause")                                   \
+	  "fazt mount $DIR    # the next one goes on with what serves, and applications notice nothing")               \
 	X(FZD_RESTARTS, 14, CMD_NOTE,                                                                                  \
 	  "a worker that dies is replaced within milliseconds, but it should not die (an upgrade or a reload counts "  \
 	  "too)",                                                                                                      \
@@ -80,12 +81,12 @@ enum cmd_gravity {
 	  "fazt status --json $DIR | jq '.targets[].conditional_put'")                                                 \
 	X(FZD_LAG, 42, CMD_PROBLEM, "what is not shipped is lost with this machine", "fazt status $DIR")               \
 	X(FZD_FENCED, 43, CMD_PROBLEM, "another writer has claimed the databases: this one ships no more",             \
-	  "fazt umount $DIR && fazt mount --take-over $DIR    # if this host is right")                                \
+	  "fazt umount $DIR && $COMMAND    # and with --take-over, if this host is right")                             \
 	X(FZD_SHARED, 44, CMD_PROBLEM, "databases of the same name would meet in one place and fence each other",      \
 	  "fazt status --json $ARG | jq '.targets[].url'    # give one of them a prefix of its own, and fazt reload")  \
 	X(FZD_SAME_DISK, 45, CMD_WARNING, "the backup is lost together with what it backs up", "findmnt -T $ARG")      \
 	X(FZD_NO_TARGET, 46, CMD_WARNING, "commits stay in the local log, on the same disk",                           \
-	  "fazt init --force $DIR    # or [target NAME] in the configuration, and fazt reload $DIR")                   \
+	  "fazt reload $DIR    # with a [target NAME] in the configuration: man 5 fazt.conf")                          \
 	X(FZD_NO_LEASE, 47, CMD_PROBLEM, "failover = auto needs conditional replacement", "fazt config check")         \
 	X(FZD_PLAIN, 48, CMD_WARNING, "whoever reads the store reads the databases",                                   \
 	  "fazt keygen -o app.key    # on another machine; then recipients")                                           \

@@ -1,6 +1,7 @@
 #include "cmd/given.h"
 
 #include "base/file.h"
+#include "cmd/quote.h"
 
 #include <cJSON.h>
 #include <errno.h>
@@ -113,6 +114,50 @@ int cmd_given_load(struct cmd_conf *c, int statefd, struct fz_err *err)
 		explicit_bzero(text.data, text.size);
 	fz_buf_fini(&text);
 	return rc;
+}
+
+static void add_word(struct fz_buf *out, const char *word)
+{
+	if (fz_buf_add(out, " ", 1) == 0)
+		cmd_quote_word(out, word);
+}
+
+void cmd_given_command(int statefd, const char *dir, struct fz_buf *out)
+{
+	const char *between = "    # with, as they were: ";
+	struct fz_buf text = {0};
+	const cJSON *each;
+	cJSON *o = NULL;
+	int rc = fz_buf_addf(out, "fazt mount");
+
+	if (statefd >= 0 && fz_read_file(statefd, CMD_GIVEN, GIVEN_MAX, &text, NULL) == 0)
+		o = cJSON_ParseWithLength(fz_buf_str(&text), text.size);
+	if (text_of(o, "file")) {
+		add_word(out, "--config");
+		add_word(out, text_of(o, "file"));
+	}
+	cJSON_ArrayForEach (each, cJSON_GetObjectItem(o, "flags")) {
+		const char *flag = text_of(each, "flag"), *value = text_of(each, "value");
+
+		if (!flag || !value || !strcmp(flag, "--take-over"))
+			continue;
+		add_word(out, flag);
+		if (strncmp(flag, "--no-", 5) != 0)
+			add_word(out, value);
+	}
+	add_word(out, dir);
+	cJSON_ArrayForEach (each, cJSON_GetObjectItem(o, "environment")) {
+		const char *name = cJSON_GetStringValue(each);
+
+		if (rc < 0 || !name || !strncmp(name, "FAZT_CONFIG=", 12)) /* told as the file */
+			continue;
+		rc = fz_buf_addf(out, "%s%.*s", between, (int)strcspn(name, "="), name);
+		between = ", ";
+	}
+	cJSON_Delete(o);
+	if (text.data)
+		explicit_bzero(text.data, text.size);
+	fz_buf_fini(&text);
 }
 
 uint64_t cmd_given_mount(int statefd)

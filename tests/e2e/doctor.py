@@ -51,7 +51,7 @@ with scratch("doctor") as base:
     with Mount(base, "--config", conf) as m:
         with open(conf, "w") as f:
             f.write("[mount]\nlog_max = 100M\n")
-        need("FZD-10" in doctor(m.dir), "not mounted")
+        found(m.dir, "FZD-10", "not mounted", command="fazt mount " + m.dir)
         os.mkdir(around)
         subprocess.run(["mount", "--bind", m.dir, around], check=True)
         subprocess.run(["mount", "--make-private", around], check=True)  # where / is shared the mount would appear there too
@@ -188,7 +188,28 @@ with scratch("doctor") as base:
         finally:
             os.kill(sup, signal.SIGCONT)
         wait_for("an answer", lambda: fazt("status", m.dir, check=False).returncode == 0)
-        m.umount()
+
+        # commands that mount: with what it was mounted with before, without a pause where something serves
+        def do(code):
+            env = {**os.environ, "PATH": os.path.dirname(FAZT) + ":" + os.environ["PATH"]}
+            subprocess.run(["bash", "-c", doctor(m.dir)[code]["command"]], check=True, stdout=subprocess.DEVNULL, env=env, timeout=60)
+        m.proc.kill()
+        m.proc.wait()
+        wait_for("the supervisor to be missed", lambda: "FZD-13" in doctor(m.dir, "--no-probe"))
+        worker = open(m.dir + "/held", "w")
+        do("FZD-13")
+        worker.write("still there")
+        worker.close()
+        not_found(m.dir, "FZD-13")
+        was = [t["url"] for t in m.status()["targets"]]
+        fazt("umount", m.dir)
+        found(m.dir, "FZD-10", "not mounted", command="fazt mount --config %s " % conf)
+        wants = script.replace("\\\\", "\\")
+        found(m.dir, "FZD-10", "not mounted", command="systemctl start 'fazt@%s.service'" % name, prefix=in_namespace(wants))
+        do("FZD-10")
+        need([t["url"] for t in m.status()["targets"]] == was and was, "mounted again with %s", m.status()["targets"])
+
+        fazt("umount", m.dir)
     # a name of any bytes: what is printed is UTF-8 without control characters, and no other JSON
     with Mount(base, name="odd", targets=[]).start() as m:
         odd = os.fsencode(m.dir) + b"/\xff\xc2\x9b1m\x1b[31m\x7f.db"

@@ -39,6 +39,7 @@ static void see(int number, const char *name, const char *reason, const char *co
 	assert_true(command[0] && name[0]);
 	assert_null(strstr(cJSON_GetStringValue(cJSON_GetObjectItem(o, "command")), "$DIR"));
 	assert_null(strstr(cJSON_GetStringValue(cJSON_GetObjectItem(o, "command")), "$ARG"));
+	assert_null(strstr(cJSON_GetStringValue(cJSON_GetObjectItem(o, "command")), "$COMMAND"));
 	cJSON_Delete(list);
 }
 
@@ -68,6 +69,7 @@ static void commands(void **state)
 	        {FZD_MERGED,       "/d",              "x y.db",               "fazt log '/d/x y.db'"                   },
 	        {FZD_CONFIG,       "/d",              NULL,                   "fazt config check"                      },
 	        {FZD_NO_ANSWER,    "/d",              "/d d/.fazt",           "tail -n 50 '/d d/.fazt/fazt.log'"       },
+	        {FZD_NOT_MOUNTED,  "/d d",            "fazt mount '/d d'",    "fazt mount '/d d'"                      },
 	        {FZD_NOT_ENABLED,  "/d",              "fazt@a\\x2db.service", "systemctl enable 'fazt@a\\x2db.service'"},
 	};
 
