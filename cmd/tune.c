@@ -10,9 +10,11 @@
 #include "cmd/state.h"
 
 #include <cJSON.h>
+#include <errno.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define ASK_MS 10000
 
@@ -111,6 +113,10 @@ static int run(struct tuning *t, const char *dir, bool apply, const struct cmd_w
 		f.dir = t->w.dir;
 		f.n_databases = (size_t)cJSON_GetArraySize(cJSON_GetObjectItem(t->status, "databases"));
 	}
+	for (size_t i = 0; rc == 0 && i < databases->n; i++) /* before anything is set */
+		if (access(databases->v[i], W_OK) < 0)
+			rc = fz_fail(err, errno == ENOENT ? FZ_ENOTFOUND : errno, "%s: %s", databases->v[i],
+			             strerror(errno));
 	if (rc < 0)
 		return rc;
 	cmd_tune_kernel(&f, t->list);
@@ -145,7 +151,7 @@ int cmd_tune(int argc, char **argv)
 	};
 	const struct cmd_spec spec = {
 	        "tune",
-	        "[--apply [--database FILE] | --undo] [--json] [DIR]",
+	        "[--apply [--database FILE]] [--json] [DIR] | --undo",
 	        "Prints the settings of the kernel, and of the databases of the mount DIR, that should be others on "
 	        "this host, each "
 	        "with its\n"
@@ -169,6 +175,8 @@ int cmd_tune(int argc, char **argv)
 	t.list = cJSON_CreateArray();
 	if (rc == 0 && apply && undo)
 		rc = fz_fail(&err, FZ_EUSAGE, "--apply and --undo exclude each other");
+	if (rc == 0 && undo && (json || n))
+		rc = fz_fail(&err, FZ_EUSAGE, "--undo stands alone: it takes back all that was set on this host");
 	if (rc == 0 && databases.n && !apply)
 		rc = fz_fail(&err, FZ_EUSAGE, "--database goes with --apply");
 	if (rc == 0 && undo) {

@@ -3,12 +3,12 @@
 
 #include "base/file.h"
 #include "cmd/quote.h"
-#include "cmd/where.h"
 
 #include <cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <mntent.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -179,31 +179,24 @@ static void add_command(struct fz_buf *b, const char *before, const char *word, 
 /* Options of the mount that dir's files lie on: the last but one that covers it (the last is fazt itself). */
 static void mount_options(const struct cmd_tune_facts *f, cJSON *list)
 {
-	char *save = NULL, options[520] = "", type[32] = "";
-	struct fz_buf b = {0}, command = {0};
+	char options[520] = "", type[32] = "";
+	struct fz_buf command = {0};
+	FILE *mounts = setmntent("/proc/self/mounts", "re");
+	const struct mntent *m;
 	size_t longest = 0;
 
-	if (fz_read_file(AT_FDCWD, "/proc/self/mounts", 16u << 20, &b, NULL) < 0)
-		return;
-	for (char *l = strtok_r((char *)b.data, "\n", &save); l; l = strtok_r(NULL, "\n", &save)) {
-		char *point, *kind, *opts, *at = NULL;
-		size_t n;
+	while (mounts && (m = getmntent(mounts))) {
+		size_t n = strcmp(m->mnt_dir, "/") != 0 ? strlen(m->mnt_dir) : 0;
 
-		strtok_r(l, " ", &at);
-		point = strtok_r(NULL, " ", &at);
-		kind = strtok_r(NULL, " ", &at);
-		opts = strtok_r(NULL, " ", &at);
-		if (!opts || !strncmp(kind, "fuse", 4))
-			continue;
-		cmd_where_unescape(point);
-		n = strcmp(point, "/") != 0 ? strlen(point) : 0;
-		if (n >= longest && !strncmp(f->dir, point, n) && (f->dir[n] == '/' || !f->dir[n])) {
+		if (strncmp(m->mnt_type, "fuse", 4) != 0 && n >= longest && !strncmp(f->dir, m->mnt_dir, n) &&
+		    (f->dir[n] == '/' || !f->dir[n])) {
 			longest = n;
-			snprintf(type, sizeof(type), "%s", kind);
-			snprintf(options, sizeof(options), ",%s,", opts);
+			snprintf(type, sizeof(type), "%s", m->mnt_type);
+			snprintf(options, sizeof(options), ",%s,", m->mnt_opts);
 		}
 	}
-	fz_buf_fini(&b);
+	if (mounts)
+		endmntent(mounts);
 	add_command(&command, "findmnt -T ", f->dir, "    # its line in /etc/fstab");
 	if (strstr(options, ",nobarrier,") || strstr(options, ",barrier=0,"))
 		say(list, "host", "barrier", "off", "on", fz_buf_str(&command),

@@ -19,7 +19,8 @@
 
 #define MOUNTINFO "/proc/self/mountinfo"
 
-void cmd_where_unescape(char *s)
+/* "\040" -> ' ' in place, as the kernel escapes blanks. */
+static void unescape(char *s)
 {
 	char *to = s;
 
@@ -47,7 +48,7 @@ static bool parse_line(char *line, char **point, bool *fazt, unsigned *uid)
 	}
 	if (!dash || dash + 3 >= n)
 		return false;
-	cmd_where_unescape(field[4]);
+	unescape(field[4]);
 	*point = field[4];
 	*fazt = !strcmp(field[dash + 1], "fuse.fazt") ||
 	        (!strncmp(field[dash + 1], "fuse", 4) && !strcmp(field[dash + 2], "fazt"));

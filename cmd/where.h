@@ -19,8 +19,6 @@ struct cmd_where {
 int cmd_where_find(struct cmd_where *w, const char *arg, struct fz_err *err) FZ_MUST_CHECK;
 /* Every mount of fazt that this process sees, each once, heap; *n of them. */
 int cmd_where_all(struct cmd_where **out, size_t *n, struct fz_err *err) FZ_MUST_CHECK;
-/* A field of a mount table as the file has it: blanks are escaped there ("\040"). In place. */
-void cmd_where_unescape(char *field);
 /* Looks at the mount table again. */
 int cmd_where_refresh(struct cmd_where *w, struct fz_err *err) FZ_MUST_CHECK;
 /* The name of a systemd unit for a directory: "fazt@", "/var/lib/my-app", ".service" -> "fazt@var-lib-my\\x2dapp.service", as

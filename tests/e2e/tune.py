@@ -85,6 +85,11 @@ with scratch("tune") as base:
     os.unlink(os.path.join(etc, FILE))
     run("--apply", "--undo", code=2)
     run("--database", "x", code=2)
+    for alone in ("--json", etc):
+        need("alone" in run("--undo", alone, code=2).stderr, "--undo %s", alone)
+    before = now()
+    need("FZ-1203" in run("--apply", "--database", at("none.db"), code=3).stderr and now() == before and not os.listdir(etc),
+         "a database that is not there: something was set")
 
     # the databases of a mount, and what its configuration adds
     reset({**SYSCTL, "vm.dirty_bytes": "100000000", "vm.dirty_background_bytes": "10000000", "fs.inotify.max_user_watches": "100"}, 900000)
@@ -144,4 +149,16 @@ with scratch("tune") as base:
         shown = run(m.dir).stdout
         need(all(c == "\n" or c.isprintable() for c in shown) and "line\nfeed" not in shown, "raw on the terminal:\n%s", repr(shown))
         m.umount()
+
+    # how the file system below is mounted, also where its name has a blank
+    disk = os.path.join(base, "my disk")
+    os.mkdir(disk)
+    subprocess.run(["mount", "-t", "ramfs", "-o", "strictatime", "none", disk], check=True)
+    try:
+        with Mount(base, name="my disk/app") as m:
+            m.start()
+            need("noatime" in settings(m.dir), "strictatime is not seen: %s", settings(m.dir))
+            m.umount()
+    finally:
+        subprocess.run(["umount", disk], check=True)
 print("ok")
