@@ -191,16 +191,6 @@ out:
 	return rc;
 }
 
-/* Names of databases are in it, which may hold what a terminal obeys. */
-static void put(const char *before, const char *text)
-{
-	struct fz_buf b = {0};
-
-	cmd_quote_text(&b, text);
-	printf("%s%s", before, fz_buf_str(&b));
-	fz_buf_fini(&b);
-}
-
 static void print(const struct cmd_doctor *d, const cJSON *looked_at)
 {
 	static const char *const order[] = {"problem", "warning", "note"};
@@ -208,18 +198,16 @@ static void print(const struct cmd_doctor *d, const cJSON *looked_at)
 
 	printf("looked at");
 	cJSON_ArrayForEach (o, looked_at)
-		put(o == looked_at->child ? " " : ", ", cJSON_GetStringValue(o));
+		printf("%s %s", o == looked_at->child ? "" : ",", cJSON_GetStringValue(o));
 	printf("\n");
 	for (size_t i = 0; i < 3; i++)
 		cJSON_ArrayForEach (o, d->findings) {
 			if (strcmp(cmd_doctor_text(o, "gravity"), order[i]) != 0)
 				continue;
-			printf("\n%s  %s", cmd_doctor_text(o, "code"), cmd_doctor_text(o, "gravity"));
-			if (*cmd_doctor_text(o, "where"))
-				put(": ", cmd_doctor_text(o, "where"));
-			put(": ", cmd_doctor_text(o, "what"));
-			printf("\n        why: %s\n        do:  %s\n", cmd_doctor_text(o, "why"),
-			       cmd_doctor_text(o, "command"));
+			printf("\n%s  %s: %s%s%s\n        why: %s\n        do:  %s\n", cmd_doctor_text(o, "code"),
+			       cmd_doctor_text(o, "gravity"), cmd_doctor_text(o, "where"),
+			       *cmd_doctor_text(o, "where") ? ": " : "", cmd_doctor_text(o, "what"),
+			       cmd_doctor_text(o, "why"), cmd_doctor_text(o, "command"));
 		}
 	if (!cJSON_GetArraySize(d->findings))
 		printf("nothing was found\n");
