@@ -167,6 +167,7 @@ install: $(B)/fazt $(B)/man/fazt.1
 	for u in $(UNITS); do sed 's|/usr/bin/fazt|$(PREFIX)/bin/fazt|g' $$u >$(SYSTEMD)/$${u##*/} && chmod 0644 $(SYSTEMD)/$${u##*/} || exit; done
 	install -m 0644 README.md SECURITY.md CHANGES.md LICENSE docs/*.md $(DOC)/
 	install -m 0644 $(EXAMPLES) $(DOC)/examples/
+	sed -i 's|/usr/share/doc/fazt|$(PREFIX)/share/doc/fazt|g' $(SHARE)/man/man1/fazt.1 $(SHARE)/man/man5/fazt.conf.5 $(DOC)/getting-started.md
 	for d in $(DROPINS); do install -D -m 0644 $$d $(DOC)/examples/$${d#scripts/systemd/} || exit; done
 	[ -e $(FAZTCONF) ] || { $(COMMENTED) docs/fazt.conf.example >$(FAZTCONF) && chmod 0644 $(FAZTCONF); }
 

@@ -8,7 +8,7 @@ static const struct {
 	const char *what_to_do;
 } remedies[] = {
         {FZ_EUSAGE,      "see the command's --help"                                                                   },
-        {FZ_ECONFIG,     "correct the named line; docs/fazt.conf.example shows every key"                             },
+        {FZ_ECONFIG,     "correct the named line; man 5 fazt.conf has every key"                                      },
         {FZ_EKEYFILE,    "check that the file exists and that only its owner can read it (chmod 600)"                 },
         {FZ_ECORRUPT,    "run `fazt verify` on the source; another target or an older commit may be intact"           },
         {FZ_ECHECKSUM,   "run `fazt verify` on the source; another target or an older commit may be intact"           },

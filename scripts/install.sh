@@ -17,8 +17,11 @@ die() {
 while [ $# -gt 0 ]; do
 	case $1 in
 	--prefix)
-		[ $# -ge 2 ] || die "--prefix needs a directory"
-		PREFIX=$2
+		case ${2:-} in
+		*[[:space:]]*) die "--prefix: '$2' has a blank" ;;
+		/*) PREFIX=$2 ;;
+		*) die "--prefix needs an absolute directory" ;;
+		esac
 		shift
 		;;
 	--unit)
@@ -36,7 +39,7 @@ while [ $# -gt 0 ]; do
 	shift
 done
 as=
-if [ "$(id -u)" != 0 ] && [ ! -w "$PREFIX" ]; then
+if [ "$(id -u)" != 0 ] && ! { mkdir -p "$PREFIX" 2>/dev/null && [ -w "$PREFIX" ]; }; then
 	command -v sudo >/dev/null || die "run as root, or give a --prefix that you can write"
 	as=sudo
 fi
@@ -67,10 +70,16 @@ if [ ! -c /dev/fuse ]; then
 	$as modprobe fuse 2>/dev/null || echo "note: there is no /dev/fuse here; fazt cannot mount without it"
 fi
 
+if [ $written != 0 ]; then
+	awk '$3 == "fuse.fazt" { print $2 }' /proc/self/mounts | sed 's/\\/\\0/g' | while IFS= read -r m; do
+		echo "note: $(printf '%b' "$m") is served by the program that mounted it; to the installed one without unmounting: fazt upgrade DIR"
+	done
+fi
+
 running=
 [ -d /run/systemd/system ] && running=yes
 if [ -n "$running" ] && [ $written != 0 ]; then
-	$as systemctl daemon-reload
+	$as systemctl daemon-reload || echo "note: systemd does not know the units yet: systemctl daemon-reload, as root"
 	$as systemd-sysusers "$PREFIX/lib/sysusers.d/fazt.conf" || echo "note: there is no user fazt; workers run as root"
 fi
 printf '%s' "$units" | while IFS= read -r dir; do

@@ -73,6 +73,16 @@ for c in mount umount sync status log verify inspect restore; do
 	run 2 "$c"
 done
 
+echo "-- make install: what the documents name is where it was put"
+make -s B="$B" DESTDIR="$W/dest" PREFIX=/opt/x install >"$W/out" 2>"$W/err" || bad "make install"
+for named in $(cd "$W/dest" && grep -rhoE '/(usr|opt)[a-z/]*/share/doc/fazt[a-zA-Z0-9_./-]*' opt/x/share/man opt/x/share/doc/fazt/getting-started.md | sed 's/[.]$//' | sort -u); do
+	[ -e "$W/dest$named" ] || bad "the documents name $named"
+done
+for prefix in "" x "$W/a b"; do
+	scripts/install.sh --prefix "$prefix" >"$W/out" 2>"$W/err" && bad "install.sh --prefix '$prefix'"
+	err "^install.sh: --prefix"
+done
+
 echo "-- output that cannot be written is a failure"
 for c in "help" "version" "tune --json" "restore --help"; do
 	run 0 $c
