@@ -516,6 +516,14 @@ static void tell_unit(const struct cmd_setup *s, bool usual)
 		printf(" > '/etc/fazt/%s'\n", env);
 	}
 	printf("  systemctl enable --now '%s'\n", unit);
+	for (size_t i = 0; i < s->targets.n && !s->secret[0]; i++)
+		if (is_s3(s->targets.v[i]) && getenv("AWS_ACCESS_KEY_ID")) {
+			printf("The service does not have AWS_* of this shell: write them into '/etc/fazt/%s' (chmod "
+			       "600), or give\n"
+			       "--access-key and --secret-file.\n",
+			       env);
+			return;
+		}
 }
 
 static void tell(const struct cmd_setup *s)

@@ -190,14 +190,20 @@ with scratch("init") as base, Gateway(base) as s3:
         kept = [read(os.path.join(os.path.dirname(conf), n)) for n in os.listdir(os.path.dirname(conf)) if n.startswith("x.conf.old")]
         need((text in kept) == (code == 0) and (read(conf) == text) == (code == 1), "over '%s...': %s", text[:20], r.stdout + r.stderr)
 
-    # where systemd runs: the unit, and the file that tells it the configuration
-    os.unlink(conf)
-    r = subprocess.run(["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /run; mount -t tmpfs none /etc/systemd; mkdir -p "
-                        "/run/systemd/system /etc/systemd/system; touch /etc/systemd/system/fazt@.service; exec \"$@\"", "sh", FAZT, "init",
-                        "--config", conf, "--no-target", "--no-probe", app], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    # where systemd runs: the unit, and the file that tells it the configuration, and what it does not have of this shell
     name = subprocess.run(["systemd-escape", "--path", app], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
-    need("systemctl enable --now 'fazt@%s.service'" % name in r.stdout and "FAZT_CONFIG=%s > '/etc/fazt/%s.env'" % (conf, name) in r.stdout,
-         "the unit:\n%s", r.stdout)
+
+    def with_systemd(*args, env=CLEAN):
+        if os.path.exists(conf):
+            os.unlink(conf)
+        return subprocess.run(["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /run; mount -t tmpfs none /etc/systemd; mkdir -p "
+                               "/run/systemd/system /etc/systemd/system; touch /etc/systemd/system/fazt@.service; exec \"$@\"", "sh", FAZT, "init",
+                               "--no-probe", *args], stdout=subprocess.PIPE, text=True, check=True, timeout=60, env=env).stdout
+    out = with_systemd("--config", conf, "--no-target", app)
+    need("systemctl enable --now 'fazt@%s.service'" % name in out and "FAZT_CONFIG=%s > '/etc/fazt/%s.env'" % (conf, name) in out, "the unit:\n%s", out)
+    need("AWS_" not in out + with_systemd("--config", conf, "--target", "dir:/x", app, env={**CLEAN, **ENV}), "AWS_* without use:\n%s", out)
+    out = with_systemd("--config", conf, "--target", "s3://bucket/p?region=r", app, env={**CLEAN, **ENV})
+    need("AWS_*" in out and "'/etc/fazt/%s.env'" % name in out, "what the unit lacks:\n%s", out)
 
     # a file that somebody has open, whose name is any bytes
     os.unlink(conf)
@@ -210,11 +216,9 @@ with scratch("init") as base, Gateway(base) as s3:
     # what is printed to be copied is what a shell takes, whatever the names
     odd, odd_conf = os.path.join(base, "my app;'x"), os.path.join(base, "it's mine\t.conf")
     os.mkdir(odd)
-    r = subprocess.run(["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /run; mount -t tmpfs none /etc/systemd; mkdir -p "
-                        "/run/systemd/system /etc/systemd/system; touch /etc/systemd/system/fazt@.service; exec \"$@\"", "sh", FAZT, "init",
-                        "--config", odd_conf, "--no-target", "--no-probe", odd], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
-    commands = [l for l in r.stdout.splitlines() if re.match("  (fazt|echo) ", l)]
-    need(len(commands) == 3 and "\t" not in "".join(commands), "the commands:\n%s", r.stdout)
+    out = with_systemd("--config", odd_conf, "--no-target", odd)
+    commands = [l for l in out.splitlines() if re.match("  (fazt|echo) ", l)]
+    need(len(commands) == 3 and "\t" not in "".join(commands), "the commands:\n%s", out)
     after = [l[2:] for l in read(odd_conf).splitlines() if l.startswith("#   fazt ")]
     for line, words in zip(after, (["fazt", "config", "check", odd_conf], ["fazt", "reload", odd])):
         got = subprocess.run(["bash", "-c", "printf '%s\\0' " + line], stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -231,7 +235,7 @@ with scratch("init") as base, Gateway(base) as s3:
         need(got.split("\0")[:-1] == words, "a shell takes %s for %s", line, got)
 
     # at a terminal
-    for f in (conf, conf + ".old", credentials):
+    for f in (conf + ".old", credentials):
         os.unlink(f)
     app2 = os.path.join(base, "second")
     os.mkdir(app2)

@@ -296,7 +296,8 @@ def unit():
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../scripts/systemd/fazt@.service")) as f:
         lines = f.read().splitlines()
     for line, why in (("KillMode=process", "the worker ends with the supervisor"), ("Restart=on-failure", "no supervisor comes back"),
-                      ("OOMPolicy=continue", "a worker that is killed for want of memory ends the whole unit")):
+                      ("OOMPolicy=continue", "a worker that is killed for want of memory ends the whole unit"),
+                      ("Environment=HOME=/root", "~/.aws is not found: a service of root has no HOME")):
         need(line in lines, "fazt@.service without %s: %s", line, why)
 
 
