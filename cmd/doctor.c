@@ -7,12 +7,14 @@
 #include "cmd/cmd.h"
 #include "cmd/control.h"
 #include "cmd/given.h"
+#include "cmd/harden.h"
 #include "cmd/lint.h"
 #include "cmd/quote.h"
 #include "cmd/state.h"
 
 #include <cJSON.h>
 #include <errno.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,6 +61,8 @@ void cmd_doctor_host(struct cmd_doctor *d, const char *dir)
 			cmd_find(d->findings, FZD_NO_RESEND, "", NULL, "Linux %s cannot resend FUSE requests",
 			         k->release);
 	}
+	if (!getpwnam(CMD_HARDEN_USER))
+		cmd_find(d->findings, FZD_NO_USER, "", NULL, "there is no user " CMD_HARDEN_USER);
 	if (adjtimex(&tx) == TIME_ERROR || (tx.status & STA_UNSYNC))
 		cmd_find(d->findings, FZD_NTP, "", NULL, "the clock is not kept by NTP, as far as the kernel knows");
 }

@@ -50,6 +50,10 @@ enum cmd_gravity {
 	X(FZD_NOT_ENABLED, 16, CMD_WARNING, "after a reboot the application would run without its mount",              \
 	  "systemctl enable $ARG")                                                                                     \
 	X(FZD_STATUS, 17, CMD_PROBLEM, "the worker reports it", "fazt status $DIR")                                    \
+	X(FZD_NO_USER, 18, CMD_NOTE, "workers are root to all that is no file, where they could be nobody",            \
+	  "useradd --system --user-group --no-create-home --home-dir / --shell /usr/sbin/nologin fazt    # for "       \
+	  "workers that "                                                                                              \
+	  "start from now on: fazt upgrade DIR")                                                                       \
 	X(FZD_CONFIG, 20, CMD_PROBLEM, "the next mount or reload would refuse it", "fazt config check $ARG")           \
 	X(FZD_CONFIG_SENSE, 21, CMD_NOTE, "it is allowed, and hardly meant", "fazt config check $ARG")                 \
 	X(FZD_CONFIG_STALE, 22, CMD_WARNING, "the mount runs with what it was given before", "fazt reload $DIR")       \

@@ -63,7 +63,7 @@ with scratch("doctor") as base:
 
         # well: nothing but what this machine is like
         have = doctor(m.dir)
-        need(set(have) <= {"FZD-04", "FZD-05", "FZD-06", "FZD-16", "FZD-45", "FZD-51", "FZD-60"}, "a healthy mount: %s", have)
+        need(set(have) <= {"FZD-04", "FZD-05", "FZD-06", "FZD-16", "FZD-18", "FZD-45", "FZD-51", "FZD-60"}, "a healthy mount: %s", have)
         need("FZD-45" in have, "the target lies on the same disk: %s", have)
         r = fazt("doctor", m.dir)
         need("why:" in r.stdout and "do:" in r.stdout and "0 problem" in r.stdout, "for people:\n%s", r.stdout)
@@ -154,7 +154,14 @@ with scratch("doctor") as base:
             fake.wait()
             fake.stdout.close()
 
-        # kernel and systemd, as another mount namespace sees them
+        # kernel, users and systemd, as another mount namespace sees them
+        with open("/etc/passwd") as f, open(base + "/passwd", "w") as without, open(base + "/passwd2", "w") as having:
+            lines = [l for l in f if not l.startswith("fazt:")]
+            without.writelines(lines)
+            having.writelines(lines + ["fazt:x:65533:65533::/:/usr/sbin/nologin\n"])
+        with_users = ["mount --bind '%s/%s' /etc/passwd" % (base, p) for p in ("passwd", "passwd2")]
+        found(m.dir, "FZD-18", "no user fazt", prefix=in_namespace(with_users[0]), command="useradd")
+        need("FZD-18" not in doctor(m.dir, prefix=in_namespace(with_users[1])), "a user that is there is missed")
         found(m.dir, "FZD-02", "/dev/fuse", prefix=in_namespace("mount -t tmpfs none /dev"))
         units = "mount -t tmpfs none /etc/systemd; mount -t tmpfs none /run; mkdir -p /run/systemd/system /etc/systemd/system/x.wants"
         name = subprocess.run(["systemd-escape", "--path", m.dir], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
