@@ -42,7 +42,7 @@ def installs(m):
     there = tree()
     again = m.sh("cd /root/fazt && scripts/install.sh", timeout=600).out
     need(again.startswith("0 files written") and tree() == there, "the second time: %s", again)
-    m.sh("mkdir -p /srv/first && fazt init --no-target /srv/first && mv /etc/fazt/fazt.conf.old /etc/fazt/fazt.conf")  # over the installed one
+    m.sh("mkdir -p /srv/first && /usr/local/bin/fazt init --no-target /srv/first && mv /etc/fazt/fazt.conf.old /etc/fazt/fazt.conf")  # over the installed one
     m.sh("mkdir -p '/srv/a dir' && cd /root/fazt && scripts/install.sh --unit '/srv/a dir'", timeout=600)
     need(" /srv/a\\040dir fuse.fazt " in m.run("cat", "/proc/mounts").out, "--unit did not mount")
     unit = m.run("systemd-escape", "--path", "--template=fazt@.service", "/srv/a dir").out.strip()
