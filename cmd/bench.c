@@ -175,8 +175,8 @@ int cmd_bench(int argc, char **argv)
 	         NULL},
 	        {"scratch",     0, "PATH", "make the directories there", NULL, &b.place.scratch, NULL},
 	        {"no-passthrough", 0, NULL, "as on kernels before 6.9", &b.place.no_passthrough, NULL, NULL},
-	        {"json",      'j', NULL, "print JSON", &b.json, NULL, NULL},
-	        {0    },
+	        CMD_OPT_JSON(&b.json),
+	        {0     },
 	};
 	const struct cmd_spec spec = {"bench",
 	                              "[options] DIR",

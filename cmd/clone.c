@@ -85,10 +85,10 @@ int cmd_clone(int argc, char **argv)
 	        {"at",    'a', "TIME", "as it was after the last commit at or before TIME", NULL, &c.moment.at, NULL},
 	        {"txid", 0, "N", "as it was after commit N", NULL, &c.moment.txid, NULL},
 	        {"latest",   0, NULL, "as it was after the newest commit (default)", &c.moment.latest, NULL, NULL},
-	        {"identity",   'i', "KEY", "identity that decrypts the backup", NULL, &c.identity, NULL},
-	        {"progress",  0, NULL, "show how far it is, also where stderr is no terminal", &c.progress, NULL, NULL},
-	        {"json",    'j', NULL, "print JSON", &c.json, NULL, NULL},
-	        {"config",   'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &c.config, NULL},
+	        CMD_OPT_IDENTITY(&c.identity),
+	        CMD_OPT_PROGRESS(&c.progress),
+	        CMD_OPT_JSON(&c.json),
+	        CMD_OPT_CONFIG(&c.config),
 	        {0  },
 	};
 	const struct cmd_spec spec = {
@@ -111,8 +111,6 @@ int cmd_clone(int argc, char **argv)
 	char **args;
 	int n, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
 
-	if (rc == CMD_ARGS_HELP)
-		return CMD_EXIT_OK;
 	if (rc == 0)
 		rc = cmd_moment_read(&c.moment, &c.conf, &err);
 	if (rc == 0)

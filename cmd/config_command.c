@@ -65,9 +65,9 @@ int cmd_config(int argc, char **argv)
 	const struct cmd_opt opts[] = {
 	        {"print", 'p', NULL, "print the configuration in effect: file, then FAZT_* (no secrets)", &print, NULL,
 	         NULL},
-	        {"json",   'j', NULL, "print JSON", &json, NULL, NULL},
-	        {"strict", 0, NULL, "fail when there are warnings too", &strict, NULL, NULL},
-	        {0   },
+	        CMD_OPT_JSON(&json),
+	        {"strict",   0, NULL, "fail when there are warnings too", &strict, NULL, NULL},
+	        {0},
 	};
 	const struct cmd_spec spec = {"config",
 	                              "check [--print] [--json] [--strict] [FILE]",

@@ -225,10 +225,10 @@ int cmd_doctor(int argc, char **argv)
 	struct cmd_doctor d = {.statefd = -1};
 	bool json = false, strict = false;
 	const struct cmd_opt opts[] = {
-	        {"json", 'j', NULL, "print JSON", &json, NULL, NULL},
-	        {"strict",  0, NULL, "fail for warnings too", &strict, NULL, NULL},
-	        {"no-probe", 0, NULL, "write nothing into the targets' stores", &d.no_probe, NULL, NULL},
-	        {0 },
+	        CMD_OPT_JSON(&json),
+	        {"strict", 0, NULL, "fail for warnings too", &strict, NULL, NULL},
+	        {"no-probe",    0, NULL, "write nothing into the targets' stores", &d.no_probe, NULL, NULL},
+	        {0},
 	};
 	const struct cmd_spec spec = {"doctor",
 	                              "[--json] [--strict] [--no-probe] [DIR]",

@@ -413,10 +413,10 @@ int cmd_drop(int argc, char **argv)
 	         "also a database that is there (it is deleted first), or that another host writes (it is fenced)", &x.force, NULL, NULL},
 	        {"yes",     'y', NULL, "do not ask for the name again", &x.yes, NULL, NULL},
 	        {"dry-run", 'n', NULL, "only tell how much there is in the targets", &x.dry_run, NULL, NULL},
-	        {"progress",     0, NULL, "show how far it is, also where stderr is no terminal", &x.progress, NULL, NULL},
+	        CMD_OPT_PROGRESS(&x.progress),
 	        {"json",     'j', NULL, "print JSON, an object for each target", &x.json, NULL, NULL},
-	        {"config",     'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &x.config, NULL},
-	        {0  },
+	        CMD_OPT_CONFIG(&x.config),
+	        {0    },
 	};
 	const struct cmd_spec spec = {"drop",
 	                              "[options] DIR/DATABASE | NAME/DATABASE | URL",
@@ -437,8 +437,6 @@ int cmd_drop(int argc, char **argv)
 	char **args;
 	int n, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
 
-	if (rc == CMD_ARGS_HELP)
-		return CMD_EXIT_OK;
 	if (rc == 0)
 		rc = drop_it(&x, args[0], &err);
 	return rc < 0 ? cmd_report(spec.name, &err) : CMD_EXIT_OK;

@@ -94,8 +94,6 @@ int cmd_events(int argc, char **argv)
 	char **args;
 
 	rc = cmd_args(&spec, argc, argv, &args, &n, &err);
-	if (rc == CMD_ARGS_HELP)
-		return CMD_EXIT_OK;
 	if (rc == 0)
 		rc = watch(&w, args[0], &err);
 	cmd_watch_fini(&w);

@@ -88,15 +88,15 @@ int cmd_export(int argc, char **argv)
 {
 	struct exporting e = {0};
 	const struct cmd_opt opts[] = {
-	        {"at",     'a', "TIME", "as it was after the last commit at or before TIME", NULL, &e.moment.at, NULL},
-	        {"txid",  0, "N", "as it was after commit N", NULL, &e.moment.txid, NULL},
-	        {"latest",    0, NULL, "as it is (default)", &e.moment.latest, NULL, NULL},
-	        {"force",    0, NULL, "replace an existing FILE", &e.force, NULL, NULL},
-	        {"identity",   'i', "KEY", "identity that decrypts the backup", NULL, &e.identity, NULL},
-	        {"progress",     0, NULL, "show how far it is, also where stderr is no terminal", &e.progress, NULL, NULL},
-	        {"json",    'j', NULL, "print JSON", &e.json, NULL, NULL},
-	        {"config",    'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &e.config, NULL},
-	        {0},
+	        {"at",    'a', "TIME", "as it was after the last commit at or before TIME", NULL, &e.moment.at, NULL},
+	        {"txid", 0, "N", "as it was after commit N", NULL, &e.moment.txid, NULL},
+	        {"latest",   0, NULL, "as it is (default)", &e.moment.latest, NULL, NULL},
+	        {"force",   0, NULL, "replace an existing FILE", &e.force, NULL, NULL},
+	        CMD_OPT_IDENTITY(&e.identity),
+	        CMD_OPT_PROGRESS(&e.progress),
+	        CMD_OPT_JSON(&e.json),
+	        CMD_OPT_CONFIG(&e.config),
+	        {0 },
 	};
 	const struct cmd_spec spec = {
 	        "export",
@@ -116,8 +116,6 @@ int cmd_export(int argc, char **argv)
 	char **args;
 	int n, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
 
-	if (rc == CMD_ARGS_HELP)
-		return CMD_EXIT_OK;
 	if (rc == 0)
 		rc = cmd_moment_read(&e.moment, &e.conf, &err);
 	if (rc == 0)

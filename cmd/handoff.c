@@ -25,8 +25,6 @@ int cmd_handoff(int argc, char **argv)
 	char **args;
 	int n, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
 
-	if (rc == CMD_ARGS_HELP)
-		return CMD_EXIT_OK;
 	if (rc == 0) {
 		request = cmd_request("handoff");
 		cJSON_AddStringToObject(request, "follower", args[1]);

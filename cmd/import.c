@@ -221,9 +221,9 @@ int cmd_import(int argc, char **argv)
 	        {"force", 0, NULL,
 	         "a database of that name is there: make FILE its next commit, under running applications", &m.force,
 	         NULL, NULL},
-	        {"progress",   0, NULL, "show how far it is, also where stderr is no terminal", &m.progress, NULL, NULL},
-	        {"json",    'j', NULL, "print JSON", &m.json, NULL, NULL},
-	        {0},
+	        CMD_OPT_PROGRESS(&m.progress),
+	        CMD_OPT_JSON(&m.json),
+	        {0  },
 	};
 	const struct cmd_spec spec = {
 	        "import",
@@ -246,8 +246,6 @@ int cmd_import(int argc, char **argv)
 	char **args;
 	int n, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
 
-	if (rc == CMD_ARGS_HELP)
-		return CMD_EXIT_OK;
 	if (rc == 0)
 		rc = import_it(&m, args[0], args[1], &err);
 	return rc < 0 ? cmd_report(spec.name, &err) : CMD_EXIT_OK;

@@ -195,9 +195,9 @@ int cmd_inspect(int argc, char **argv)
 	const struct cmd_opt opts[] = {
 	        {"identity", 'i', "KEY", "identity that decrypts the file", NULL, &identity, NULL},
 	        {"pages",     0, NULL, "also list the page numbers", &pages, NULL, NULL},
-	        {"json",      'j', NULL, "print JSON", &json, NULL, NULL},
-	        {"config",      'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &config, NULL},
-	        {0   },
+	        CMD_OPT_JSON(&json),
+	        CMD_OPT_CONFIG(&config),
+	        {0     },
 	};
 	const struct cmd_spec spec = {
 	        "inspect",

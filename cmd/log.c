@@ -299,13 +299,13 @@ int cmd_log(int argc, char **argv)
 	const char *config = NULL, *identity = NULL;
 	bool json = false, tables = false;
 	const struct cmd_opt opts[] = {
-	        {"json",   'j', NULL, "print a JSON array, one commit a line", &json, NULL, NULL},
-	        {"tables",    0, NULL, "also name the tables that each commit wrote (reads the whole history)", &tables,
+	        {"json", 'j', NULL, "print a JSON array, one commit a line", &json, NULL, NULL},
+	        {"tables",  0, NULL, "also name the tables that each commit wrote (reads the whole history)", &tables,
 	         NULL, NULL},
-	        {"identity",   'i', "KEY", "identity of an encrypted store (without it: what names tell)", NULL,
+	        {"identity", 'i', "KEY", "identity of an encrypted store (without it: what names tell)", NULL,
 	         &identity, NULL},
-	        {"config",    'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &config, NULL},
-	        {0},
+	        CMD_OPT_CONFIG(&config),
+	        {0 },
 	};
 	const struct cmd_spec spec = {
 	        "log",
@@ -331,8 +331,6 @@ int cmd_log(int argc, char **argv)
 	char **args;
 	int n, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
 
-	if (rc == CMD_ARGS_HELP)
-		return CMD_EXIT_OK;
 	if (rc == 0) {
 		rc = cmd_source_open(&s, args[0], identity, config, &err);
 		if (rc == 0) {

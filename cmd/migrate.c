@@ -303,8 +303,8 @@ int cmd_migrate(int argc, char **argv)
 	        {"identity",     'i', "KEY",
 	         "with --undo: identity that decrypts the backup, should the log not reach back", NULL, &u.identity,
 	         NULL},
-	        {"json",       'j', NULL, "print JSON", &m.json, NULL, NULL},
-	        {"config",   'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &u.config, NULL},
+	        CMD_OPT_JSON(&m.json),
+	        CMD_OPT_CONFIG(&u.config),
 	        {0      },
 	};
 	const struct cmd_spec spec = {

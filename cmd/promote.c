@@ -34,8 +34,8 @@ int cmd_promote(int argc, char **argv)
 	const struct cmd_opt opts[] = {
 	        {"force", 'f', NULL, "although the primary is alive, or holds what never arrived here", &force, NULL,
 	         NULL},
-	        {"json",   'j', NULL, "print JSON", &json, NULL, NULL},
-	        {0},
+	        CMD_OPT_JSON(&json),
+	        {0  },
 	};
 	const struct cmd_spec spec = {
 	        "promote",
@@ -54,8 +54,6 @@ int cmd_promote(int argc, char **argv)
 	char **args;
 	int n, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
 
-	if (rc == CMD_ARGS_HELP)
-		return CMD_EXIT_OK;
 	if (rc == 0) {
 		request = cmd_request("promote");
 		cJSON_AddBoolToObject(request, "force", force);

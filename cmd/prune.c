@@ -318,12 +318,12 @@ int cmd_prune(int argc, char **argv)
 	const char *config = NULL;
 	bool dry_run = false, json = false, progress = false;
 	const struct cmd_opt opts[] = {
-	        {"dry-run",  'n', NULL, "only tell what would be deleted, and what could not be restored any more",
+	        {"dry-run", 'n', NULL, "only tell what would be deleted, and what could not be restored any more",
 	         &dry_run, NULL, NULL},
-	        {"progress",      0, NULL, "show how far it is, also where stderr is no terminal", &progress, NULL, NULL},
-	        {"json",   'j', NULL, "print JSON", &json, NULL, NULL},
-	        {"config",      'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &config, NULL},
-	        {0},
+	        CMD_OPT_PROGRESS(&progress),
+	        CMD_OPT_JSON(&json),
+	        CMD_OPT_CONFIG(&config),
+	        {0    },
 	};
 	const struct cmd_spec spec = {
 	        "prune",
@@ -346,8 +346,6 @@ int cmd_prune(int argc, char **argv)
 	char **args;
 	int n, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
 
-	if (rc == CMD_ARGS_HELP)
-		return CMD_EXIT_OK;
 	if (rc == 0)
 		rc = prune_it(args[0], config, dry_run, json, progress, &err);
 	return rc < 0 ? cmd_report(spec.name, &err) : CMD_EXIT_OK;

@@ -470,13 +470,13 @@ int cmd_rekey(int argc, char **argv)
 	const char *config = NULL;
 	bool progress = false, json = false;
 	const struct cmd_opt opts[] = {
-	        {"identity",  'i', "KEY", "identity that opens what is there (repeatable)", NULL, NULL, &files},
-	        {"recipient",      'r', "age1...", "whom it shall be for from now on, or a file of them (repeatable)", NULL,
+	        {"identity", 'i', "KEY", "identity that opens what is there (repeatable)", NULL, NULL, &files},
+	        {"recipient",     'r', "age1...", "whom it shall be for from now on, or a file of them (repeatable)", NULL,
 	         NULL, &recipients},
-	        {"progress",       0, NULL, "show how far it is, also where stderr is no terminal", &progress, NULL, NULL},
-	        {"json",     'j', NULL, "print JSON, an object for each target", &json, NULL, NULL},
-	        {"config", 'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &config, NULL},
-	        {0 },
+	        CMD_OPT_PROGRESS(&progress),
+	        {"json",      'j', NULL, "print JSON, an object for each target", &json, NULL, NULL},
+	        CMD_OPT_CONFIG(&config),
+	        {0   },
 	};
 	const struct cmd_spec spec = {"rekey",
 	                              "-i OLD --recipient NEW [options] DIR | DIR/DATABASE | NAME[/DATABASE] | URL",
@@ -499,8 +499,6 @@ int cmd_rekey(int argc, char **argv)
 	char **args;
 	int n, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
 
-	if (rc == CMD_ARGS_HELP)
-		return CMD_EXIT_OK;
 	if (rc == 0 && (!files.n || !recipients.n))
 		rc = fz_fail(&err, FZ_EUSAGE, "%s is missing", files.n ? "--recipient NEW" : "-i OLD");
 	if (rc == 0)

@@ -121,21 +121,21 @@ int cmd_restore(int argc, char **argv)
 {
 	struct restoring r = {0};
 	const struct cmd_opt opts[] = {
-	        {"at",              'a', "TIME",
+	        {"at",    'a', "TIME",
 	         "the last commit at or before TIME: RFC 3339, \"2026-11-20 23:14\", \"10 minutes ago\"", NULL,
 	         &r.moment.at, NULL},
-	        {"txid",           0, "N", "commit N, as `fazt log` shows it", NULL, &r.moment.txid, NULL},
-	        {"latest",             0, NULL, "the newest commit (default)", &r.moment.latest, NULL, NULL},
-	        {"output",             'o', "FILE", "write the database there", NULL, &r.output, NULL},
-	        {"force",            0, NULL, "replace an existing FILE", &r.force, NULL, NULL},
-	        {"in-place",              0, NULL, "bring the mounted database back while applications have it open", &r.in_place,
+	        {"txid", 0, "N", "commit N, as `fazt log` shows it", NULL, &r.moment.txid, NULL},
+	        {"latest",   0, NULL, "the newest commit (default)", &r.moment.latest, NULL, NULL},
+	        {"output",   'o', "FILE", "write the database there", NULL, &r.output, NULL},
+	        {"force",  0, NULL, "replace an existing FILE", &r.force, NULL, NULL},
+	        {"in-place",    0, NULL, "bring the mounted database back while applications have it open", &r.in_place,
 	         NULL, NULL},
-	        {"identity",             'i', "KEY", "identity that decrypts the backup", NULL, &r.identity, NULL},
-	        {"dry-run",             'n', NULL, "only tell which commit it would take", &r.dry_run, NULL, NULL},
-	        {"json",          'j', NULL, "print JSON", &r.json, NULL, NULL},
-	        {"progress",             0, NULL, "show how far it is, also where stderr is no terminal", &r.progress, NULL, NULL},
-	        {"config", 'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &r.config, NULL},
-	        {0            },
+	        CMD_OPT_IDENTITY(&r.identity),
+	        {"dry-run",   'n', NULL, "only tell which commit it would take", &r.dry_run, NULL, NULL},
+	        CMD_OPT_JSON(&r.json),
+	        CMD_OPT_PROGRESS(&r.progress),
+	        CMD_OPT_CONFIG(&r.config),
+	        {0  },
 	};
 	const struct cmd_spec spec = {
 	        "restore",
@@ -158,8 +158,6 @@ int cmd_restore(int argc, char **argv)
 	char **args;
 	int n, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
 
-	if (rc == CMD_ARGS_HELP)
-		return CMD_EXIT_OK;
 	if (rc == 0)
 		rc = cmd_moment_read(&r.moment, &r.conf, &err);
 	if (rc == 0 && !r.output && !r.in_place && !r.dry_run)

@@ -96,8 +96,8 @@ int cmd_status(int argc, char **argv)
 {
 	bool json = false;
 	const struct cmd_opt opts[] = {
-	        {"json", 'j', NULL, "print JSON", &json, NULL, NULL},
-	        {0 },
+	        CMD_OPT_JSON(&json),
+	        {0},
 	};
 	const struct cmd_spec spec = {
 	        "status",

@@ -31,8 +31,6 @@ int cmd_sync(int argc, char **argv)
 	char **args;
 	int n, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
 
-	if (rc == CMD_ARGS_HELP)
-		return CMD_EXIT_OK;
 	if (rc == 0)
 		rc = cmd_timeout(timeout, -1, &ms, &err);
 	if (rc == 0) {

@@ -146,8 +146,8 @@ int cmd_tune(int argc, char **argv)
 	        {"undo",   0, NULL, "set back what was before, and keep nothing", &undo, NULL, NULL},
 	        {"database", 0, "FILE", "with --apply: journal_mode=WAL for this database (repeatable)", NULL, NULL,
 	         &databases},
-	        {"json",   'j', NULL, "print JSON", &json, NULL, NULL},
-	        {0 },
+	        CMD_OPT_JSON(&json),
+	        {0  },
 	};
 	const struct cmd_spec spec = {
 	        "tune",

@@ -87,8 +87,6 @@ int cmd_upgrade(int argc, char **argv)
 	char **args;
 	int n, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
 
-	if (rc == CMD_ARGS_HELP)
-		return CMD_EXIT_OK;
 	if (rc == 0)
 		rc = upgrade(args[0], &err);
 	return rc < 0 ? cmd_report(spec.name, &err) : CMD_EXIT_OK;

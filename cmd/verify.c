@@ -205,10 +205,10 @@ int cmd_verify(int argc, char **argv)
 	         NULL, NULL},
 	        {"all",     'a', NULL, "every database of a mount, in every target: fazt verify --all DIR", &all, NULL,
 	         NULL},
-	        {"json",      'j', NULL, "print JSON", &v.json, NULL, NULL},
-	        {"progress",   0, NULL, "show how far it is, also where stderr is no terminal", &v.progress, NULL, NULL},
-	        {"config",      'c', "FILE", "configuration instead of " CMD_CONF_DEFAULT, NULL, &v.config, NULL},
-	        {0  },
+	        CMD_OPT_JSON(&v.json),
+	        CMD_OPT_PROGRESS(&v.progress),
+	        CMD_OPT_CONFIG(&v.config),
+	        {0     },
 	};
 	const struct cmd_spec spec = {
 	        "verify",
@@ -228,8 +228,6 @@ int cmd_verify(int argc, char **argv)
 	char **args;
 	int n, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
 
-	if (rc == CMD_ARGS_HELP)
-		return CMD_EXIT_OK;
 	if (rc == 0 && live && (v.full || v.identity || v.strict || all))
 		rc = fz_fail(&err, FZ_EUSAGE,
 		             "--live reads the mount itself: --all, --full, --strict and -i do not go with it");

@@ -141,8 +141,6 @@ int cmd_wait(int argc, char **argv)
 	char **args;
 	int n, rc = cmd_args(&spec, argc, argv, &args, &n, &err);
 
-	if (rc == CMD_ARGS_HELP)
-		return CMD_EXIT_OK;
 	if (rc == 0 && n != (caught_up ? 1 : 2))
 		rc = fz_fail(&err, FZ_EUSAGE,
 		             caught_up ? "--caught-up takes a directory only" : "DIR/NAME and a TXID are needed");
