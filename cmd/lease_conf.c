@@ -1,5 +1,8 @@
 #include "cmd/lease_priv.h"
 
+#include "cmd/wire.h"
+#include "store/store.h"
+
 #define LEASE_MS      10000
 #define LEASE_MIN_MS  1000
 #define LEASE_MAX_MS  3600000
@@ -28,21 +31,15 @@ int64_t cmd_lease_duration_ms(const struct cmd_conf *c)
 
 int cmd_lease_witness(const struct cmd_conf *c, struct fz_store **out, struct fz_err *err)
 {
-	struct fz_store_conf conf = {.timeout_ms = cmd_lease_duration_ms(c) / 3};
+	struct fz_store_conf conf = {0};
 	const struct cmd_target *t;
 	const char *url = witness_url(c, &t);
 
+	if (t)
+		cmd_target_access(&conf, t);
+	conf.timeout_ms = cmd_lease_duration_ms(c) / 3;
 	if (conf.timeout_ms < ANSWER_MIN_MS)
 		conf.timeout_ms = ANSWER_MIN_MS;
-	if (t) {
-		conf.region = t->region;
-		conf.endpoint = t->endpoint;
-		conf.profile = t->profile;
-		conf.credentials_file = t->credentials_file;
-		conf.access_key = t->access_key;
-		conf.secret_key = t->secret_key;
-		conf.session_token = t->session_token;
-	}
 	return fz_store_open(out, url, &conf, err);
 }
 

@@ -18,20 +18,9 @@ static int open_store(const struct cmd_conf *c, struct fz_store **out, struct fz
 {
 	struct fz_store_conf conf = {0};
 
-	for (size_t i = 0; i < c->n_targets; i++) {
-		const struct cmd_target *t = &c->targets[i];
-
-		if (strcmp(t->url, c->follow) != 0)
-			continue;
-		conf = (struct fz_store_conf){.region = t->region,
-		                              .endpoint = t->endpoint,
-		                              .profile = t->profile,
-		                              .credentials_file = t->credentials_file,
-		                              .access_key = t->access_key,
-		                              .secret_key = t->secret_key,
-		                              .session_token = t->session_token,
-		                              .timeout_ms = t->timeout_ms};
-	}
+	for (size_t i = 0; i < c->n_targets; i++)
+		if (!strcmp(c->targets[i].url, c->follow))
+			cmd_target_access(&conf, &c->targets[i]);
 	return fz_store_open(out, c->follow, &conf, err);
 }
 

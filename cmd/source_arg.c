@@ -20,6 +20,20 @@ bool cmd_is_url(const char *arg)
 	return !strncmp(arg, "dir:", 4) || !strncmp(arg, "s3:", 3) || strstr(arg, "://");
 }
 
+const struct cmd_target *cmd_target_arg(const struct cmd_conf *c, const char *arg, const char **database)
+{
+	for (size_t i = 0; i < c->n_targets; i++) {
+		const char *name = c->targets[i].name;
+		size_t n = name ? strlen(name) : 0;
+
+		if (name && !strncmp(arg, name, n) && (!arg[n] || (arg[n] == '/' && arg[n + 1]))) {
+			*database = arg[n] ? arg + n + 1 : "";
+			return &c->targets[i];
+		}
+	}
+	return NULL;
+}
+
 int cmd_source_split(const char *arg, struct cmd_where *w, char *database, size_t cap, struct fz_err *err)
 {
 	char copy[PATH_MAX], state[PATH_MAX + 8];
@@ -129,20 +143,6 @@ static int turn_to_branch(struct cmd_source *s, struct fz_err *err)
 	return 0;
 }
 
-static const struct cmd_target *find_target(const struct cmd_conf *c, const char *arg, const char **rest)
-{
-	for (size_t i = 0; i < c->n_targets; i++) {
-		const char *name = c->targets[i].name;
-		size_t n = name ? strlen(name) : 0;
-
-		if (name && !strncmp(arg, name, n) && arg[n] == '/' && arg[n + 1]) {
-			*rest = arg + n + 1;
-			return &c->targets[i];
-		}
-	}
-	return NULL;
-}
-
 static int open_nth(struct cmd_source *s, size_t target, struct fz_err *err)
 {
 	if (target >= s->conf.n_targets)
@@ -166,7 +166,9 @@ static int open_arg(struct cmd_source *s, const char *arg, ssize_t target, const
 	cmd_conf_init(&s->conf);
 	rc = cmd_conf_load(&s->conf, config, err);
 	if (rc == 0 && !cmd_is_url(arg)) {
-		t = target < 0 ? find_target(&s->conf, arg, &rest) : NULL;
+		t = target < 0 ? cmd_target_arg(&s->conf, arg, &rest) : NULL;
+		if (t && !*rest) /* its name alone is a path here */
+			t = NULL;
 		if (t)
 			snprintf(s->database, sizeof(s->database), "%s", rest);
 		else

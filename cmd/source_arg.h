@@ -28,6 +28,8 @@ struct cmd_source {
 };
 /* "dir:..." or "s3://...". */
 bool cmd_is_url(const char *arg);
+/* The target of NAME or NAME/DB, or NULL; *database = "" or DB, borrowed from arg. */
+const struct cmd_target *cmd_target_arg(const struct cmd_conf *c, const char *arg, const char **database);
 /* identity: -i or NULL; config: --config or NULL. Opens the first place. -FZ_ENOTFOUND, -FZ_EUSAGE, -FZ_EKEYFILE. */
 int cmd_source_open(struct cmd_source *s, const char *arg, const char *identity, const char *config,
                     struct fz_err *err) FZ_MUST_CHECK;

@@ -111,20 +111,6 @@ static int open_url(struct cmd_stores *s, const char *url, struct fz_err *err)
 	return rc < 0 ? rc : add(s, store, NULL, err);
 }
 
-static const struct cmd_target *find_target(const struct cmd_conf *c, const char *arg, const char **rest)
-{
-	for (size_t i = 0; i < c->n_targets; i++) {
-		const char *name = c->targets[i].name;
-		size_t n = name ? strlen(name) : 0;
-
-		if (name && !strncmp(arg, name, n) && (!arg[n] || (arg[n] == '/' && arg[n + 1]))) {
-			*rest = arg[n] ? arg + n + 1 : "";
-			return &c->targets[i];
-		}
-	}
-	return NULL;
-}
-
 static int open_dir(struct cmd_stores *s, const char *arg, const char *config, struct fz_err *err)
 {
 	char state[PATH_MAX + 8];
@@ -154,7 +140,7 @@ static int open_arg(struct cmd_stores *s, const char *arg, const char *config, b
 	rc = cmd_conf_load(&s->conf, config, err);
 	if (rc == 0 && cmd_is_url(arg)) {
 		rc = open_url(s, arg, err);
-	} else if (rc == 0 && (t = find_target(&s->conf, arg, &rest))) {
+	} else if (rc == 0 && (t = cmd_target_arg(&s->conf, arg, &rest))) {
 		rc = take_name(s, rest, strlen(rest), false, err);
 		if (rc == 0)
 			rc = add_target(s, t, err);

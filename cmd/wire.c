@@ -31,22 +31,29 @@ char *cmd_url_join(const char *url, const char *database)
 	return out;
 }
 
+void cmd_target_access(struct fz_store_conf *out, const struct cmd_target *t)
+{
+	*out = (struct fz_store_conf){.region = t->region,
+	                              .endpoint = t->endpoint,
+	                              .profile = t->profile,
+	                              .credentials_file = t->credentials_file,
+	                              .access_key = t->access_key,
+	                              .secret_key = t->secret_key,
+	                              .session_token = t->session_token,
+	                              .timeout_ms = t->timeout_ms};
+}
+
 int cmd_target_open(const struct cmd_target *t, const char *database, bool create, struct fz_store **out,
                     struct fz_err *err)
 {
-	struct fz_store_conf conf = {.region = t->region,
-	                             .endpoint = t->endpoint,
-	                             .profile = t->profile,
-	                             .credentials_file = t->credentials_file,
-	                             .access_key = t->access_key,
-	                             .secret_key = t->secret_key,
-	                             .session_token = t->session_token,
-	                             .timeout_ms = t->timeout_ms,
-	                             .create = create,
-	                             .interactive = !create};
+	struct fz_store_conf conf;
 	char *url = database ? cmd_url_join(t->url, database) : strdup(t->url);
-	int rc = url ? fz_store_open(out, url, &conf, err) : fz_fail_errno(err, ENOMEM, "opening %s", t->url);
+	int rc;
 
+	cmd_target_access(&conf, t);
+	conf.create = create;
+	conf.interactive = !create;
+	rc = url ? fz_store_open(out, url, &conf, err) : fz_fail_errno(err, ENOMEM, "opening %s", t->url);
 	free(url);
 	return rc;
 }

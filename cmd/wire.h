@@ -7,7 +7,10 @@
 #include "primary/ship.h"
 
 struct fz_store;
+struct fz_store_conf;
 
+/* How a target's store is reached: its keys and its timeout, borrowed; all else of *out is zero. */
+void cmd_target_access(struct fz_store_conf *out, const struct cmd_target *t);
 /* The store of a target; database (path below the mount) narrows it to that database, NULL = all of it. create: a
  * directory store is made when missing. */
 int cmd_target_open(const struct cmd_target *t, const char *database, bool create, struct fz_store **out,
