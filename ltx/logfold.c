@@ -346,7 +346,7 @@ static int squash_one(struct ltx_log *log, uint64_t min, struct fz_err *err)
 	                            .size_bytes = r.file_bytes,
 	                            .pages = r.pages,
 	                            .commit = r.header.commit};
-	ltx_seg_entry_put(raw, &e);
+	ltx_pack_entry_put(raw, &e);
 	ltx_seg_name(seg, min, ".seg");
 	ltx_seg_name(idx, min, ".idx");
 	rc = fz_write_file(log->dirfd, tmp_idx, raw, sizeof(raw), 0600, err);

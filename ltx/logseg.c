@@ -118,28 +118,9 @@ uint64_t ltx_segfile_entries(const struct ltx_segfile *f)
 	return fstat(f->idx_fd, &st) < 0 ? 0 : (uint64_t)st.st_size / LTX_PACK_ENTRY_SIZE;
 }
 
-void ltx_seg_entry_put(uint8_t out[static LTX_PACK_ENTRY_SIZE], const struct ltx_pack_entry *e)
-{
-	fz_put64(out, e->min_txid);
-	fz_put64(out + 8, e->max_txid);
-	fz_put64(out + 16, (uint64_t)e->time_ms);
-	fz_put64(out + 24, e->off_bytes);
-	fz_put64(out + 32, e->size_bytes);
-	fz_put32(out + 40, e->pages);
-	fz_put32(out + 44, e->commit);
-}
-
 int ltx_seg_entry_get(struct ltx_pack_entry *e, const uint8_t in[static LTX_PACK_ENTRY_SIZE], struct fz_err *err)
 {
-	struct fz_cur c = fz_cur(in, LTX_PACK_ENTRY_SIZE);
-
-	e->min_txid = fz_cur_be64(&c);
-	e->max_txid = fz_cur_be64(&c);
-	e->time_ms = (int64_t)fz_cur_be64(&c);
-	e->off_bytes = fz_cur_be64(&c);
-	e->size_bytes = fz_cur_be64(&c);
-	e->pages = fz_cur_be32(&c);
-	e->commit = fz_cur_be32(&c);
+	ltx_pack_entry_get(e, in);
 	if (e->min_txid == 0 || e->max_txid < e->min_txid || e->size_bytes < LTX_HEADER_SIZE + LTX_TRAILER_SIZE ||
 	    e->off_bytes > INT64_MAX || e->size_bytes > INT64_MAX - e->off_bytes)
 		return fz_fail(err, FZ_ECORRUPT, "log index holds an impossible entry");
@@ -184,7 +165,7 @@ int ltx_segfile_put_entry(struct ltx_segfile *f, uint64_t i, const struct ltx_pa
 	uint8_t raw[LTX_PACK_ENTRY_SIZE];
 	int rc;
 
-	ltx_seg_entry_put(raw, e);
+	ltx_pack_entry_put(raw, e);
 	rc = fz_pwrite(f->idx_fd, raw, sizeof(raw), (off_t)(i * LTX_PACK_ENTRY_SIZE));
 	return rc < 0 ? fz_fail_errno(err, -rc, "writing a log index") : 0;
 }
@@ -272,13 +253,13 @@ int ltx_segfile_scan(struct ltx_segfile *f, uint64_t off_bytes, struct ltx_pos *
 		if (h.min_txid != pos->txid + 1 || h.max_txid > stop_txid ||
 		    (h.min_txid > 1 && h.pre_checksum != pos->checksum))
 			break;
-		ltx_seg_entry_put(raw, &(struct ltx_pack_entry){.min_txid = h.min_txid,
-		                                                .max_txid = h.max_txid,
-		                                                .time_ms = h.time_ms,
-		                                                .off_bytes = off_bytes,
-		                                                .size_bytes = bytes,
-		                                                .pages = pages,
-		                                                .commit = h.commit});
+		ltx_pack_entry_put(raw, &(struct ltx_pack_entry){.min_txid = h.min_txid,
+		                                                 .max_txid = h.max_txid,
+		                                                 .time_ms = h.time_ms,
+		                                                 .off_bytes = off_bytes,
+		                                                 .size_bytes = bytes,
+		                                                 .pages = pages,
+		                                                 .commit = h.commit});
 		if (fz_buf_add(entries, raw, sizeof(raw)) < 0) {
 			rc = fz_fail_errno(err, ENOMEM, "reading a log segment");
 			break;

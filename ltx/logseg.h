@@ -52,7 +52,7 @@ int ltx_segfile_ends(struct ltx_segfile *f, const struct ltx_pack_entry *e, stru
 int ltx_segfile_scan(struct ltx_segfile *f, uint64_t off_bytes, struct ltx_pos *pos, uint64_t stop_txid,
                      struct fz_buf *entries, struct fz_err *err) FZ_MUST_CHECK;
 
-void ltx_seg_entry_put(uint8_t out[static LTX_PACK_ENTRY_SIZE], const struct ltx_pack_entry *e);
+/* ltx_pack_entry_get(), its shape checked: -FZ_ECORRUPT. */
 int ltx_seg_entry_get(struct ltx_pack_entry *e, const uint8_t in[static LTX_PACK_ENTRY_SIZE],
                       struct fz_err *err) FZ_MUST_CHECK;
 /* True when an index (n entries at p) covers [0, bytes) of a segment without holes and counts TXIDs up from min. */

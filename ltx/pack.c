@@ -8,6 +8,30 @@
 
 static const char magic[8] = {'F', 'Z', 'P', 'A', 'C', 'K', '0', '1'};
 
+void ltx_pack_entry_put(uint8_t out[static LTX_PACK_ENTRY_SIZE], const struct ltx_pack_entry *e)
+{
+	fz_put64(out, e->min_txid);
+	fz_put64(out + 8, e->max_txid);
+	fz_put64(out + 16, (uint64_t)e->time_ms);
+	fz_put64(out + 24, e->off_bytes);
+	fz_put64(out + 32, e->size_bytes);
+	fz_put32(out + 40, e->pages);
+	fz_put32(out + 44, e->commit);
+}
+
+void ltx_pack_entry_get(struct ltx_pack_entry *e, const uint8_t in[static LTX_PACK_ENTRY_SIZE])
+{
+	struct fz_cur c = fz_cur(in, LTX_PACK_ENTRY_SIZE);
+
+	e->min_txid = fz_cur_be64(&c);
+	e->max_txid = fz_cur_be64(&c);
+	e->time_ms = (int64_t)fz_cur_be64(&c);
+	e->off_bytes = fz_cur_be64(&c);
+	e->size_bytes = fz_cur_be64(&c);
+	e->pages = fz_cur_be32(&c);
+	e->commit = fz_cur_be32(&c);
+}
+
 /* What every pack promises; prev is NULL for the first entry. */
 static int check_entry(const struct ltx_pack_entry *e, const struct ltx_pack_entry *prev, struct fz_err *err)
 {
@@ -21,39 +45,20 @@ static int check_entry(const struct ltx_pack_entry *e, const struct ltx_pack_ent
 	return 0;
 }
 
-static void entry_get(struct ltx_pack_entry *e, struct fz_cur *c)
-{
-	e->min_txid = fz_cur_be64(c);
-	e->max_txid = fz_cur_be64(c);
-	e->time_ms = (int64_t)fz_cur_be64(c);
-	e->off_bytes = fz_cur_be64(c);
-	e->size_bytes = fz_cur_be64(c);
-	e->pages = fz_cur_be32(c);
-	e->commit = fz_cur_be32(c);
-}
-
 int ltx_pack_note(struct ltx_pack_writer *w, const struct ltx_pack_entry *e, struct fz_err *err)
 {
-	struct ltx_pack_entry prev;
+	struct ltx_pack_entry prev, placed = *e;
 	uint8_t b[LTX_PACK_ENTRY_SIZE];
 	bool first = w->entries.size == 0;
 	int rc;
 
-	if (!first) {
-		struct fz_cur c = fz_cur(w->entries.data + w->entries.size - sizeof(b), sizeof(b));
-
-		entry_get(&prev, &c);
-	}
+	if (!first)
+		ltx_pack_entry_get(&prev, w->entries.data + w->entries.size - sizeof(b));
 	rc = check_entry(e, first ? NULL : &prev, err);
 	if (rc < 0)
 		return rc;
-	fz_put64(b, e->min_txid);
-	fz_put64(b + 8, e->max_txid);
-	fz_put64(b + 16, (uint64_t)e->time_ms);
-	fz_put64(b + 24, w->off_bytes);
-	fz_put64(b + 32, e->size_bytes);
-	fz_put32(b + 40, e->pages);
-	fz_put32(b + 44, e->commit);
+	placed.off_bytes = w->off_bytes;
+	ltx_pack_entry_put(b, &placed);
 	if (fz_buf_add(&w->entries, b, sizeof(b)) < 0)
 		return fz_fail_errno(err, ENOMEM, "noting a transaction of a pack");
 	w->off_bytes += e->size_bytes;
@@ -81,13 +86,12 @@ void ltx_pack_writer_fini(struct ltx_pack_writer *w)
 /* Entries in e[0..n) from raw; index_off = where the LTX files end. */
 static int parse(struct ltx_pack_entry *e, uint64_t n, const uint8_t *raw, uint64_t index_off, struct fz_err *err)
 {
-	struct fz_cur c = fz_cur(raw, (size_t)n * LTX_PACK_ENTRY_SIZE);
 	uint64_t off = 0;
 
 	for (uint64_t i = 0; i < n; i++) {
 		int rc;
 
-		entry_get(&e[i], &c);
+		ltx_pack_entry_get(&e[i], raw + i * LTX_PACK_ENTRY_SIZE);
 		rc = check_entry(&e[i], i ? &e[i - 1] : NULL, err);
 		if (rc < 0)
 			return rc;

@@ -19,6 +19,10 @@ struct ltx_pack_entry {
 	uint32_t pages;  /* page frames in the file */
 	uint32_t commit; /* database size after it, pages */
 };
+/* The 48 bytes; what they say is not checked. */
+void ltx_pack_entry_put(uint8_t out[static LTX_PACK_ENTRY_SIZE], const struct ltx_pack_entry *e);
+void ltx_pack_entry_get(struct ltx_pack_entry *e, const uint8_t in[static LTX_PACK_ENTRY_SIZE]);
+
 struct ltx_pack_index {
 	struct ltx_pack_entry *e; /* ascending txid */
 	uint64_t n;

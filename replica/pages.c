@@ -183,8 +183,6 @@ int replica_packix_open(struct replica_packix *ix, struct fz_src *src, bool chec
 
 int replica_packix_get(struct replica_packix *ix, uint64_t i, struct ltx_pack_entry *e, struct fz_err *err)
 {
-	struct fz_cur c;
-
 	if (i >= ix->n)
 		return fz_fail(err, FZ_EINTERNAL, "entry %llu of a pack of %llu", (unsigned long long)i,
 		               (unsigned long long)ix->n);
@@ -204,14 +202,7 @@ int replica_packix_get(struct replica_packix *ix, uint64_t i, struct ltx_pack_en
 		ix->first = first;
 		ix->have = n;
 	}
-	c = fz_cur(ix->window.data + (i - ix->first) * LTX_PACK_ENTRY_SIZE, LTX_PACK_ENTRY_SIZE);
-	e->min_txid = fz_cur_be64(&c);
-	e->max_txid = fz_cur_be64(&c);
-	e->time_ms = (int64_t)fz_cur_be64(&c);
-	e->off_bytes = fz_cur_be64(&c);
-	e->size_bytes = fz_cur_be64(&c);
-	e->pages = fz_cur_be32(&c);
-	e->commit = fz_cur_be32(&c);
+	ltx_pack_entry_get(e, ix->window.data + (i - ix->first) * LTX_PACK_ENTRY_SIZE);
 	if (!e->min_txid || e->min_txid > e->max_txid || e->off_bytes > ix->entries_off ||
 	    e->size_bytes > ix->entries_off - e->off_bytes)
 		return fz_fail(err, FZ_ECORRUPT, "entry %llu of the pack's index is damaged", (unsigned long long)i);
