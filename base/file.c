@@ -238,6 +238,16 @@ int fz_mkdirs(int dirfd, const char *path, mode_t mode, struct fz_err *err)
 	return rc;
 }
 
+DIR *fz_opendir(int dirfd, const char *path)
+{
+	int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+
+	if (!d)
+		fz_close(&fd);
+	return d;
+}
+
 int fz_remove_tree(int dirfd, const char *path, struct fz_err *err)
 {
 	struct dirent *e;

@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -36,6 +37,8 @@ int fz_sync_parent(int dirfd, const char *path, struct fz_err *err) FZ_MUST_CHEC
 int fz_open_like(int dirfd, const char *path, const struct stat *like, struct fz_err *err) FZ_MUST_CHECK;
 /* A directory below dirfd, to which no symbolic link and no ".." leads: its descriptor. "" is dirfd itself. -ELOOP, -ENOENT, -ENOTDIR. */
 int fz_open_below(int dirfd, const char *path);
+/* Its entries, for readdir() and closedir(); NULL, and errno. */
+DIR *fz_opendir(int dirfd, const char *path);
 /* mkdir -p with mode; exists already is success. */
 int fz_mkdirs(int dirfd, const char *path, mode_t mode, struct fz_err *err) FZ_MUST_CHECK;
 /* rm -rf below dirfd; a missing path is success. */

@@ -155,17 +155,14 @@ static void look_at_process(struct around *a, int procfd, const char *pid)
 	char path[300], comm[64] = "", first;
 	struct fz_buf b = {0};
 	struct dirent *e;
-	int fd, mnt_id;
+	int mnt_id;
 	unsigned long long ino;
 	DIR *dir;
 
 	snprintf(path, sizeof(path), "%.20s/fd", pid);
-	fd = openat(procfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	dir = fd < 0 ? NULL : fdopendir(fd);
-	if (!dir)
-		fz_close(&fd);
+	dir = fz_opendir(procfd, path);
 	while (dir && (e = readdir(dir))) {
-		if (readlinkat(fd, e->d_name, &first, 1) != 1 || first != '/' ||
+		if (readlinkat(dirfd(dir), e->d_name, &first, 1) != 1 || first != '/' ||
 		    !fdinfo(procfd, pid, e->d_name, &mnt_id, &ino)) /* most are sockets and pipes */
 			continue;
 		for (size_t i = 0; i < a->n; i++) {

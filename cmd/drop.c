@@ -62,14 +62,12 @@ static bool lives(struct ltx_logset *set, const char *name)
 /* What a lane has for that lineage: ship/<target>/<name>.<lineage>. */
 static bool lane_has(int statefd, const char *lineage)
 {
-	int fd = openat(statefd, "ship", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	DIR *d = fz_opendir(statefd, "ship");
 	struct dirent *t, *e;
 	bool found = false;
 
 	while (d && !found && (t = readdir(d))) {
-		int sub = t->d_name[0] == '.' ? -1 : openat(fd, t->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		DIR *s = sub < 0 ? NULL : fdopendir(sub);
+		DIR *s = t->d_name[0] == '.' ? NULL : fz_opendir(dirfd(d), t->d_name);
 
 		while (s && !found && (e = readdir(s))) {
 			const char *dot = strrchr(e->d_name, '.');
@@ -78,13 +76,9 @@ static bool lane_has(int statefd, const char *lineage)
 		}
 		if (s)
 			closedir(s);
-		else
-			fz_close(&sub);
 	}
 	if (d)
 		closedir(d);
-	else
-		fz_close(&fd);
 	return found;
 }
 

@@ -234,15 +234,12 @@ static int by_number(const void *a, const void *b)
 
 int cmd_migrations_read(struct cmd_migrations *m, const char *dir, struct fz_err *err)
 {
-	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	DIR *d = fz_opendir(AT_FDCWD, dir);
 	struct dirent *e;
+	int rc = 0;
 
-	if (!d) {
-		rc = fz_fail_errno(err, errno, "cannot read the directory %s", dir);
-		fz_close(&fd);
-		return rc;
-	}
+	if (!d)
+		return fz_fail_errno(err, errno, "cannot read the directory %s", dir);
 	while (rc == 0 && (errno = 0, e = readdir(d)))
 		rc = add_file(m, dirfd(d), e->d_name, err);
 	closedir(d);

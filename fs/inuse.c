@@ -1,5 +1,6 @@
 #include "fs/inuse.h"
 
+#include "base/file.h"
 #include "fs/supervisor_priv.h"
 
 #include <dirent.h>
@@ -91,17 +92,11 @@ static bool fds_use(const struct query *q, int procfd, const char *pid)
 	struct dirent *d;
 	bool found = false;
 	DIR *dir;
-	int fd;
 
 	snprintf(name, sizeof(name), "%.20s/fd", pid);
-	fd = openat(procfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
+	dir = fz_opendir(procfd, name);
+	if (!dir)
 		return false;
-	dir = fdopendir(fd);
-	if (!dir) {
-		close(fd);
-		return false;
-	}
 	while (!found && (d = readdir(dir))) {
 		if (d->d_name[0] == '.')
 			continue;

@@ -7,6 +7,7 @@
  * long the list is. Test: test_fs_capture, free_leaves. */
 #include "fs/journal_pages.h"
 
+#include "base/array.h"
 #include "base/cursor.h"
 #include "base/file.h"
 #include "fs/capture_priv.h"
@@ -26,15 +27,8 @@ struct records {
 
 static int note_record(struct records *r, uint32_t pgno, uint64_t at, struct fz_err *err)
 {
-	if (r->list.n == r->cap) {
-		size_t cap = r->cap ? r->cap * 2 : 64;
-		uint64_t *p = realloc(r->at, cap * sizeof(*p));
-
-		if (!p)
-			return fz_fail(err, -ENOMEM, "no memory");
-		r->at = p;
-		r->cap = cap;
-	}
+	if (!fz_array_room(r->at, r->list.n, r->cap))
+		return fz_fail(err, -ENOMEM, "no memory");
 	r->at[r->list.n] = at;
 	return fs_pages_add(&r->list, pgno, (uint32_t)r->list.n, err);
 }

@@ -1,5 +1,6 @@
 /* names.c - which database a path is while names come and go: deletion, renames (of a directory too), and an open file that
  * becomes a database or stops being one. */
+#include "base/array.h"
 #include "base/file.h"
 #include "fs/baseline.h"
 #include "fs/capture_priv.h"
@@ -384,15 +385,7 @@ static void note_below(struct rests *l, const char *path, const char *from, cons
 	for (size_t k = 0; rest && k < l->n; k++)
 		if (!strcmp(l->v[k], rest))
 			rest = NULL;
-	if (rest && l->n == l->cap) {
-		char **p = realloc(l->v, (l->cap + 16) * sizeof(*p));
-
-		if (p) {
-			l->v = p;
-			l->cap += 16;
-		}
-	}
-	if (rest && l->n < l->cap && (l->v[l->n] = strdup(rest)))
+	if (rest && fz_array_room(l->v, l->n, l->cap) && (l->v[l->n] = strdup(rest)))
 		l->n++;
 }
 

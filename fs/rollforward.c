@@ -1,5 +1,6 @@
 #include "fs/rollforward.h"
 
+#include "base/array.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "fs/capture_priv.h"
@@ -131,14 +132,8 @@ static int list_points(struct fs_db *db, struct window *w, size_t max_entries, s
 			e.e.min_txid = 0;
 		if (rc < 0 || !e.e.min_txid || e.seg == 0)
 			break;
-		if (w->n == cap) {
-			struct point *p = realloc(w->p, (cap ? cap * 2 : 64) * sizeof(*p));
-
-			if (!p)
-				return fz_fail(err, -ENOMEM, "no memory");
-			w->p = p;
-			cap = cap ? cap * 2 : 64;
-		}
+		if (!fz_array_room(w->p, w->n, cap))
+			return fz_fail(err, -ENOMEM, "no memory");
 		w->p[w->n++] = (struct point){.min_txid = e.e.min_txid, .max_txid = e.e.max_txid, .commit = e.e.commit};
 		bytes += e.e.size_bytes;
 		txid = e.e.min_txid - 1;

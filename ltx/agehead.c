@@ -1,5 +1,6 @@
 #include "ltx/agehead.h"
 
+#include "base/array.h"
 #include "base/cursor.h"
 
 #include <errno.h>
@@ -228,15 +229,8 @@ static int parse_stanza(struct parse *ps, struct line first, struct fz_err *err)
 		return 0;
 	if (body_bytes != sizeof(x.body))
 		return BAD("X25519 body has %zu bytes", body_bytes);
-	if (ps->n == ps->cap) {
-		size_t cap = ps->cap ? 2 * ps->cap : 4;
-		struct x25519 *p = realloc(ps->v, cap * sizeof(*p));
-
-		if (!p)
-			return fz_fail_errno(err, ENOMEM, "reading an age header");
-		ps->v = p;
-		ps->cap = cap;
-	}
+	if (!fz_array_room(ps->v, ps->n, ps->cap))
+		return fz_fail_errno(err, ENOMEM, "reading an age header");
 	ps->v[ps->n++] = x;
 	return 0;
 }

@@ -1,5 +1,6 @@
 #include "ltx/dec.h"
 
+#include "base/array.h"
 #include "base/cursor.h"
 #include "ltx/frame.h"
 
@@ -122,7 +123,7 @@ int ltx_index_iter_next(struct ltx_index_iter *it, struct ltx_index_entry *e, st
 int ltx_index_read(struct ltx_index *out, struct fz_src *src, uint64_t off_bytes, uint64_t size_bytes,
                    struct fz_err *err)
 {
-	struct ltx_index_entry *all = NULL, *more, e;
+	struct ltx_index_entry *all = NULL, e;
 	struct ltx_index_iter it;
 	size_t cap = 0;
 	uint8_t *buf;
@@ -138,14 +139,9 @@ int ltx_index_read(struct ltx_index *out, struct fz_src *src, uint64_t off_bytes
 	if (rc < 0)
 		goto out;
 	while ((rc = ltx_index_iter_next(&it, &e, err)) == 1) {
-		if (it.n > cap) {
-			cap = cap ? cap * 2 : 16;
-			more = realloc(all, cap * sizeof(*all));
-			if (!more) {
-				rc = fz_fail_errno(err, ENOMEM, "reading a page index");
-				goto out;
-			}
-			all = more;
+		if (!fz_array_room(all, it.n - 1, cap)) {
+			rc = fz_fail_errno(err, ENOMEM, "reading a page index");
+			goto out;
 		}
 		all[it.n - 1] = e;
 	}

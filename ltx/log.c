@@ -23,6 +23,7 @@
  * dropped_stays_dropped (5), a_full_disk_takes_nothing_away (5), a_follower_keeps_what_is_whole (7). */
 #include "ltx/log.h"
 
+#include "base/array.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -75,15 +76,8 @@ int ltx_log_segfile_locked(struct ltx_log *log, struct ltx_seg *s, struct ltx_se
 
 int ltx_log_add_seg_locked(struct ltx_log *log, const struct ltx_seg *s, struct fz_err *err)
 {
-	if (log->n_segs == log->cap_segs) {
-		size_t cap = log->cap_segs ? log->cap_segs * 2 : 4;
-		struct ltx_seg *p = realloc(log->segs, cap * sizeof(*p));
-
-		if (!p)
-			return fz_fail_errno(err, ENOMEM, "listing log segments");
-		log->segs = p;
-		log->cap_segs = cap;
-	}
+	if (!fz_array_room(log->segs, log->n_segs, log->cap_segs))
+		return fz_fail_errno(err, ENOMEM, "listing log segments");
 	log->segs[log->n_segs++] = *s;
 	return 0;
 }

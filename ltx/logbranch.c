@@ -71,16 +71,13 @@ static int kind_of(const char *name, const char *last_seg, const char *cut_seg)
 
 static int fill(struct ltx_log *log, uint64_t from_txid, int to_dirfd, struct fz_err *err)
 {
-	int fd = openat(log->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	DIR *d = fz_opendir(log->dirfd, ".");
 	char last[24] = "", cut[24] = "";
 	struct dirent *e;
+	int rc = 0;
 
-	if (!d) {
-		rc = fz_fail_errno(err, errno, "reading the log's directory");
-		fz_close(&fd);
-		return rc;
-	}
+	if (!d)
+		return fz_fail_errno(err, errno, "reading the log's directory");
 	if (log->n_segs)
 		snprintf(last, sizeof(last), "%016" PRIx64 ".", log->segs[log->n_segs - 1].min);
 	for (size_t i = 0; i < log->n_segs; i++)

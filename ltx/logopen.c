@@ -12,6 +12,7 @@
  * segment that reaches beyond the synced TXID is decoded in full. */
 #include "ltx/logpriv.h"
 
+#include "base/array.h"
 #include "base/clock.h"
 #include "base/cursor.h"
 #include "base/file.h"
@@ -47,16 +48,12 @@ static bool is_litter(const char *name)
 
 static int list_dir(struct ltx_log *log, struct listing *l, struct fz_err *err)
 {
-	int fd = openat(log->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	DIR *d = fz_opendir(log->dirfd, ".");
 	struct dirent *e;
 	int rc = 0;
 
-	if (!d) {
-		rc = fz_fail_errno(err, errno, "reading the log's directory");
-		fz_close(&fd);
-		return rc;
-	}
+	if (!d)
+		return fz_fail_errno(err, errno, "reading the log's directory");
 	while (rc == 0 && (e = readdir(d))) {
 		uint64_t txid;
 
@@ -68,18 +65,10 @@ static int list_dir(struct ltx_log *log, struct listing *l, struct fz_err *err)
 				l->old_base = txid;
 			}
 		} else if (ltx_seg_name_parse(e->d_name, "", ".seg", &txid)) {
-			if (l->n == l->cap) {
-				size_t cap = l->cap ? 2 * l->cap : 16;
-				uint64_t *p = realloc(l->min, cap * sizeof(*p));
-
-				if (!p) {
-					rc = fz_fail_errno(err, ENOMEM, "listing the log");
-					break;
-				}
-				l->min = p;
-				l->cap = cap;
-			}
-			l->min[l->n++] = txid;
+			if (fz_array_room(l->min, l->n, l->cap))
+				l->min[l->n++] = txid;
+			else
+				rc = fz_fail_errno(err, ENOMEM, "listing the log");
 		} else if (!log->readonly && is_litter(e->d_name)) {
 			unlinkat(log->dirfd, e->d_name, 0);
 		}

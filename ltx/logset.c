@@ -1,6 +1,7 @@
 /* logset.c - the logs of one state directory: db/<escaped name>.<lineage>/, one for each life of each database. */
 #include "ltx/logpriv.h"
 
+#include "base/array.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -57,15 +58,8 @@ static int add_locked(struct ltx_logset *set, struct ltx_log *log, struct fz_err
 {
 	size_t at;
 
-	if (set->n == set->cap) {
-		size_t cap = set->cap ? 2 * set->cap : 8;
-		struct ltx_log **p = realloc(set->logs, cap * sizeof(struct ltx_log *));
-
-		if (!p)
-			return fz_fail_errno(err, ENOMEM, "listing logs");
-		set->logs = p;
-		set->cap = cap;
-	}
+	if (!fz_array_room(set->logs, set->n, set->cap))
+		return fz_fail_errno(err, ENOMEM, "listing logs");
 	for (at = set->n; at > 0 && order(log, set->logs[at - 1]) < 0; at--)
 		set->logs[at] = set->logs[at - 1];
 	set->logs[at] = log;
@@ -103,16 +97,12 @@ static int open_one(struct ltx_logset *set, const char *dir, struct fz_err *err)
  * database starts a new lineage with a new snapshot. */
 static int scan_locked(struct ltx_logset *set, struct fz_err *err)
 {
-	int fd = openat(set->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	DIR *d = fz_opendir(set->dirfd, ".");
 	struct dirent *e;
 	int rc = 0;
 
-	if (!d) {
-		rc = fz_fail_errno(err, errno, "reading the logs' directory");
-		fz_close(&fd);
-		return rc;
-	}
+	if (!d)
+		return fz_fail_errno(err, errno, "reading the logs' directory");
 	while (rc == 0 && (e = readdir(d))) {
 		struct fz_err why;
 
@@ -315,16 +305,12 @@ struct ltx_log *ltx_logset_find(struct ltx_logset *set, const char *lineage)
 /* The directory's name is not kept: it is the one that ends in the lineage. */
 static int find_dir(int dirfd, const char *lineage, char *out, size_t cap, struct fz_err *err)
 {
-	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	DIR *d = fz_opendir(dirfd, ".");
 	struct dirent *e;
 	int rc = -ENOENT;
 
-	if (!d) {
-		rc = fz_fail_errno(err, errno, "reading the logs' directory");
-		fz_close(&fd);
-		return rc;
-	}
+	if (!d)
+		return fz_fail_errno(err, errno, "reading the logs' directory");
 	while (rc < 0 && (e = readdir(d))) {
 		const char *dot = strrchr(e->d_name, '.');
 

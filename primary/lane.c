@@ -8,6 +8,7 @@
  *         that it is over once something of that lane was stored. Never is a thread given up. */
 #include "primary/target.h"
 
+#include "base/array.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -152,9 +153,9 @@ struct primary_db *primary_target_db_locked(struct primary_target *t, const char
 /* The database of a log; it is opened when first seen. Fast lane. NULL: the error was told. */
 static struct primary_db *get_db(struct primary_target *t, const struct ltx_log_info *info, size_t hint)
 {
-	struct primary_db *db, **p;
+	struct primary_db *db;
 	struct fz_err err;
-	size_t cap;
+	bool told;
 
 	pthread_mutex_lock(&t->mu);
 	db = primary_target_db_locked(t, info->lineage, hint);
@@ -163,24 +164,16 @@ static struct primary_db *get_db(struct primary_target *t, const struct ltx_log_
 		return db;
 	if (primary_db_open(&db, t, info, &err) < 0) {
 		pthread_mutex_lock(&t->mu);
-		cap = t->open_err.code != err.code; /* told once */
+		told = t->open_err.code == err.code;
 		t->open_err = err;
 		pthread_mutex_unlock(&t->mu);
-		if (cap)
+		if (!told)
 			fz_log_err("shipping", &err);
 		return NULL;
 	}
 	pthread_mutex_lock(&t->mu);
 	t->open_err.code = 0;
-	if (t->n_dbs == t->cap_dbs) {
-		cap = t->cap_dbs ? t->cap_dbs * 2 : 8;
-		p = realloc(t->dbs, cap * sizeof(*p));
-		if (p) {
-			t->dbs = p;
-			t->cap_dbs = cap;
-		}
-	}
-	if (t->n_dbs < t->cap_dbs) {
+	if (fz_array_room(t->dbs, t->n_dbs, t->cap_dbs)) {
 		t->dbs[t->n_dbs++] = db;
 	} else {
 		primary_db_close(db);

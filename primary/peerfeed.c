@@ -1,6 +1,7 @@
 /* peerfeed.c - a replica's databases take turns. */
 #include "primary/peer.h"
 
+#include "base/array.h"
 #include "base/clock.h"
 #include "ltx/log.h"
 #include "primary/feed.h"
@@ -23,20 +24,12 @@ static bool may_follow(const struct primary_follower *f, const char *name)
 static int add_feed(struct primary_peer *p, const struct ltx_log_info *info, struct primary_feed **out,
                     struct fz_err *err)
 {
-	struct primary_feed *f = primary_feed_new((uint32_t)p->n_feeds + 1, info), **v;
-	size_t cap = p->cap_feeds ? 2 * p->cap_feeds : 8;
+	struct primary_feed *f = primary_feed_new((uint32_t)p->n_feeds + 1, info);
 	int rc = f ? 0 : -ENOMEM;
 
 	pthread_mutex_lock(&p->mu);
-	if (rc == 0 && p->n_feeds == p->cap_feeds) {
-		v = realloc(p->feeds, cap * sizeof(*v));
-		if (v) {
-			p->feeds = v;
-			p->cap_feeds = cap;
-		} else {
-			rc = -ENOMEM;
-		}
-	}
+	if (rc == 0 && !fz_array_room(p->feeds, p->n_feeds, p->cap_feeds))
+		rc = -ENOMEM;
 	if (rc == 0)
 		p->feeds[p->n_feeds++] = f;
 	pthread_mutex_unlock(&p->mu);

@@ -1,5 +1,7 @@
 #include "primary/snapshot.h"
 
+#include "base/array.h"
+
 #include "ltx/log.h"
 #include "ltx/merge.h"
 #include "primary/spool.h"
@@ -82,15 +84,8 @@ static int log_get(struct ltx_merge_list *list, uint64_t i, struct ltx_merge_inp
 
 static int log_note(struct log_list *l, uint64_t txid, struct fz_err *err)
 {
-	if (l->list.n == l->cap) {
-		size_t cap = l->cap ? l->cap * 2 : 256;
-		uint32_t *p = realloc(l->rel, cap * sizeof(*p));
-
-		if (!p)
-			return fz_fail_errno(err, ENOMEM, "listing transactions to merge");
-		l->rel = p;
-		l->cap = cap;
-	}
+	if (!fz_array_room(l->rel, l->list.n, l->cap))
+		return fz_fail_errno(err, ENOMEM, "listing transactions to merge");
 	l->rel[l->list.n++] = (uint32_t)(txid - l->from_txid);
 	return 0;
 }

@@ -1,5 +1,6 @@
 #include "primary/spool.h"
 
+#include "base/array.h"
 #include "base/file.h"
 
 #include <dirent.h>
@@ -153,31 +154,22 @@ static int by_place(const void *a, const void *b)
 
 int primary_spool_list(int dirfd, bool plain, bool clean, struct ltx_name **out, size_t *n, struct fz_err *err)
 {
-	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	DIR *d = fz_opendir(dirfd, ".");
 	struct ltx_name *v = NULL;
 	struct dirent *e;
 	size_t count = 0, cap = 0;
+	int rc = 0;
 
-	if (!d) {
-		rc = fz_fail_errno(err, errno, "listing a ship directory");
-		fz_close(&fd);
-		return rc;
-	}
+	if (!d)
+		return fz_fail_errno(err, errno, "listing a ship directory");
 	while (rc == 0 && (e = readdir(d))) {
 		struct ltx_name name;
 
 		if (parse_name(e->d_name, plain, &name)) {
-			if (count == cap) {
-				struct ltx_name *p = realloc(v, (cap = cap ? cap * 2 : 8) * sizeof(*v));
-
-				if (!p) {
-					rc = fz_fail_errno(err, ENOMEM, "listing a ship directory");
-					break;
-				}
-				v = p;
-			}
-			v[count++] = name;
+			if (fz_array_room(v, count, cap))
+				v[count++] = name;
+			else
+				rc = fz_fail_errno(err, ENOMEM, "listing a ship directory");
 		} else if (clean && e->d_name[0] != '.' && strcmp(e->d_name, "cursor") != 0 &&
 		           !parse_name(e->d_name, !plain, &name)) {
 			unlinkat(dirfd, e->d_name, 0);

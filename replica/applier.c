@@ -5,6 +5,7 @@
 
 #include "replica/applierpriv.h"
 
+#include "base/array.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -308,16 +309,9 @@ int replica_applier_post(struct replica_applier *a, const char *name, const char
 		return rc;
 	pthread_mutex_lock(&a->mu);
 	k = find_locked(a, lineage);
-	if (!k && a->n == a->cap) {
-		size_t cap = a->cap ? 2 * a->cap : 8;
-		struct known *v = realloc(a->known, cap * sizeof(*v));
-
-		if (!v) {
-			rc = fz_fail_errno(err, ENOMEM, "posting to the agent");
-			goto out;
-		}
-		a->known = v;
-		a->cap = cap;
+	if (!k && !fz_array_room(a->known, a->n, a->cap)) {
+		rc = fz_fail_errno(err, ENOMEM, "posting to the agent");
+		goto out;
 	}
 	if (!k) {
 		k = &a->known[a->n++];

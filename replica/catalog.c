@@ -1,5 +1,6 @@
 #include "replica/catalog.h"
 
+#include "base/array.h"
 #include "base/buf.h"
 #include "store/store.h"
 
@@ -11,34 +12,18 @@
 
 #define CLAIM_MAX_BYTES 65536
 
-static int grow(void **v, size_t n, size_t *cap, size_t size, struct fz_err *err)
-{
-	size_t want = *cap ? *cap * 2 : 64;
-	void *p;
-
-	if (n < *cap)
-		return 0;
-	p = reallocarray(*v, want, size);
-	if (!p)
-		return fz_fail_errno(err, ENOMEM, "reading the listing of a store");
-	*v = p;
-	*cap = want;
-	return 0;
-}
-
 int replica_catalog_add(struct replica_catalog *c, const char *key, uint64_t size_bytes, struct fz_err *err)
 {
 	struct ltx_name name;
-	int rc;
 
 	if (ltx_name_get(&name, key) < 0) {
 		c->ignored++;
 		return 0;
 	}
-	rc = grow((void **)&c->objects, c->n_objects, &c->cap_objects, sizeof(*c->objects), err);
-	if (rc == 0)
-		c->objects[c->n_objects++] = (struct replica_object){.name = name, .size_bytes = size_bytes};
-	return rc;
+	if (!fz_array_room(c->objects, c->n_objects, c->cap_objects))
+		return fz_fail_errno(err, ENOMEM, "reading the listing of a store");
+	c->objects[c->n_objects++] = (struct replica_object){.name = name, .size_bytes = size_bytes};
+	return 0;
 }
 
 /* TXIDs and checksums are numbers or, since JSON's numbers end at 2^53, strings: 16 hex digits, otherwise decimal. */
@@ -65,7 +50,7 @@ int replica_catalog_add_claim(struct replica_catalog *c, const char *key, const 
 	const cJSON *lineage;
 	char *end;
 	cJSON *o;
-	int rc;
+	int rc = 0;
 
 	claim.n = (uint32_t)strtoul(key + strlen("claim/"), &end, 16);
 	o = cJSON_Parse(json);
@@ -80,9 +65,10 @@ int replica_catalog_add_claim(struct replica_catalog *c, const char *key, const 
 	(void)get_u64(o, "base_checksum", &claim.base_checksum);
 	if (get_u64(o, "time_ms", &ms))
 		claim.time_ms = (int64_t)ms;
-	rc = grow((void **)&c->claims, c->n_claims, &c->cap_claims, sizeof(*c->claims), err);
-	if (rc == 0)
+	if (fz_array_room(c->claims, c->n_claims, c->cap_claims))
 		c->claims[c->n_claims++] = claim;
+	else
+		rc = fz_fail_errno(err, ENOMEM, "reading the listing of a store");
 out:
 	cJSON_Delete(o);
 	return rc;

@@ -1,5 +1,6 @@
 #include "replica/fetch.h"
 
+#include "base/array.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/worker.h"
@@ -84,15 +85,8 @@ struct replica_job *replica_job_new(struct replica_object *o, struct fz_src *src
 
 int replica_job_frame(struct replica_job *j, uint32_t pgno, uint64_t off_bytes, uint32_t size_bytes, struct fz_err *err)
 {
-	if (j->n == j->cap) {
-		uint32_t cap = j->cap ? j->cap * 2 : 64;
-		struct replica_frame *f = reallocarray(j->frames, cap, sizeof(*f));
-
-		if (!f)
-			return fz_fail_errno(err, ENOMEM, "collecting frames");
-		j->frames = f;
-		j->cap = cap;
-	}
+	if (!fz_array_room(j->frames, j->n, j->cap))
+		return fz_fail_errno(err, ENOMEM, "collecting frames");
 	j->frames[j->n++] = (struct replica_frame){pgno, (uint32_t)off_bytes, size_bytes};
 	return 0;
 }
@@ -146,7 +140,7 @@ static int decode(struct replica_image *im, const struct replica_job *j, const u
 	int rc = 0;
 
 	run->n = 0;
-	for (uint32_t i = 0; i < j->n; i++) {
+	for (size_t i = 0; i < j->n; i++) {
 		const struct replica_frame *f = &j->frames[i];
 		uint8_t *page;
 

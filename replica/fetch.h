@@ -39,7 +39,7 @@ struct replica_job {
 	uint64_t off_bytes, size_bytes;
 	struct fz_buf data; /* a block's bytes once it was waited for */
 	struct replica_frame *frames;
-	uint32_t n, cap;
+	size_t n, cap;
 	/* pool's */
 	struct replica_job *next;
 	uint64_t counted_bytes;

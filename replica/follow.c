@@ -7,6 +7,7 @@
  *          state or the reason changes, and called again after a pause. */
 #include "replica/follow.h"
 
+#include "base/array.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -173,15 +174,10 @@ static int attend(struct replica_follow *f, struct replica_followdb *db, struct 
 static int add_db(struct replica_follow *f, const struct ltx_wire_db *d, struct replica_followdb **out,
                   struct fz_err *err)
 {
-	struct replica_followdb *db, **v;
+	struct replica_followdb *db;
 
-	if (f->n_ids == f->cap_ids) {
-		v = reallocarray(f->ids, f->cap_ids ? 2 * f->cap_ids : 8, sizeof(struct replica_followdb *));
-		if (!v)
-			return fz_fail_errno(err, ENOMEM, "listing databases");
-		f->ids = v;
-		f->cap_ids = f->cap_ids ? 2 * f->cap_ids : 8;
-	}
+	if (!fz_array_room(f->ids, f->n_ids, f->cap_ids))
+		return fz_fail_errno(err, ENOMEM, "listing databases");
 	db = replica_followset_get(&f->set, d);
 	if (!db)
 		return fz_fail_errno(err, ENOMEM, "listing databases");

@@ -58,8 +58,7 @@ static size_t stem(const char *name)
 static void remove_litter(int dirfd, const char *name)
 {
 	size_t n = stem(name);
-	int copy = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = copy < 0 ? NULL : fdopendir(copy);
+	DIR *d = fz_opendir(dirfd, ".");
 	struct dirent *e;
 
 	while (d && (e = readdir(d))) {
@@ -79,8 +78,6 @@ static void remove_litter(int dirfd, const char *name)
 	}
 	if (d)
 		closedir(d);
-	else
-		fz_close(&copy);
 }
 
 static int open_dir(struct replica_output *o, const int *dir, struct fz_err *err)

@@ -1,5 +1,6 @@
 #include "replica/plan.h"
 
+#include "base/array.h"
 #include "base/clock.h"
 
 #include <errno.h>
@@ -29,15 +30,8 @@ static bool starts(const struct replica_object *o)
 static int push(struct replica_plan *p, size_t *cap, struct replica_object *o, uint64_t from, uint64_t to,
                 struct fz_err *err)
 {
-	if (p->n == *cap) {
-		size_t want = *cap ? *cap * 2 : 16;
-		struct replica_step *v = reallocarray(p->steps, want, sizeof(*v));
-
-		if (!v)
-			return fz_fail_errno(err, ENOMEM, "planning a restore");
-		p->steps = v;
-		*cap = want;
-	}
+	if (!fz_array_room(p->steps, p->n, *cap))
+		return fz_fail_errno(err, ENOMEM, "planning a restore");
 	p->steps[p->n++] = (struct replica_step){o, from, to};
 	p->bytes += o->size_bytes;
 	return 0;

@@ -7,6 +7,7 @@
  * held by: tests/e2e/tables.py */
 #include "replica/touched.h"
 
+#include "base/array.h"
 #include "base/buf.h"
 #include "base/file.h"
 #include "base/temp.h"
@@ -86,15 +87,8 @@ struct step {
 
 static int note_change(struct replica_touched *t, uint32_t pgno, struct fz_err *err)
 {
-	if (t->n_changed == t->cap_changed) {
-		size_t cap = t->cap_changed ? t->cap_changed * 2 : 256;
-		uint32_t *v = reallocarray(t->changed, cap, sizeof(*v));
-
-		if (!v)
-			return no_memory(err);
-		t->changed = v;
-		t->cap_changed = cap;
-	}
+	if (!fz_array_room(t->changed, t->n_changed, t->cap_changed))
+		return no_memory(err);
 	t->changed[t->n_changed++] = pgno;
 	return 0;
 }

@@ -1,5 +1,7 @@
 #include "replica/walk.h"
 
+#include "base/array.h"
+
 #include "ltx/log.h"
 #include "replica/pages.h"
 
@@ -55,15 +57,8 @@ static void unit_free(struct unit *u)
 
 static int unit_add(struct unit *u, uint64_t off, uint64_t size, uint64_t min, uint64_t max, struct fz_err *err)
 {
-	if (u->n == u->cap) {
-		size_t cap = u->cap ? u->cap * 2 : 4;
-		struct file *f = reallocarray(u->files, cap, sizeof(*f));
-
-		if (!f)
-			return fz_fail_errno(err, ENOMEM, "reading history");
-		u->files = f;
-		u->cap = cap;
-	}
+	if (!fz_array_room(u->files, u->n, u->cap))
+		return fz_fail_errno(err, ENOMEM, "reading history");
 	u->files[u->n++] = (struct file){off, size, min, max};
 	return 0;
 }

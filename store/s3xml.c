@@ -2,6 +2,7 @@
 
 #include "store/backend.h"
 
+#include "base/array.h"
 #include "base/clock.h"
 
 #include <errno.h>
@@ -212,15 +213,8 @@ static int list_push(struct list_walk *w, bool directory, struct fz_err *err)
 {
 	if (w->n == COUNT_MAX)
 		return fz_fail(err, FZ_ESTORE, "the store lists more than %d keys at once", COUNT_MAX);
-	if (w->n == w->cap) {
-		size_t cap = w->cap ? w->cap * 2 : 64;
-		struct list_item *v = realloc(w->v, cap * sizeof(*v));
-
-		if (!v)
-			return fz_fail_errno(err, ENOMEM, "listing");
-		w->v = v;
-		w->cap = cap;
-	}
+	if (!fz_array_room(w->v, w->n, w->cap))
+		return fz_fail_errno(err, ENOMEM, "listing");
 	w->item.directory = directory;
 	w->v[w->n++] = w->item;
 	memset(&w->item, 0, sizeof(w->item));
@@ -328,15 +322,8 @@ static int delete_end(void *arg, const char *path, const struct fz_buf *text, st
 
 		if (!w->item.key || l->n == COUNT_MAX)
 			return fz_fail(err, FZ_ESTORE, "the store complains about a deletion without naming the key");
-		if (l->n == l->cap) {
-			size_t cap = l->cap ? l->cap * 2 : 16;
-			struct store_s3_undeleted *v = realloc(l->v, cap * sizeof(*v));
-
-			if (!v)
-				return fz_fail_errno(err, ENOMEM, "deleting");
-			l->v = v;
-			l->cap = cap;
-		}
+		if (!fz_array_room(l->v, l->n, l->cap))
+			return fz_fail_errno(err, ENOMEM, "deleting");
 		l->v[l->n++] = w->item;
 		memset(&w->item, 0, sizeof(w->item));
 	} else if (is(path, "DeleteResult")) {
@@ -424,15 +411,8 @@ static int uploads_end(void *arg, const char *path, const struct fz_buf *text, s
 
 		if (!w->item.key || !w->item.id || l->n == COUNT_MAX)
 			return fz_fail(err, FZ_ESTORE, "the store lists an upload without naming it");
-		if (l->n == l->cap) {
-			size_t cap = l->cap ? l->cap * 2 : 16;
-			struct store_s3_upload *v = realloc(l->v, cap * sizeof(*v));
-
-			if (!v)
-				return fz_fail_errno(err, ENOMEM, "listing uploads");
-			l->v = v;
-			l->cap = cap;
-		}
+		if (!fz_array_room(l->v, l->n, l->cap))
+			return fz_fail_errno(err, ENOMEM, "listing uploads");
 		l->v[l->n++] = w->item;
 		memset(&w->item, 0, sizeof(w->item));
 	} else if (is(path, "/IsTruncated")) {

@@ -1,5 +1,7 @@
 #include "store/store.h"
 
+#include "base/array.h"
+
 #include "store/backend.h"
 #include "store/url.h"
 
@@ -182,15 +184,8 @@ int fz_store_src(struct fz_store *s, const char *key, uint64_t size_bytes, struc
 int store_list_add(struct fz_store_list *l, const char *key, size_t n, uint64_t size_bytes, int64_t mtime_ms,
                    struct fz_err *err)
 {
-	if (l->n == l->cap) {
-		size_t cap = l->cap ? l->cap * 2 : 64;
-		struct fz_store_object *v = realloc(l->v, cap * sizeof(*v));
-
-		if (!v)
-			return fz_fail_errno(err, ENOMEM, "listing %zu objects", cap);
-		l->v = v;
-		l->cap = cap;
-	}
+	if (!fz_array_room(l->v, l->n, l->cap))
+		return fz_fail_errno(err, ENOMEM, "listing %zu objects", l->n);
 	l->v[l->n].key = strndup(key, n);
 	if (!l->v[l->n].key)
 		return fz_fail_errno(err, ENOMEM, "listing objects");
