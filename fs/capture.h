@@ -82,7 +82,7 @@ enum fs_mode {
 	FS_MODE_PASSTHROUGH,   /* reads and writes go to the backing file without a request */
 	FS_MODE_WRITE_THROUGH, /* each write is told by an event */
 };
-enum fs_role { FS_ROLE_OTHER, FS_ROLE_DB, FS_ROLE_WAL, FS_ROLE_SHM, FS_ROLE_JOURNAL };
+enum fs_role { FS_ROLE_OTHER, FS_ROLE_DB, FS_ROLE_WAL, FS_ROLE_SHM, FS_ROLE_JOURNAL, FS_ROLES };
 
 /* A file gets its first handle. path is relative to the mount; fd is a descriptor of the backing file (O_RDWR where the
  * file allows it), borrowed until fs_capture_file_close(). *mode: in = what it must be (a resumed node keeps its mode) or

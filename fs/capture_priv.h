@@ -70,6 +70,8 @@ void fs_registry_forget(struct fs_db *db);
 struct fs_db *fs_registry_next(struct fs_capture *c, struct fs_db *prev);
 bool fs_registry_named_database(const struct fs_capture *c, const char *path); /* conf.databases */
 bool fs_registry_excluded(const struct fs_capture *c, const char *path);
+/* What SQLite puts behind a database's name for the file of that role; NULL for FS_ROLE_OTHER. */
+extern const char *const fs_registry_suffix[FS_ROLES];
 /* Splits "app.db-wal" into role and length of "app.db"; FS_ROLE_DB for anything else. */
 enum fs_role fs_registry_split(const char *path, size_t *base_len);
 

@@ -39,36 +39,32 @@ static bool database_at(struct fs_capture *c, const char *path)
 /* The inodes that a database's four names mean now. */
 struct inodes {
 	struct {
-		enum fs_role role;
 		dev_t dev;
 		ino_t ino; /* 0 = there is none */
-	} v[4];
+	} v[FS_ROLES];
 };
 
 static void inodes_of(const struct fs_db *db, struct inodes *in)
 {
-	static const char *const suffix[] = {"", "-wal", "-shm", "-journal"};
-	static const enum fs_role role[] = {FS_ROLE_DB, FS_ROLE_WAL, FS_ROLE_SHM, FS_ROLE_JOURNAL};
 	char path[4200];
 	struct stat st;
 
-	for (size_t i = 0; i < 4; i++) {
-		in->v[i].role = role[i];
-		in->v[i].ino = 0;
-		if (snprintf(path, sizeof(path), "%s%s", db->name, suffix[i]) >= (int)sizeof(path) ||
+	for (enum fs_role role = FS_ROLE_DB; role < FS_ROLES; role++) {
+		in->v[role].ino = 0;
+		if (snprintf(path, sizeof(path), "%s%s", db->name, fs_registry_suffix[role]) >= (int)sizeof(path) ||
 		    fstatat(db->c->conf.rootfd, path, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
 			continue;
-		in->v[i].dev = st.st_dev;
-		in->v[i].ino = st.st_ino;
+		in->v[role].dev = st.st_dev;
+		in->v[role].ino = st.st_ino;
 	}
 }
 
 /* What f is to db, or OTHER when it is none of its files, or known as such already. Needs c->mu. */
 static enum fs_role stray(const struct fs_file *f, const struct fs_db *db, const struct inodes *in)
 {
-	for (size_t i = 0; i < 4; i++)
-		if (in->v[i].ino == f->ino && f->ino && in->v[i].dev == f->dev)
-			return f->db == db && f->role == in->v[i].role ? FS_ROLE_OTHER : in->v[i].role;
+	for (enum fs_role role = FS_ROLE_DB; role < FS_ROLES; role++)
+		if (in->v[role].ino == f->ino && f->ino && in->v[role].dev == f->dev)
+			return f->db == db && f->role == role ? FS_ROLE_OTHER : role;
 	return FS_ROLE_OTHER;
 }
 
@@ -260,7 +256,8 @@ static bool follows_wal(struct fs_db *db)
 	struct inodes in;
 
 	inodes_of(db, &in);
-	return fs_db_in_wal(db) && fstat(db->wal.fd, &st) == 0 && st.st_ino == in.v[1].ino && st.st_dev == in.v[1].dev;
+	return fs_db_in_wal(db) && fstat(db->wal.fd, &st) == 0 && st.st_ino == in.v[FS_ROLE_WAL].ino &&
+	       st.st_dev == in.v[FS_ROLE_WAL].dev;
 }
 
 /* The file that now has this name, if it is a companion of a known database: of that one. What such a WAL holds has been

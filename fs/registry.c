@@ -103,24 +103,19 @@ bool fs_registry_excluded(const struct fs_capture *c, const char *path)
 	return !strncmp(path, ".fazt/", 6) || matches(c->exclude, c->conf.n_exclude, path);
 }
 
+const char *const fs_registry_suffix[FS_ROLES] = {
+        [FS_ROLE_DB] = "", [FS_ROLE_WAL] = "-wal", [FS_ROLE_SHM] = "-shm", [FS_ROLE_JOURNAL] = "-journal"};
+
 enum fs_role fs_registry_split(const char *path, size_t *base_len)
 {
-	static const struct {
-		const char *suffix;
-		enum fs_role role;
-	} t[] = {
-	        {"-wal",     FS_ROLE_WAL    },
-                {"-shm",     FS_ROLE_SHM    },
-                {"-journal", FS_ROLE_JOURNAL}
-        };
 	size_t n = strlen(path);
 
-	for (size_t i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
-		size_t k = strlen(t[i].suffix);
+	for (enum fs_role role = FS_ROLE_WAL; role < FS_ROLES; role++) {
+		size_t k = strlen(fs_registry_suffix[role]);
 
-		if (n > k && path[n - k - 1] != '/' && !strcmp(path + n - k, t[i].suffix)) {
+		if (n > k && path[n - k - 1] != '/' && !strcmp(path + n - k, fs_registry_suffix[role])) {
 			*base_len = n - k;
-			return t[i].role;
+			return role;
 		}
 	}
 	*base_len = n;

@@ -359,8 +359,8 @@ int fs_rollforward_run(struct fs_db *db, uint64_t txid, struct fz_err *err)
 	if (rc == 0 && fsync(fd) < 0)
 		rc = fz_fail_errno(err, errno, "cannot sync %s", db->name);
 	fs_db_close_wal(db);
-	for (int i = 0; i < 3 && rc == 0; i++)
-		rc = fs_rollforward_unlink(db, (const char *const[]){"-wal", "-shm", "-journal"}[i], err);
+	for (enum fs_role role = FS_ROLE_WAL; role < FS_ROLES && rc == 0; role++)
+		rc = fs_rollforward_unlink(db, fs_registry_suffix[role], err);
 	fz_close(&fd);
 	if (rc < 0)
 		return rc;
