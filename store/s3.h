@@ -20,6 +20,9 @@ enum {
 };
 /* What is ours and no backup: claims in the making, the probe. Hidden from listings. */
 #define S3_OWN_PREFIX ".fazt/"
+/* What shows whether the store looks at conditions. */
+#define S3_PROBE_KEY  S3_OWN_PREFIX "conditional-put"
+#define S3_PROBE_TEXT "fazt finds out here whether this store honours If-None-Match. Leave it.\n"
 
 enum store_s3_conditional { S3_COND_UNKNOWN, S3_COND_NATIVE, S3_COND_EMULATED };
 
@@ -82,6 +85,9 @@ char *store_s3_key(struct store_s3 *s, const char *key, struct fz_err *err);
 /* SHA-256 and MD5, in hex, of n bytes at off. */
 int store_s3_hash(struct fz_src *src, uint64_t off, uint64_t n, char sha256[static S3_HEX_SIZE],
                   char md5[static S3_MD5_HEX_SIZE], struct fz_err *err) FZ_MUST_CHECK;
+/* PUTs a small object where condition, a header, holds; its name NULL: always. c gives the answer.           (s3claim.c) */
+int store_s3_put_small(struct store_s3 *s, struct store_s3_call *c, const char *full, const void *data, size_t n,
+                       struct store_pair condition, uint64_t deadline_ns, struct fz_err *err) FZ_MUST_CHECK;
 /* PUTs n bytes at off and compares the ETag, when it is one, with the MD5. c: query, key and headers are set. */
 int store_s3_send(struct store_s3 *s, struct store_s3_call *c, const char *md5, struct fz_err *err) FZ_MUST_CHECK;
 uint64_t store_s3_deadline(const struct store_s3 *s, uint64_t bytes);

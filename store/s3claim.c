@@ -26,12 +26,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PROBE_KEY S3_OWN_PREFIX "conditional-put"
 enum { TOKEN_STALE_MS = 180 * 1000, CLAIM_MAX_MS = 45 * 1000, CLAIM_PAUSE_MS = 400 };
 
-/* PUT of a small object; only_new: with the condition. c tells more. */
-static int put_small(struct store_s3 *s, struct store_s3_call *c, const char *full, const void *data, size_t n,
-                     bool only_new, uint64_t deadline_ns, struct fz_err *err)
+static const struct store_pair only_new = {"If-None-Match", "*"}, always = {NULL, NULL};
+
+int store_s3_put_small(struct store_s3 *s, struct store_s3_call *c, const char *full, const void *data, size_t n,
+                       struct store_pair condition, uint64_t deadline_ns, struct fz_err *err)
 {
 	char sha256[S3_HEX_SIZE], md5[S3_MD5_HEX_SIZE];
 	struct fz_src *src = NULL;
@@ -43,12 +43,12 @@ static int put_small(struct store_s3 *s, struct store_s3_call *c, const char *fu
 		*c = (struct store_s3_call){.what = "PUT",
 		                            .method = "PUT",
 		                            .key = full,
+		                            .headers = {condition},
+		                            .n_headers = condition.name != NULL,
 		                            .body = src,
 		                            .body_n = n,
 		                            .payload_hash = sha256,
 		                            .deadline_ns = deadline_ns};
-		if (only_new)
-			c->headers[c->n_headers++] = (struct store_pair){"If-None-Match", "*"};
 		rc = store_s3_call(s, c, err);
 	}
 	c->body = NULL;
@@ -81,14 +81,13 @@ static int lost(struct store_s3 *s, const char *full, struct fz_err *err)
 
 static int probe(struct store_s3 *s, enum store_s3_conditional *out, uint64_t deadline_ns, struct fz_err *err)
 {
-	static const char text[] = "fazt finds out here whether this store honours If-None-Match. Leave it.\n";
-	char *full = store_s3_key(s, PROBE_KEY, err);
+	char *full = store_s3_key(s, S3_PROBE_KEY, err);
 	struct store_s3_call c;
 	int rc = full ? 0 : -ENOMEM;
 
 	*out = S3_COND_EMULATED;
 	for (int i = 0; rc == 0 && i < 2 && *out == S3_COND_EMULATED; i++) {
-		rc = put_small(s, &c, full, text, sizeof(text) - 1, true, deadline_ns, err);
+		rc = store_s3_put_small(s, &c, full, S3_PROBE_TEXT, strlen(S3_PROBE_TEXT), only_new, deadline_ns, err);
 		if (rc == -FZ_ECONFLICT) {
 			*out = S3_COND_NATIVE;
 			rc = 0;
@@ -125,7 +124,7 @@ static int native(struct store_s3 *s, const char *full, const void *data, size_t
                   struct fz_err *err)
 {
 	struct store_s3_call c;
-	int rc = put_small(s, &c, full, data, n, true, deadline_ns, err);
+	int rc = store_s3_put_small(s, &c, full, data, n, only_new, deadline_ns, err);
 
 	if (rc != -FZ_ECONFLICT)
 		return rc;
@@ -198,7 +197,7 @@ static int claim(struct store_s3 *s, const char *dir, const char *token, const c
 		return -EAGAIN;
 	if (fz_mono_ns() >= until_ns)
 		return fz_fail(err, FZ_ETIMEOUT, "s3://%s/%s: claiming it took too long", s->bucket, full);
-	rc = put_small(s, &c, full, data, n, false, until_ns, err);
+	rc = store_s3_put_small(s, &c, full, data, n, always, until_ns, err);
 	if (rc == 0)
 		rc = compare(s, full, data, n, until_ns, err);
 	return rc < 0 ? rc : rc == 1 ? 0 : lost(s, full, err);
@@ -229,7 +228,7 @@ static int emulated(struct store_s3 *s, const char *key, const char *full, const
 		token_full = store_s3_key(s, token, err);
 		if (!token_full)
 			return -ENOMEM;
-		rc = put_small(s, &c, token_full, "claim\n", 6, false, until, err);
+		rc = store_s3_put_small(s, &c, token_full, "claim\n", 6, always, until, err);
 		free(token_full);
 		if (rc == 0)
 			rc = claim(s, dir, token, full, data, n, until, err);

@@ -11,9 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PROBE_KEY  S3_OWN_PREFIX "conditional-put"
-#define PROBE_TEXT "fazt finds out here whether this store honours If-None-Match. Leave it.\n" /* as s3claim.c's */
-
 int store_s3_get_tag(struct fz_store *store, const char *key, size_t max_bytes, struct fz_buf *out,
                      char tag[static FZ_STORE_TAG], struct fz_err *err)
 {
@@ -34,33 +31,6 @@ int store_s3_get_tag(struct fz_store *store, const char *key, size_t max_bytes, 
 	return rc;
 }
 
-static int put_matching(struct store_s3 *s, struct store_s3_call *c, const char *full, const void *data, size_t n,
-                        const char *etag, uint64_t deadline_ns, struct fz_err *err)
-{
-	char sha256[S3_HEX_SIZE], md5[S3_MD5_HEX_SIZE];
-	struct fz_src *src = NULL;
-	int rc = fz_src_mem(&src, data, n, err);
-
-	if (rc == 0)
-		rc = store_s3_hash(src, 0, n, sha256, md5, err);
-	if (rc == 0) {
-		*c = (struct store_s3_call){.what = "PUT",
-		                            .method = "PUT",
-		                            .key = full,
-		                            .headers = {{"If-Match", etag}},
-		                            .n_headers = 1,
-		                            .body = src,
-		                            .body_n = n,
-		                            .payload_hash = sha256,
-		                            .deadline_ns = deadline_ns};
-		rc = store_s3_call(s, c, err);
-	}
-	c->body = NULL;
-	c->payload_hash = NULL;
-	fz_src_close(src);
-	return rc;
-}
-
 static int find_out(struct store_s3 *s, uint64_t deadline_ns, struct fz_err *err)
 {
 	enum store_s3_conditional known;
@@ -74,11 +44,12 @@ static int find_out(struct store_s3 *s, uint64_t deadline_ns, struct fz_err *err
 	pthread_mutex_unlock(&s->mu);
 	if (known == S3_COND_NATIVE)
 		return 0;
-	full = store_s3_key(s, PROBE_KEY, err);
+	full = store_s3_key(s, S3_PROBE_KEY, err);
 	if (!full)
 		return -ENOMEM;
-	rc = put_matching(s, &c, full, PROBE_TEXT, sizeof(PROBE_TEXT) - 1, "\"00000000000000000000000000000000\"",
-	                  deadline_ns, &why);
+	rc = store_s3_put_small(s, &c, full, S3_PROBE_TEXT, strlen(S3_PROBE_TEXT),
+	                        (struct store_pair){"If-Match", "\"00000000000000000000000000000000\""}, deadline_ns,
+	                        &why);
 	free(full);
 	/* 404: there is no object of that name yet, and the condition was looked at */
 	if (rc == -FZ_ECONFLICT || (rc < 0 && c.ans.status == 404)) {
@@ -100,7 +71,7 @@ static int replace(struct store_s3 *s, const char *key, const char *full, const 
 {
 	struct store_s3_call c = {0};
 	struct fz_buf there = {0};
-	int rc = put_matching(s, &c, full, data, n, tag, deadline_ns, err);
+	int rc = store_s3_put_small(s, &c, full, data, n, (struct store_pair){"If-Match", tag}, deadline_ns, err);
 
 	if (rc == 0 && *c.ans.etag) {
 		memcpy(tag, c.ans.etag, sizeof(c.ans.etag));
