@@ -120,6 +120,24 @@ int fz_src_fd(struct fz_src **out, int fd, uint64_t off_bytes, uint64_t size_byt
 	return window_new(out, &(struct window){.fd = fd, .own_fd = own_fd, .off = off_bytes}, size_bytes, err);
 }
 
+int fz_src_copy(struct fz_src *from, struct fz_sink *to, struct fz_err *err)
+{
+	const size_t piece = 65536;
+	uint8_t *buf = malloc(piece);
+	int rc = buf ? 0 : fz_fail_errno(err, ENOMEM, "copying");
+
+	for (uint64_t off = 0; rc == 0 && off < from->size_bytes;) {
+		size_t n = from->size_bytes - off < piece ? (size_t)(from->size_bytes - off) : piece;
+
+		rc = fz_src_read(from, off, buf, n, err);
+		if (rc == 0)
+			rc = fz_sink_write(to, buf, n, err);
+		off += n;
+	}
+	free(buf);
+	return rc;
+}
+
 int fz_src_slice(struct fz_src **out, struct fz_src *of, uint64_t off_bytes, uint64_t size_bytes, struct fz_err *err)
 {
 	if (off_bytes > of->size_bytes || size_bytes > of->size_bytes - off_bytes)

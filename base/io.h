@@ -35,6 +35,8 @@ static inline int fz_src_read(struct fz_src *s, uint64_t off, void *data, size_t
 	return s->read_at(s, off, data, n, err);
 }
 void fz_src_close(struct fz_src *s); /* NULL is fine */
+/* All of it, in order. */
+int fz_src_copy(struct fz_src *from, struct fz_sink *to, struct fz_err *err) FZ_MUST_CHECK;
 
 /* Sink into a buffer (borrowed). */
 struct fz_buf_sink {

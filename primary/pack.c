@@ -6,8 +6,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define COPY_BYTES (64 * 1024)
-
 /* A run of files that lie back to back in one segment: copied with few large reads. */
 struct run {
 	struct ltx_log_entry first, last;
@@ -34,9 +32,10 @@ static int check_file(struct fz_src *src, uint64_t off, const struct ltx_log_ent
 	               (unsigned long long)e->e.min_txid);
 }
 
-static int copy_run(struct ltx_log *log, struct run *r, struct fz_sink *sink, uint8_t *buf, uint64_t *post_checksum,
+static int copy_run(struct ltx_log *log, struct run *r, struct fz_sink *sink, uint64_t *post_checksum,
                     struct fz_err *err)
 {
+	uint8_t trailer[LTX_TRAILER_SIZE];
 	struct fz_src *src = NULL;
 	int rc;
 
@@ -49,18 +48,12 @@ static int copy_run(struct ltx_log *log, struct run *r, struct fz_sink *sink, ui
 	rc = check_file(src, 0, &r->first, err);
 	if (rc == 0)
 		rc = check_file(src, r->last.e.off_bytes - r->first.e.off_bytes, &r->last, err);
-	for (uint64_t off = 0; rc == 0 && off < src->size_bytes;) {
-		size_t n = src->size_bytes - off < COPY_BYTES ? (size_t)(src->size_bytes - off) : COPY_BYTES;
-
-		rc = fz_src_read(src, off, buf, n, err);
-		if (rc == 0)
-			rc = fz_sink_write(sink, buf, n, err);
-		off += n;
-	}
-	if (rc == 0) /* the trailer of the last file ends the run */
-		rc = fz_src_read(src, src->size_bytes - LTX_TRAILER_SIZE, buf, LTX_TRAILER_SIZE, err);
 	if (rc == 0)
-		*post_checksum = fz_be64(buf);
+		rc = fz_src_copy(src, sink, err);
+	if (rc == 0) /* the trailer of the last file ends the run */
+		rc = fz_src_read(src, src->size_bytes - sizeof(trailer), trailer, sizeof(trailer), err);
+	if (rc == 0)
+		*post_checksum = fz_be64(trailer);
 	fz_src_close(src);
 	return rc;
 }
@@ -85,9 +78,7 @@ int primary_pack_build(struct ltx_log *log, uint64_t from_txid, const struct pri
 	struct primary_pack_result r = {.min_txid = from_txid, .max_txid = from_txid - 1};
 	struct ltx_log_entry found[LTX_LOG_RUN], e;
 	struct run run = {.any = false};
-	uint8_t *buf = malloc(COPY_BYTES);
-	int n = 0, at = 0;
-	int rc = buf ? 0 : fz_fail_errno(err, ENOMEM, "packing");
+	int n = 0, at = 0, rc = 0;
 
 	while (rc == 0 && r.max_txid < limit->max_txid) {
 		if (at == n) {
@@ -116,7 +107,7 @@ int primary_pack_build(struct ltx_log *log, uint64_t from_txid, const struct pri
 		if (!fits(limit, &r, &e))
 			break;
 		if (!joins(&run, &e)) {
-			rc = copy_run(log, &run, sink, buf, &r.post_checksum, err);
+			rc = copy_run(log, &run, sink, &r.post_checksum, err);
 			run = (struct run){.first = e, .any = true};
 		}
 		run.last = e;
@@ -130,7 +121,7 @@ int primary_pack_build(struct ltx_log *log, uint64_t from_txid, const struct pri
 			rc = ltx_pack_note(&w, &e.e, err);
 	}
 	if (rc == 0)
-		rc = copy_run(log, &run, sink, buf, &r.post_checksum, err);
+		rc = copy_run(log, &run, sink, &r.post_checksum, err);
 	if (rc == 0 && r.entries == 0)
 		rc = fz_fail(err, FZ_ENOTFOUND, "nothing to pack above transaction %llu",
 		             (unsigned long long)from_txid - 1);
@@ -139,7 +130,6 @@ int primary_pack_build(struct ltx_log *log, uint64_t from_txid, const struct pri
 	if (rc == 0)
 		*out = r;
 	ltx_pack_writer_fini(&w);
-	free(buf);
 	return rc;
 }
 

@@ -347,24 +347,52 @@ out:
 	return rc;
 }
 
-uint64_t primary_ship_position(struct primary_ship *s, const char *lineage)
+/* The least that a target has of the database; one that does not know it has 0. */
+static uint64_t least(struct primary_ship *s, const char *lineage, uint64_t (*of_locked)(const struct primary_db *db))
 {
-	uint64_t least = UINT64_MAX;
+	uint64_t min = UINT64_MAX;
 
 	for (size_t i = 0; i < s->n; i++) {
 		struct primary_target *t = s->targets[i];
 		const struct primary_db *db;
-		uint64_t at = 0;
+		uint64_t at;
 
 		pthread_mutex_lock(&t->mu);
 		db = primary_target_db_locked(t, lineage, 0);
-		if (db)
-			at = db->cur.held_txid;
+		at = db ? of_locked(db) : 0;
 		pthread_mutex_unlock(&t->mu);
-		if (at < least)
-			least = at;
+		if (at < min)
+			min = at;
 	}
-	return least;
+	return min;
+}
+
+static uint64_t held_locked(const struct primary_db *db)
+{
+	return db->cur.held_txid;
+}
+
+static uint64_t settled_locked(const struct primary_db *db)
+{
+	const struct primary_levels_state *l = &db->cur.levels;
+	uint64_t at = db->cur.held_txid;
+
+	if (db->gap || l->need_snapshot)
+		return 0;
+	for (int k = LTX_L_PACK_MINUTE; k <= LTX_L_MINUTE; k++)
+		if (l->first_ms[k] >= 0 && l->from_txid[k] && l->from_txid[k] - 1 < at)
+			at = l->from_txid[k] - 1;
+	return at;
+}
+
+uint64_t primary_ship_position(struct primary_ship *s, const char *lineage)
+{
+	return least(s, lineage, held_locked);
+}
+
+uint64_t primary_ship_settled(struct primary_ship *s, const char *lineage)
+{
+	return least(s, lineage, settled_locked);
 }
 
 bool primary_ship_told_end(struct primary_ship *s, const struct ltx_log_info *info)
@@ -381,30 +409,4 @@ bool primary_ship_told_end(struct primary_ship *s, const struct ltx_log_info *in
 		pthread_mutex_unlock(&t->mu);
 	}
 	return all;
-}
-
-uint64_t primary_ship_settled(struct primary_ship *s, const char *lineage)
-{
-	uint64_t least = UINT64_MAX;
-
-	for (size_t i = 0; i < s->n; i++) {
-		struct primary_target *t = s->targets[i];
-		const struct primary_db *db;
-		uint64_t at = 0;
-
-		pthread_mutex_lock(&t->mu);
-		db = primary_target_db_locked(t, lineage, 0);
-		if (db && !db->gap && !db->cur.levels.need_snapshot) {
-			const struct primary_levels_state *l = &db->cur.levels;
-
-			at = db->cur.held_txid;
-			for (int k = LTX_L_PACK_MINUTE; k <= LTX_L_MINUTE; k++)
-				if (l->first_ms[k] >= 0 && l->from_txid[k] && l->from_txid[k] - 1 < at)
-					at = l->from_txid[k] - 1;
-		}
-		pthread_mutex_unlock(&t->mu);
-		if (at < least)
-			least = at;
-	}
-	return least;
 }

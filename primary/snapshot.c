@@ -9,8 +9,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define COPY_BYTES (64 * 1024)
-
 /* ---- inputs: plain files of the level below ---------------------------------------------------------------------- */
 
 struct plain_list {
@@ -115,23 +113,6 @@ static int log_collect(struct log_list *l, int64_t end_ms, uint64_t max_txid, st
 
 /* ---- building ---------------------------------------------------------------------------------------------------- */
 
-static int copy(struct fz_src *src, struct fz_sink *sink, struct fz_err *err)
-{
-	uint8_t *buf = malloc(COPY_BYTES);
-	int rc = buf ? 0 : fz_fail_errno(err, ENOMEM, "copying");
-
-	for (uint64_t off = 0; rc == 0 && off < src->size_bytes;) {
-		size_t n = src->size_bytes - off < COPY_BYTES ? (size_t)(src->size_bytes - off) : COPY_BYTES;
-
-		rc = fz_src_read(src, off, buf, n, err);
-		if (rc == 0)
-			rc = fz_sink_write(sink, buf, n, err);
-		off += n;
-	}
-	free(buf);
-	return rc;
-}
-
 /* Merges into a plain file, and encrypts that into the spool. Day files are needed by nobody later. */
 static int build(struct ltx_merge_list *list, const struct primary_place *at, struct ltx_name *name, struct fz_err *err)
 {
@@ -161,7 +142,7 @@ static int build(struct ltx_merge_list *list, const struct primary_place *at, st
 	if (rc == 0)
 		rc = primary_spool_src(&plain, &src, err);
 	if (rc == 0)
-		rc = copy(src, object.sink, err);
+		rc = fz_src_copy(src, object.sink, err);
 	if (rc == 0)
 		rc = primary_spool_commit(&object, name, err);
 	if (rc < 0 || name->level == LTX_L_DAY)
