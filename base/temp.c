@@ -35,6 +35,15 @@ int fz_temp_file(const char *dir, struct fz_err *err)
 	return fd < 0 ? fz_fail_errno(err, errno, "cannot make a temporary file in %s (TMPDIR says where)", dir) : fd;
 }
 
+bool fz_temp_abandoned(const char *text, const char **rest)
+{
+	char *end;
+	long pid = strtol(text, &end, 10);
+
+	*rest = end;
+	return pid > 0 && kill((pid_t)pid, 0) < 0 && errno == ESRCH;
+}
+
 /* fazt-<pid>-XXXXXX, ours, and neither that process nor its lock is there: one of another container may live. */
 static void remove_litter(const char *dir)
 {
@@ -42,15 +51,12 @@ static void remove_litter(const char *dir)
 	struct dirent *e;
 
 	while (d && (e = readdir(d))) {
+		const char *rest;
 		struct stat st;
-		char *end;
-		long pid;
 		int fd;
 
-		if (strncmp(e->d_name, MARK, sizeof(MARK) - 1))
-			continue;
-		pid = strtol(e->d_name + sizeof(MARK) - 1, &end, 10);
-		if (pid <= 0 || *end != '-' || strlen(end) != 7 || kill((pid_t)pid, 0) == 0 || errno != ESRCH)
+		if (strncmp(e->d_name, MARK, sizeof(MARK) - 1) ||
+		    !fz_temp_abandoned(e->d_name + sizeof(MARK) - 1, &rest) || *rest != '-' || strlen(rest) != 7)
 			continue;
 		fd = openat(dirfd(d), e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 		if (fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == geteuid() && flock(fd, LOCK_EX | LOCK_NB) == 0 &&

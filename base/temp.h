@@ -6,8 +6,12 @@
 #include "base/err.h"
 
 #include <limits.h>
+#include <stdbool.h>
 
 const char *fz_temp_dir(void);
+/* Whether text begins with the number of a process that is no more (of another container it may be: look for its lock too);
+ * *rest = what follows it. */
+bool fz_temp_abandoned(const char *text, const char **rest);
 /* An empty file in dir, without a name, for reading and writing. Returns the descriptor. */
 int fz_temp_file(const char *dir, struct fz_err *err) FZ_MUST_CHECK;
 

@@ -1,12 +1,12 @@
 #include "replica/output.h"
 
 #include "base/file.h"
+#include "base/temp.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,14 +62,11 @@ static void remove_litter(int dirfd, const char *name)
 	struct dirent *e;
 
 	while (d && (e = readdir(d))) {
-		char *end;
-		long pid;
+		const char *rest;
 		int fd;
 
-		if (strncmp(e->d_name, name, n) || strncmp(e->d_name + n, MARK, sizeof(MARK) - 1))
-			continue;
-		pid = strtol(e->d_name + n + sizeof(MARK) - 1, &end, 10);
-		if (pid <= 0 || strcmp(end, KIND) || pid == getpid() || kill((pid_t)pid, 0) == 0 || errno != ESRCH)
+		if (strncmp(e->d_name, name, n) || strncmp(e->d_name + n, MARK, sizeof(MARK) - 1) ||
+		    !fz_temp_abandoned(e->d_name + n + sizeof(MARK) - 1, &rest) || strcmp(rest, KIND))
 			continue;
 		fd = openat(dirfd, e->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 		if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) /* a process of another container may live */
