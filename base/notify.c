@@ -1,6 +1,7 @@
 #include "base/notify.h"
 
 #include "base/file.h"
+#include "base/sendfd.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -38,10 +39,7 @@ static int notify(const char *text, int fd)
 	const char *path = getenv("NOTIFY_SOCKET");
 	struct sockaddr_un to = {.sun_family = AF_UNIX};
 	struct iovec iov = {(void *)(uintptr_t)text, strlen(text)};
-	union {
-		struct cmsghdr head;
-		char room[CMSG_SPACE(sizeof(int))];
-	} control = {.room = {0}};
+	union fz_sendfd control;
 	struct msghdr h = {.msg_name = &to, .msg_iov = &iov, .msg_iovlen = 1};
 	size_t n = path ? strlen(path) : 0;
 	int sock, rc = 0;
@@ -54,14 +52,7 @@ static int notify(const char *text, int fd)
 	if (*path == '@') /* Linux's abstract names */
 		to.sun_path[0] = 0;
 	h.msg_namelen = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
-	if (fd >= 0) {
-		h.msg_control = control.room;
-		h.msg_controllen = sizeof(control.room);
-		control.head.cmsg_level = SOL_SOCKET;
-		control.head.cmsg_type = SCM_RIGHTS;
-		control.head.cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
-	}
+	fz_sendfd(&h, &control, fd);
 	sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (sock < 0)
 		return -errno;

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/sendfd.h"
 #include "base/worker.h"
 
 #include <cJSON.h>
@@ -76,10 +77,7 @@ static int read_line(struct cmd_control *c, int fd, struct fz_buf *line)
 static int write_answer(int fd, const char *text, size_t size, int pass_fd)
 {
 	uint64_t end = fz_mono_ns() + ANSWER_WAIT_MS * UINT64_C(1000000);
-	union {
-		char space[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control;
+	union fz_sendfd control;
 
 	while (size) {
 		struct iovec iov = {(void *)text, size};
@@ -87,18 +85,7 @@ static int write_answer(int fd, const char *text, size_t size, int pass_fd)
 		struct pollfd p = {.fd = fd, .events = POLLOUT};
 		ssize_t n;
 
-		if (pass_fd >= 0) {
-			struct cmsghdr *h;
-
-			memset(&control, 0, sizeof(control));
-			m.msg_control = control.space;
-			m.msg_controllen = sizeof(control.space);
-			h = CMSG_FIRSTHDR(&m);
-			h->cmsg_level = SOL_SOCKET;
-			h->cmsg_type = SCM_RIGHTS;
-			h->cmsg_len = CMSG_LEN(sizeof(int));
-			memcpy(CMSG_DATA(h), &pass_fd, sizeof(int));
-		}
+		fz_sendfd(&m, &control, pass_fd);
 		n = sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			return -errno;

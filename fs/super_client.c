@@ -1,5 +1,6 @@
 #include "fs/super_client.h"
 
+#include "base/sendfd.h"
 #include "fs/shared.h"
 
 #include <errno.h>
@@ -29,20 +30,10 @@ void fs_super_init(int fd)
 static int send_locked(size_t bytes, int fd)
 {
 	struct iovec iov = {&m, bytes};
-	union {
-		struct cmsghdr head;
-		char room[CMSG_SPACE(sizeof(int))];
-	} control = {.room = {0}};
+	union fz_sendfd control;
 	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
 
-	if (fd >= 0) {
-		h.msg_control = control.room;
-		h.msg_controllen = sizeof(control.room);
-		control.head.cmsg_level = SOL_SOCKET;
-		control.head.cmsg_type = SCM_RIGHTS;
-		control.head.cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
-	}
+	fz_sendfd(&h, &control, fd);
 	while (sendmsg(sock, &h, MSG_NOSIGNAL) < 0)
 		if (errno != EINTR)
 			return -errno;
