@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from faztlib import FAZT, Mount, fazt, fazt_json, integrity, main, need, wait_for  # noqa: E402
+from faztlib import FAZT, Mount, clear_free, fazt, fazt_json, integrity, main, need, wait_for  # noqa: E402
 
 FILES = {
     "0001-users.sql": """-- a table; with a comment
@@ -62,14 +62,7 @@ def pages(path):
         con.close()
     for a, b in ((18, 20), (24, 28), (40, 44), (92, 100)):
         data[a:b] = bytes(b - a)
-    size = int.from_bytes(data[16:18], "big")
-    trunk = int.from_bytes(data[32:36], "big")
-    while trunk:
-        at = (trunk - 1) * size
-        for k in range(int.from_bytes(data[at + 4:at + 8], "big")):
-            leaf = int.from_bytes(data[at + 8 + 4 * k:at + 12 + 4 * k], "big")
-            data[(leaf - 1) * size:leaf * size] = bytes(size)
-        trunk = int.from_bytes(data[at:at + 4], "big")
+    clear_free(data)
     return hashlib.sha256(data).hexdigest()
 
 

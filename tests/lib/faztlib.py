@@ -227,21 +227,27 @@ class Mount:
         return fazt_json("log", "--json", "-i", self.key, source or self.source(name), timeout=300)
 
 
+def clear_free(data):
+    """Zeros in the free pages of a database's bytes, as far as they are leaves of the list of free pages."""
+    size = int.from_bytes(data[16:18], "big")
+    size = 65536 if size == 1 else size
+    trunk = int.from_bytes(data[32:36], "big")
+    while trunk:
+        at = (trunk - 1) * size
+        for k in range(int.from_bytes(data[at + 4:at + 8], "big")):
+            leaf = int.from_bytes(data[at + 8 + 4 * k:at + 12 + 4 * k], "big")
+            data[(leaf - 1) * size:leaf * size] = bytes(size)
+        trunk = int.from_bytes(data[at:at + 4], "big")
+
+
 def image_hash(image, skip_free=False):
     """Hash of a database's bytes, with those that say WAL or rollback (18, 19) left out; with skip_free also the content of
     free pages, which a rollback need not bring back (it is not journalled)."""
     data = bytearray(image)
     if len(data) >= 100:
         data[18:20] = b"\0\0"
-        size = int.from_bytes(data[16:18], "big")
-        size = 65536 if size == 1 else size
-        trunk = int.from_bytes(data[32:36], "big") if skip_free else 0
-        while trunk:
-            at = (trunk - 1) * size
-            for k in range(int.from_bytes(data[at + 4:at + 8], "big")):
-                leaf = int.from_bytes(data[at + 8 + 4 * k:at + 12 + 4 * k], "big")
-                data[(leaf - 1) * size:leaf * size] = bytes(size)
-            trunk = int.from_bytes(data[at:at + 4], "big")
+        if skip_free:
+            clear_free(data)
     return hashlib.sha256(data).hexdigest()
 
 

@@ -9,6 +9,7 @@ k falls, and they grow by one op in all at most: each op is a commit of its own.
 import atexit
 import collections
 import datetime
+import http.client
 import json
 import os
 import queue
@@ -33,6 +34,7 @@ class Unanswered(Exception):
 class Site:
     """What a scenario says of its application. home is below the mount, or elsewhere for a restored copy."""
     databases = []  # paths below the mount; the first holds the rows
+    health = "/"    # a path that answers 200 once it serves
     pace = 0        # seconds that a client rests after each op
 
     def __init__(self, home, log):
@@ -44,7 +46,14 @@ class Site:
 
     def alive(self):
         """Whether it answers a request."""
-        raise NotImplementedError
+        con = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            con.request("GET", self.health)
+            return con.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            con.close()
 
     def client(self, number):
         """A new client: add(key, text), change(key, text), remove(key), read() -> rows, close(). Unanswered when in doubt.

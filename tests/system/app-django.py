@@ -94,20 +94,11 @@ class Browser:
 
 class Django(Site):
     databases = ["mysite/db.sqlite3"]
+    health = "/admin/login/"
 
     def command(self):
         return [os.path.join(BIN, "gunicorn"), "mysite.wsgi", "--bind", "127.0.0.1:%d" % self.port, "--workers", "2", "--threads", "2",
                 "--worker-class", "gthread"], {}
-
-    def alive(self):
-        con = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-        try:
-            con.request("GET", "/admin/login/")
-            return con.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            con.close()
 
     def client(self, number):
         return Browser(self.port)

@@ -2,7 +2,6 @@
 # timeout: 1800
 """PocketBase, a Go program with SQLite in pure Go (modernc.org/sqlite) in WAL mode and two databases, driven by its own JavaScript SDK
 (npm): records are added, changed and removed by four clients at once; its own backup is made on the mount, and it serves what was restored."""
-import http.client
 import os
 import sys
 import zipfile
@@ -37,19 +36,10 @@ class Sdk(Driver):
 
 class PocketBase(Site):
     databases = ["pb/pb_data/data.db", "pb/pb_data/auxiliary.db"]
+    health = "/api/health"
 
     def command(self):
         return [PROGRAM, "serve", "--http", "127.0.0.1:%d" % self.port, "--dir", os.path.join(self.home, "pb_data")], {}
-
-    def alive(self):
-        con = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-        try:
-            con.request("GET", "/api/health")
-            return con.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            con.close()
 
     def client(self, number):
         return Sdk(self)

@@ -10,6 +10,7 @@
 #include "ltx/log.h"
 #include "ltx/logpriv.h"
 #include "ltx/merge.h"
+#include "tests/unit/ok.h"
 #include "tests/unit/tmp.h"
 
 #include <setjmp.h>
@@ -49,12 +50,7 @@ struct fix {
 	struct fz_err err;
 };
 
-#define OK(call)                                                                                                       \
-	do {                                                                                                           \
-		int rc_ = (call);                                                                                      \
-		if (rc_ < 0)                                                                                           \
-			fail_msg("%s: %s (%d)", #call, f->err.text, rc_);                                              \
-	} while (0)
+#define OK(call) OK_OR(call, f->err)
 
 static inline uint64_t db_sum(struct fix *f)
 {

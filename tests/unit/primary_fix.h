@@ -12,6 +12,7 @@
 #include "primary/ship.h"
 #include "store/store.h"
 #include "tests/unit/ltx_make.h"
+#include "tests/unit/ok.h"
 #include "tests/unit/tmp.h"
 
 #include <cjson/cJSON.h>
@@ -36,12 +37,7 @@ struct fix {
 	struct fz_err err;
 };
 
-#define OK(call)                                                                                                       \
-	do {                                                                                                           \
-		int rc_ = (call);                                                                                      \
-		if (rc_ < 0)                                                                                           \
-			fail_msg("%s: %s (%d)", #call, f->err.text, rc_);                                              \
-	} while (0)
+#define OK(call) OK_OR(call, f->err)
 
 static inline void fix_open_logs(struct fix *f, const char *name)
 {
@@ -69,6 +65,8 @@ static inline struct fz_store *fix_store(struct fix *f)
 	OK(fz_store_open(&s, f->url, &conf, &f->err));
 	return s;
 }
+
+static const struct primary_target_conf fix_quick __attribute__((unused)) = {.ship_interval_ms = 5};
 
 static inline struct fix *fix_new(void)
 {
@@ -100,6 +98,19 @@ static inline void fix_free(struct fix *f)
 	close(f->dirfd);
 	rmdir(f->dir);
 	free(f);
+}
+
+/* Of a test's own; *state is the fix. */
+static inline int fix_setup(void **state)
+{
+	*state = fix_new();
+	return 0;
+}
+
+static inline int fix_teardown(void **state)
+{
+	fix_free(*state);
+	return 0;
 }
 
 /* One more transaction in the log: a few changed pages, sometimes another size. */

@@ -9,6 +9,7 @@
 #include "ltx/merge.h"
 #include "ltx/name.h"
 #include "ltx/pack.h"
+#include "replica/source.h"
 #include "store/store.h"
 #include "tests/unit/ltx_make.h"
 
@@ -47,6 +48,17 @@ static inline void hist_store(struct hist *h)
 	if (rc < 0)
 		print_error("%s\n", err.text);
 	assert_int_equal(rc, 0);
+}
+
+/* It takes the history's store, which gets another one; with_key: it can read what is encrypted. */
+static inline struct replica_source *hist_source(struct hist *h, bool with_key)
+{
+	struct replica_source *s = NULL;
+	struct fz_err err = {0};
+
+	assert_int_equal(replica_source_store(&s, h->store, with_key ? &h->ids : NULL, &err), 0);
+	hist_store(h);
+	return s;
 }
 
 static inline void hist_init(struct hist *h, uint32_t page_size, uint32_t cap, bool encrypt)

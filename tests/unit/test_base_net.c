@@ -2,6 +2,7 @@
 #include "base/net.h"
 
 #include "base/clock.h"
+#include "tests/unit/ok.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -29,13 +30,7 @@
 
 static struct fz_err err;
 
-#define OK(call)                                                                                                       \
-	({                                                                                                             \
-		int rc_ = (call);                                                                                      \
-		if (rc_ < 0)                                                                                           \
-			fail_msg("%s: %s (%d)", #call, err.text, rc_);                                                 \
-		rc_;                                                                                                   \
-	})
+#define OK(call) OK_OR(call, err)
 
 static void assert_says(const char *part)
 {

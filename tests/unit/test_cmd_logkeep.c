@@ -5,20 +5,6 @@
 
 #define HOUR INT64_C(3600000)
 
-static const struct primary_target_conf quick = {.ship_interval_ms = 5};
-
-static int setup(void **state)
-{
-	*state = fix_new();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	fix_free(*state);
-	return 0;
-}
-
 /* Until there are two segments: what is folded is a whole one at least. */
 static void fill(struct fix *f, int64_t time_ms)
 {
@@ -54,7 +40,7 @@ static void test_folds_what_is_old_and_shipped(void **state)
 	fill(f, old);
 	k = keeper(f);
 	assert_int_equal(cmd_logkeep_pass(&k, now), 0); /* no target: the log is all there is */
-	fix_start(f, &quick);
+	fix_start(f, &fix_quick);
 	k = keeper(f);
 	OK(primary_ship_sync(f->ship, 30000, &f->err));
 	fix_until(f, settled, "the levels");
@@ -83,7 +69,7 @@ static void test_keeps_what_a_target_lacks(void **state)
 	struct ltx_log_info info;
 	struct cmd_logkeep k;
 	bool fired = false;
-	struct primary_target_conf c = quick;
+	struct primary_target_conf c = fix_quick;
 
 	OK(fz_store_fault(&c.store, fix_store(f), 1, -FZ_EAUTH, false, &fired,
 	                  &f->err)); /* its first call: denied, for long */
@@ -118,7 +104,7 @@ static void test_removes_ended(void **state)
 
 	for (int i = 0; i < 5; i++)
 		fix_commit_at(f, now - 3 * HOUR);
-	fix_start(f, &quick);
+	fix_start(f, &fix_quick);
 	OK(primary_ship_sync(f->ship, 30000, &f->err));
 	fix_until(f, settled, "the levels");
 	OK(ltx_log_set_ended(f->log, now, &f->err));
@@ -148,10 +134,10 @@ static void test_alone_keeps_for_a_month(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test_setup_teardown(test_folds_what_is_old_and_shipped, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_keeps_what_a_target_lacks, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_removes_ended, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_alone_keeps_for_a_month, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_folds_what_is_old_and_shipped, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_keeps_what_a_target_lacks, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_removes_ended, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_alone_keeps_for_a_month, fix_setup, fix_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "ltx/age.h"
 #include "ltx/bech32.h"
+#include "tests/unit/ok.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -31,12 +32,7 @@ extern char **environ;
 static char dir[] = "/tmp/fz-age-XXXXXX";
 static struct fz_err err;
 
-#define OK(call)                                                                                                       \
-	do {                                                                                                           \
-		int rc_ = (call);                                                                                      \
-		if (rc_ < 0)                                                                                           \
-			fail_msg("%s: %s (%d)", #call, err.text, rc_);                                                 \
-	} while (0)
+#define OK(call) OK_OR(call, err)
 
 static const char *path(const char *name)
 {

@@ -3,6 +3,7 @@
 #include "ltx/enc.h"
 #include "ltx/log.h"
 #include "ltx/logmeta.h"
+#include "tests/unit/ok.h"
 #include "tests/unit/tmp.h"
 
 #include <setjmp.h>
@@ -28,12 +29,7 @@ struct fix {
 	struct fz_err err;
 };
 
-#define OK(call)                                                                                                       \
-	do {                                                                                                           \
-		int rc_ = (call);                                                                                      \
-		if (rc_ < 0)                                                                                           \
-			fail_msg("%s: %s (%d)", #call, f->err.text, rc_);                                              \
-	} while (0)
+#define OK(call) OK_OR(call, f->err)
 
 static int setup(void **state)
 {

@@ -3,6 +3,7 @@
 #include "base/buf.h"
 #include "base/file.h"
 #include "ltx/noise.h"
+#include "tests/unit/ok.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,13 +22,7 @@
 
 static struct fz_err err;
 
-#define OK(call)                                                                                                       \
-	({                                                                                                             \
-		int rc_ = (call);                                                                                      \
-		if (rc_ < 0)                                                                                           \
-			fail_msg("%s: %s (%d)", #call, err.text, rc_);                                                 \
-		rc_;                                                                                                   \
-	})
+#define OK(call) OK_OR(call, err)
 
 /* ---- the published vectors ---- */
 struct message {

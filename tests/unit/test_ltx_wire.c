@@ -3,6 +3,7 @@
 #include "base/buf.h"
 #include "base/cursor.h"
 #include "ltx/wire.h"
+#include "tests/unit/ok.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,14 +20,8 @@
 
 static struct fz_err err;
 
-#define OK(call)                                                                                                       \
-	({                                                                                                             \
-		int rc_ = (call);                                                                                      \
-		if (rc_ < 0)                                                                                           \
-			fail_msg("%s: %s (%d)", #call, err.text, rc_);                                                 \
-		rc_;                                                                                                   \
-	})
-#define N(a) (sizeof(a) / sizeof((a)[0]))
+#define OK(call) OK_OR(call, err)
+#define N(a)     (sizeof(a) / sizeof((a)[0]))
 
 #define LINEAGE "0123456789abcdef"
 #define NODE                                                                                                           \

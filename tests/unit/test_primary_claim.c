@@ -4,18 +4,6 @@
 
 #include <pthread.h>
 
-static int setup(void **state)
-{
-	*state = fix_new();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	fix_free(*state);
-	return 0;
-}
-
 static struct primary_claim who(const char *writer_id, const char *lineage, uint32_t epoch)
 {
 	struct primary_claim c = {.epoch = epoch, .base_txid = 7, .base_checksum = LTX_EMPTY_DB, .writer = "host"};
@@ -253,13 +241,13 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(test_text),
-	        cmocka_unit_test_setup_teardown(test_rules, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_promoted, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_vanished_and_damaged, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_end, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_faults, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_one_wins, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_writer_id_stays, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_rules, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_promoted, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_vanished_and_damaged, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_end, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_faults, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_one_wins, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_writer_id_stays, fix_setup, fix_teardown),
 	};
 
 	return cmocka_run_group_tests_name("primary_claim", tests, NULL, NULL);

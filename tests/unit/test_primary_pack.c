@@ -17,12 +17,6 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	fix_free(*state);
-	return 0;
-}
-
 static int build(struct fix *f, uint64_t from, const struct primary_pack_limit *l, struct primary_pack_result *r,
                  struct ltx_pack_index *ix, struct fz_buf *out)
 {
@@ -239,10 +233,10 @@ static void test_spool(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test_setup_teardown(test_limits, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_nothing_and_gaps, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_cursor, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_spool, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_limits, setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_nothing_and_gaps, setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_cursor, setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_spool, setup, fix_teardown),
 	};
 
 	return cmocka_run_group_tests_name("primary_pack", tests, NULL, NULL);

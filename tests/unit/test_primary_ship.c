@@ -8,23 +8,9 @@
 #include <dirent.h>
 #include <sys/wait.h>
 
-static const struct primary_target_conf quick = {.ship_interval_ms = 5};
-
-static int setup(void **state)
-{
-	*state = fix_new();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	fix_free(*state);
-	return 0;
-}
-
 static struct primary_target_conf encrypted(struct fix *f)
 {
-	struct primary_target_conf c = quick;
+	struct primary_target_conf c = fix_quick;
 
 	c.recipients = &f->to;
 	c.n_recipients = 1;
@@ -615,7 +601,7 @@ static void test_claim_found_again(void **state)
 {
 	static const char me[] = "0123456789abcdef0123456789abcdef";
 	struct fix *f = *state;
-	struct primary_target_conf c = quick;
+	struct primary_target_conf c = fix_quick;
 	struct fz_store_list l = {0};
 	uint64_t from = UINT64_MAX;
 
@@ -653,7 +639,7 @@ static void test_claim_found_again(void **state)
 static void test_two_targets(void **state)
 {
 	struct fix *f = *state;
-	struct primary_target_conf c[2] = {encrypted(f), quick};
+	struct primary_target_conf c[2] = {encrypted(f), fix_quick};
 	struct primary_ship_conf s = {
 	        .targets = c, .n_targets = 2, .statefd = f->statefd, .logs = f->set, .writer = "w"};
 	struct fz_store_conf sc = {.create = true};
@@ -690,7 +676,7 @@ static void test_plain(void **state)
 	struct fix *f = *state;
 	struct fz_store_list l = {0};
 
-	fix_start(f, &quick);
+	fix_start(f, &fix_quick);
 	fix_commit(f);
 	OK(primary_ship_sync(f->ship, 30000, &f->err));
 	judge_all(f, 1, 1);
@@ -1235,39 +1221,39 @@ static void test_one_lane_in_trouble(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test_setup_teardown(test_every_commit_arrives, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_without_sync_within_the_interval, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_plain, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_levels, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_starts_with_snapshot, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_gap_heals, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_gap_while_healing, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_vanished_store_heals, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_sigkill, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_faults, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_faults_after, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_faults_denied, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_faults_refused, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_faults_of_levels, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_target_down, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_fenced, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_promotion_counts_once, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_take_over_counts_once, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_new_epoch, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_claim_found_again, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_two_targets, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_retention, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_squashed_after_shipping, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_squashed_and_restarted, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_squashed_before_shipping, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_keep_bytes, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_requests_per_month, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_stop_ships, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_ship_bytes, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_removed_log, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_one_lane_in_trouble, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_new_lineage, setup, teardown),
-	        cmocka_unit_test_setup_teardown(test_end_is_told, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_every_commit_arrives, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_without_sync_within_the_interval, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_plain, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_levels, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_starts_with_snapshot, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_gap_heals, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_gap_while_healing, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_vanished_store_heals, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_sigkill, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_faults, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_faults_after, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_faults_denied, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_faults_refused, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_faults_of_levels, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_target_down, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_fenced, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_promotion_counts_once, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_take_over_counts_once, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_new_epoch, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_claim_found_again, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_two_targets, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_retention, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_squashed_after_shipping, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_squashed_and_restarted, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_squashed_before_shipping, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_keep_bytes, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_requests_per_month, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_stop_ships, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_ship_bytes, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_removed_log, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_one_lane_in_trouble, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_new_lineage, fix_setup, fix_teardown),
+	        cmocka_unit_test_setup_teardown(test_end_is_told, fix_setup, fix_teardown),
 	};
 
 	return cmocka_run_group_tests_name("primary_ship", tests, NULL, NULL);

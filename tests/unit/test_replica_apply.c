@@ -1,5 +1,6 @@
 /* replica/apply.h, judged by SQLite connections in other processes that read while it writes. */
 #include "tests/unit/apply_world.h"
+#include "tests/unit/walindex_make.h"
 
 #include "ltx/wal.h"
 #include "replica/position.h"
@@ -241,30 +242,6 @@ static void copy(const char *from, const char *to, const char *suffix)
 	free(data);
 }
 
-static uint32_t u32(const uint8_t *p)
-{
-	uint32_t v;
-
-	memcpy(&v, p, 4);
-	return v;
-}
-
-static uint32_t lookup(const uint8_t *shm, uint32_t pgno, uint32_t last)
-{
-	for (int r = (int)((last + 33) / 4096); last && r >= 0; r--) {
-		const uint8_t *base = shm + r * 32768;
-		uint32_t best = 0, zero = r ? 4062 + (uint32_t)(r - 1) * 4096 : 0;
-		uint16_t i;
-
-		for (unsigned k = pgno * 383 % 8192; memcpy(&i, base + 16384 + k * 2, 2), i; k = (k + 1) % 8192)
-			if (i + zero <= last && u32(base + (r ? 0 : 136) + (i - 1) * 4) == pgno && i + zero > best)
-				best = i + zero;
-		if (best)
-			return best;
-	}
-	return 0;
-}
-
 static void index_is_sqlites(struct world *w)
 {
 	char other[300], shm[320];
@@ -305,14 +282,16 @@ static void index_is_sqlites(struct world *w)
 	}
 	assert_memory_equal(ours, ours + 48, 48);
 	assert_memory_equal(ours + 12, theirs + 12, 28); /* but iChange and the sum over it */
-	assert_true(u32(ours + 16) > 0);
-	for (uint32_t f = 1; f <= u32(ours + 16); f++) {
+	assert_true(walindex_u32(ours + 16) > 0);
+	for (uint32_t f = 1; f <= walindex_u32(ours + 16); f++) {
 		uint32_t r = (f + 33) / 4096, at = r ? f - 4062 - 1 - (r - 1) * 4096 : f - 1 + 34;
 
-		assert_int_equal(u32(ours + (size_t)r * 32768 + at * 4), u32(theirs + (size_t)r * 32768 + at * 4));
+		assert_int_equal(walindex_u32(ours + (size_t)r * 32768 + at * 4),
+		                 walindex_u32(theirs + (size_t)r * 32768 + at * 4));
 	}
-	for (uint32_t pg = 1; pg <= u32(ours + 20) + 50; pg++)
-		assert_int_equal(lookup(ours, pg, u32(ours + 16)), lookup(theirs, pg, u32(theirs + 16)));
+	for (uint32_t pg = 1; pg <= walindex_u32(ours + 20) + 50; pg++)
+		assert_int_equal(walindex_lookup(ours, pg, walindex_u32(ours + 16)),
+		                 walindex_lookup(theirs, pg, walindex_u32(theirs + 16)));
 	free(ours);
 	free(theirs);
 	(void)unlink(other);
@@ -572,7 +551,7 @@ static uint64_t wal_end(struct world *w)
 {
 	size_t n;
 	uint8_t *shm = slurp(w->db, "-shm", &n);
-	uint64_t end = ltx_wal_frame_off(1024, u32(shm + 16) + 1);
+	uint64_t end = ltx_wal_frame_off(1024, walindex_u32(shm + 16) + 1);
 
 	free(shm);
 	return end;

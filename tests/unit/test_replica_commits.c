@@ -8,16 +8,6 @@
 
 #include <errno.h>
 
-static struct replica_source *source(struct hist *h, bool with_key)
-{
-	struct replica_source *s = NULL;
-	struct fz_err err = {0};
-
-	assert_int_equal(replica_source_store(&s, h->store, with_key ? &h->ids : NULL, &err), 0);
-	hist_store(h);
-	return s;
-}
-
 /* "min-max min-max ..." of all commits; details are compared with the history on the way. */
 static void list(struct hist *h, struct replica_source *s, bool detailed, const char *want)
 {
@@ -70,7 +60,7 @@ static void test_store(void **state)
 		hist_pack(&h, LTX_L_PACK, 21, 27, NULL);
 		h.epoch = 2;
 		hist_pack(&h, LTX_L_PACK, 25, 30, NULL);
-		s = source(&h, true);
+		s = hist_source(&h, true);
 		list(&h, s, true,
 		     "1-1 2-2 3-3 4-6 7-8 9-9 10-10 11-11 12-12 13-13 14-14 15-15 16-16 17-17 18-18 19-19 20-20 21-21 "
 		     "22-22 "
@@ -82,7 +72,7 @@ static void test_store(void **state)
 			struct fz_err err = {0};
 			uint64_t next = 1;
 
-			s = source(&h, false);
+			s = hist_source(&h, false);
 			assert_int_equal(replica_commits_open(&c, s, &err), 0);
 			while (replica_commits_next(c, &k, &err) == 1) {
 				assert_int_equal(k.min_txid, next);
@@ -224,7 +214,7 @@ static void test_log(void **state)
 	restored(&h, s, REPLICA_AT, h.c[70].time_ms, 0, 70, true);
 	hist_claim(&h, 1, 1, 0);
 	hist_pack(&h, LTX_L_PACK, 1, 90, NULL);
-	st = source(&h, true);
+	st = hist_source(&h, true);
 	assert_int_equal(replica_source_join(s, st, &both, &err), 0);
 	want[0] = 0;
 	for (int i = 1; i <= 100; i++)
@@ -359,7 +349,7 @@ static void test_lives(void **state)
 	hist_pack(&old, LTX_L_PACK, 1, 10, NULL);
 	hist_claim_at(&h, 2, 1, h.c[10].time_ms);
 	hist_pack(&h, LTX_L_PACK, 1, 4, NULL);
-	st = source(&h, true);
+	st = hist_source(&h, true);
 	assert_int_equal(replica_source_join(s, st, &both, &err), 0);
 	assert_int_equal(taken(both, NTH(5), from), -FZ_ENOCOMMIT);
 	assert_string_equal(from, h.lineage);
@@ -394,7 +384,7 @@ static void test_lives_in_store(void **state)
 	hist_claim_at(&h, 2, 1, h.c[11].time_ms);
 	hist_merged(&h, LTX_L_SNAPSHOT, 1, 15, NULL);
 	hist_pack(&h, LTX_L_PACK, 16, 20, NULL);
-	s = source(&h, true);
+	s = hist_source(&h, true);
 	assert_int_equal(taken(s, NTH(5), from), -FZ_ENOCOMMIT);
 	assert_int_equal(taken(s, AT(h.c[12].time_ms), from), -FZ_ENOCOMMIT);
 	assert_int_equal(taken(s, AT(h.c[10].time_ms), from), 10); /* that life was not there yet */
@@ -438,7 +428,7 @@ static void test_squashed(void **state)
 
 	assert_int_equal(replica_source_log(&s, fd, "app.db", &err), 0);
 	assert_int_equal(taken(s, AT(h.c[k].time_ms), from), e.e.min_txid - 1);
-	st = source(&h, true);
+	st = hist_source(&h, true);
 	assert_int_equal(replica_source_join(s, st, &both, &err), 0);
 	assert_int_equal(taken(both, AT(h.c[k].time_ms), from), e.e.min_txid - 1); /* nothing was shipped yet */
 	hist_claim(&h, 1, 1, 0);

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "tests/unit/walindex_make.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -237,32 +238,6 @@ static uint8_t *slurp(const char *path, const char *suffix, size_t *n)
 	return b.data;
 }
 
-static uint32_t u32(const uint8_t *p)
-{
-	uint32_t v;
-
-	memcpy(&v, p, 4);
-	return v;
-}
-
-static uint32_t lookup(const uint8_t *shm, uint32_t pgno, uint32_t last)
-{
-	for (int r = (int)((last + 33) / 4096); last && r >= 0; r--) {
-		const uint8_t *base = shm + r * 32768;
-		uint32_t best = 0, zero = r ? 4062 + (uint32_t)(r - 1) * 4096 : 0, i;
-		uint16_t slot;
-
-		for (unsigned k = pgno * 383 % 8192; memcpy(&slot, base + 16384 + k * 2, 2), slot; k = (k + 1) % 8192) {
-			i = slot;
-			if (i + zero <= last && u32(base + (r ? 0 : 136) + (i - 1) * 4) == pgno && i + zero > best)
-				best = i + zero;
-		}
-		if (best)
-			return best;
-	}
-	return 0;
-}
-
 static void index_is_sqlites(void)
 {
 	size_t n, m;
@@ -282,9 +257,10 @@ static void index_is_sqlites(void)
 	theirs = slurp(other, "-shm", &n);
 	assert_memory_equal(ours, ours + 48, 48);
 	assert_memory_equal(ours + 12, theirs + 12, 28); /* but iChange and the sum over it */
-	assert_true(u32(ours + 16) > 0);
-	for (uint32_t pg = 1; pg <= u32(ours + 20) + 50; pg++)
-		assert_int_equal(lookup(ours, pg, u32(ours + 16)), lookup(theirs, pg, u32(theirs + 16)));
+	assert_true(walindex_u32(ours + 16) > 0);
+	for (uint32_t pg = 1; pg <= walindex_u32(ours + 20) + 50; pg++)
+		assert_int_equal(walindex_lookup(ours, pg, walindex_u32(ours + 16)),
+		                 walindex_lookup(theirs, pg, walindex_u32(theirs + 16)));
 	conn_close(&c, 0);
 	free(db);
 	free(wal);

@@ -9,17 +9,6 @@
 
 static char out_path[96];
 
-static struct replica_source *source(struct hist *h, bool with_key)
-{
-	struct replica_source *s = NULL;
-	struct fz_err err = {0};
-
-	/* the source owns the store; the history gets another one */
-	assert_int_equal(replica_source_store(&s, h->store, with_key ? &h->ids : NULL, &err), 0);
-	hist_store(h);
-	return s;
-}
-
 static void same(struct hist *h, uint64_t txid)
 {
 	const struct hist_commit *c = &h->c[txid];
@@ -42,7 +31,7 @@ static int restore(struct hist *h, const struct replica_restore_conf *base, stru
 
 	snprintf(out_path, sizeof(out_path), "%s/out.db", h->dir);
 	conf.output = out_path;
-	s = source(h, true);
+	s = hist_source(h, true);
 	rc = replica_restore(s, &conf, r, err);
 	replica_source_close(s);
 	if (rc < 0 && !conf.dry_run)
@@ -184,7 +173,7 @@ static void test_output(void **state)
 	snprintf(out_path, sizeof(out_path), "%s/out.db", h.dir);
 	snprintf(wal, sizeof(wal), "%s-wal", out_path);
 	conf.output = out_path;
-	s = source(&h, true);
+	s = hist_source(&h, true);
 	assert_int_equal(fz_write_file(AT_FDCWD, out_path, "mine", 4, 0640, &err), 0);
 	assert_int_equal(replica_restore(s, &conf, &r, &err), -FZ_EEXISTS);
 	assert_int_equal(stat(out_path, &st), 0);
@@ -225,7 +214,7 @@ static void test_output(void **state)
 	assert_int_equal(r.commit.time_ms, h.c[3].time_ms);
 	assert_int_equal(r.objects, 1);
 	replica_source_close(s);
-	s = source(&h, false);
+	s = hist_source(&h, false);
 	conf = (struct replica_restore_conf){.when = REPLICA_LATEST, .output = out_path};
 	assert_int_equal(replica_restore(s, &conf, &r, &err), -FZ_ENOKEY);
 	replica_source_close(s);

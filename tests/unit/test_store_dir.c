@@ -1,6 +1,7 @@
 #include "store/store.h"
 
 #include "base/file.h"
+#include "tests/unit/store_race.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -166,29 +167,6 @@ static void claims_once(void **state)
 	fz_store_close(s);
 }
 
-struct racer {
-	pthread_t thread;
-	struct fz_store *s;
-	int n, won, failed;
-};
-
-static void *race(void *arg)
-{
-	struct racer *r = arg;
-
-	for (int i = 0; i < 50; i++) {
-		char key[32], mine[16];
-		int rc;
-
-		snprintf(key, sizeof(key), "race/%d/claim", i);
-		snprintf(mine, sizeof(mine), "%d", r->n);
-		rc = fz_store_put_new(r->s, key, mine, strlen(mine), NULL);
-		r->won += rc == 0;
-		r->failed += rc != 0 && rc != -FZ_ECONFLICT;
-	}
-	return NULL;
-}
-
 static void replaces_one_version_once(void **state)
 {
 	struct fz_store *s = open_store(false), *other = open_store(false);
@@ -225,6 +203,7 @@ static void one_of_many_wins_each_claim(void **state)
 	for (int i = 0; i < 4; i++) {
 		r[i].s = open_store(false);
 		r[i].n = i;
+		r[i].claims = 50;
 		assert_int_equal(pthread_create(&r[i].thread, NULL, race, &r[i]), 0);
 	}
 	for (int i = 0; i < 4; i++) {

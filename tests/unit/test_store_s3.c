@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "tests/unit/store_race.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -792,29 +793,6 @@ static void an_ambiguous_claim_is_read_back(void **state)
 	fz_store_close(s);
 }
 
-struct racer {
-	pthread_t thread;
-	struct fz_store *s;
-	int n, won, failed;
-};
-
-static void *race(void *arg)
-{
-	struct racer *r = arg;
-
-	for (int i = 0; i < 5; i++) {
-		char key[32], mine[16];
-		int rc;
-
-		snprintf(key, sizeof(key), "race/%d", i);
-		snprintf(mine, sizeof(mine), "%d", r->n);
-		rc = fz_store_put_new(r->s, key, mine, strlen(mine), NULL);
-		r->won += rc == 0;
-		r->failed += rc != 0 && rc != -FZ_ECONFLICT;
-	}
-	return NULL;
-}
-
 static void where_the_store_ignores_conditions_claims_are_emulated(void **state)
 {
 	static const char *const buckets[] = {"ignores", "refuses", "honours"};
@@ -827,6 +805,7 @@ static void where_the_store_ignores_conditions_claims_are_emulated(void **state)
 		for (int i = 0; i < 4; i++) {
 			r[i].s = open_at(&fake, buckets[b], 30000);
 			r[i].n = i;
+			r[i].claims = 5;
 			assert_int_equal(pthread_create(&r[i].thread, NULL, race, &r[i]), 0);
 		}
 		for (int i = 0; i < 4; i++) {
