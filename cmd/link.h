@@ -53,11 +53,14 @@ struct cmd_link {
 	size_t n_followers;
 };
 
-/* Keys, addresses and what belongs together: the host's key is readable (0600) and none of those that backups are encrypted
+/* cmd/linkconf.c: keys, addresses and what belongs together: the host's key is readable (0600) and none of those that backups are encrypted
  * for; -FZ_ECONFIG, -FZ_EKEYFILE. */
 int cmd_link_check(const struct cmd_conf *c, struct fz_err *err) FZ_MUST_CHECK;
 /* The host's key; wipe it. -FZ_ECONFIG when none is configured. */
 int cmd_link_secret(const struct cmd_conf *c, uint8_t out[static 32], struct fz_err *err) FZ_MUST_CHECK;
+/* Who may follow: c->followers.n of them. */
+int cmd_link_followers(const struct cmd_conf *c, struct primary_follower **out, struct fz_err *err) FZ_MUST_CHECK;
+void cmd_link_followers_free(struct primary_follower *v, size_t n);
 /* Listens, when the configuration says so. */
 int cmd_link_serve(struct cmd_link *l, struct fz_err *err) FZ_MUST_CHECK;
 /* A replica: the agent applies (agent_fd is owned), the follower follows. */

@@ -168,6 +168,11 @@ void fs_reply_entry_or_err(fuse_req_t req, int rc, const struct fuse_entry_param
 		fuse_reply_entry(req, e);
 }
 
+void fs_reply_rc(fuse_req_t req, int rc)
+{
+	fuse_reply_err(req, rc < 0 ? fz_err_errno(rc) : 0);
+}
+
 void fs_become_caller(fuse_req_t req)
 {
 	const struct fuse_ctx *c = fuse_req_ctx(req);

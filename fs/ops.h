@@ -98,6 +98,7 @@ int fs_node_stat(struct fs_session *s, uint64_t node, struct stat *st);
 /* The reply for a name that was found or made: counts the kernel's reference. st NULL: looked up here. */
 int fs_entry(struct fs_session *s, uint64_t node, const struct stat *st, struct fuse_entry_param *e);
 void fs_reply_entry_or_err(fuse_req_t req, int rc, const struct fuse_entry_param *e);
+void fs_reply_rc(fuse_req_t req, int rc);
 /* Becomes the caller for what is created, and root again: files belong to who makes them, quotas too. Capabilities stay
  * (SECBIT_NO_SETUID_FIXUP), since the kernel has already checked the permissions with the caller's groups. */
 void fs_become_caller(fuse_req_t req);
@@ -115,11 +116,13 @@ void fs_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
 void fs_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
 void fs_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t parent2, const char *name2,
                   unsigned flags);
+int fs_lookup(struct fs_session *s, uint64_t parent, const char *name, uint64_t *node, struct stat *st);
+
+/* ops_list.c */
 void fs_op_readlink(fuse_req_t req, fuse_ino_t ino);
 void fs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void fs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void fs_op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
-int fs_lookup(struct fs_session *s, uint64_t parent, const char *name, uint64_t *node, struct stat *st);
 
 /* ops_virtual.c: for ids with FS_VIRTUAL_BIT, and .fazt in the root. Nothing of it is kept in the node table or needs an intent. */
 void fs_vop_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);

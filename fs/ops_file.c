@@ -38,11 +38,6 @@ static void after(struct fs_session *s, struct fs_event *ev, int rc)
 		}                                                                                                      \
 	} while (0)
 
-static void reply_rc(fuse_req_t req, int rc)
-{
-	fuse_reply_err(req, rc < 0 ? fz_err_errno(rc) : 0);
-}
-
 static int truncate_open(struct fs_session *s, struct fs_open *o, uint64_t size)
 {
 	struct fs_event ev = {.op = FS_EV_TRUNCATE, .file = o->file, .size_bytes = size, .pid = fs_self->pid};
@@ -328,7 +323,7 @@ static int do_fsync(struct fs_session *s, uint64_t node, int datasync)
 
 void fs_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-	reply_rc(req, do_fsync(fs_session_of(req), ino, datasync));
+	fs_reply_rc(req, do_fsync(fs_session_of(req), ino, datasync));
 }
 
 static int do_fallocate(struct fs_session *s, uint64_t node, int mode, off_t off, off_t len)
@@ -355,7 +350,7 @@ static int do_fallocate(struct fs_session *s, uint64_t node, int mode, off_t off
 
 void fs_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
 {
-	reply_rc(req, do_fallocate(fs_session_of(req), ino, mode, off, len));
+	fs_reply_rc(req, do_fallocate(fs_session_of(req), ino, mode, off, len));
 }
 
 /* ---- attributes ---- */

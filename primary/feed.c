@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "ltx/offer.h"
 #include "ltx/recut.h"
+#include "primary/feedpriv.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -14,7 +15,6 @@
 #define MS_NS        UINT64_C(1000000)
 #define RETRY_MS     1000
 #define RETRY_MAX_MS 60000
-#define GAPS         8 /* looks at a log that is being folded or squashed */
 
 struct primary_feed *primary_feed_new(uint32_t id, const struct ltx_log_info *info)
 {
@@ -29,7 +29,7 @@ struct primary_feed *primary_feed_new(uint32_t id, const struct ltx_log_info *in
 	return f;
 }
 
-static void drop_file(struct primary_feed *f)
+void primary_feed_drop_file(struct primary_feed *f)
 {
 	fz_src_close(f->src);
 	f->src = NULL;
@@ -40,20 +40,19 @@ void primary_feed_free(struct primary_feed *f)
 {
 	if (!f)
 		return;
-	drop_file(f);
+	primary_feed_drop_file(f);
 	pthread_mutex_destroy(&f->mu);
 	free(f);
 }
 
 /* ---- what goes wrong with one database ---- */
 
-/* The log cannot be read: this database waits, the others go on. */
-static int fail(struct primary_feed *f, const struct fz_err *why)
+int primary_feed_fail(struct primary_feed *f, const struct fz_err *why)
 {
 	int64_t ms = RETRY_MS;
 	bool tell;
 
-	drop_file(f);
+	primary_feed_drop_file(f);
 	for (unsigned i = 0; i < f->failures && ms < RETRY_MAX_MS; i++)
 		ms *= 2;
 	f->failures++;
@@ -122,178 +121,7 @@ static int announce(struct primary_feed *f, const struct ltx_log_info *info, str
 	return 0;
 }
 
-/* ---- WANT ---- */
-
-static int read_trailer(struct fz_src *src, struct ltx_trailer *out, struct fz_err *err)
-{
-	uint8_t raw[LTX_TRAILER_SIZE];
-	int rc = src->size_bytes < sizeof(raw)
-	                 ? fz_fail(err, FZ_ECORRUPT, "an LTX file of %" PRIu64 " bytes in the log", src->size_bytes)
-	                 : fz_src_read(src, src->size_bytes - sizeof(raw), raw, sizeof(raw), err);
-
-	if (rc == 0)
-		*out = (struct ltx_trailer){fz_be64(raw), fz_be64(raw + 8)};
-	return rc;
-}
-
-static int post_checksum(struct fz_src *src, uint64_t *out, struct fz_err *err)
-{
-	struct ltx_trailer t = {0};
-	int rc = read_trailer(src, &t, err);
-
-	if (rc == 0)
-		*out = t.post_checksum;
-	return rc;
-}
-
-/* Whether what the replica holds is part of this history: 0, 1 = it is not and *why says so, negative = the log cannot be read. Where
- * the log has given up that detail (in the base, inside a merged range) an older epoch is believed up to where it ended; what
- * follows has checksums of its own. */
-static int judge(struct ltx_log *log, const struct ltx_log_info *info, const struct ltx_wire_want *w,
-                 struct fz_err *why)
-{
-	struct ltx_log_entry e;
-	struct fz_src *src = NULL;
-	uint64_t checksum = 0;
-	int rc;
-
-	if (w->txid == 0)
-		return 0;
-	if (w->epoch > info->epoch)
-		return fz_fail(why, FZ_EFENCED,
-		               "the replica knows epoch %u of this database, this host is at epoch %u: another host "
-		               "has "
-		               "become its primary since",
-		               w->epoch, info->epoch),
-		       1;
-	if (w->txid > info->tail_txid)
-		return fz_fail(why, FZ_EORDER,
-		               "the replica is at TXID %" PRIu64 ", this host's history ends at %" PRIu64
-		               ": the replica holds transactions that this host does not have",
-		               w->txid, info->tail_txid),
-		       1;
-	rc = ltx_log_find(log, w->txid, &e, why);
-	if (rc == 0 && e.e.max_txid == w->txid) {
-		rc = ltx_log_src(log, &e, &src, why);
-		if (rc == 0)
-			rc = post_checksum(src, &checksum, why);
-		fz_src_close(src);
-	} else if (rc == 0) {
-		if (w->epoch == info->epoch || w->txid < info->epoch_txid)
-			return 0;
-		checksum = w->txid == info->epoch_txid ? info->epoch_checksum : ~w->checksum;
-	}
-	if (rc == 0 && checksum != w->checksum)
-		return fz_fail(why, FZ_ECHECKSUM,
-		               "the replica's transaction %" PRIu64 " is another one than this host's: their histories "
-		               "went apart before it",
-		               w->txid),
-		       1;
-	return rc;
-}
-
-static int diverged(struct primary_feed *f, const struct ltx_log_info *info, const struct ltx_wire_want *w,
-                    const struct fz_err *why, struct fz_buf *out, struct fz_err *err)
-{
-	struct ltx_wire_msg m = {.type = LTX_WIRE_DIVERGED};
-	bool tell;
-
-	m.mark.id = f->id;
-	m.mark.txid = w->txid < info->tail_txid ? w->txid : info->tail_txid;
-	pthread_mutex_lock(&f->mu);
-	tell = f->state != PRIMARY_FEED_DIVERGED;
-	f->state = PRIMARY_FEED_DIVERGED;
-	f->err = *why;
-	pthread_mutex_unlock(&f->mu);
-	if (tell) {
-		struct fz_err e = *why;
-
-		fz_err_prefix(&e, "%s", fz_log_db(f->name));
-		fz_log_err("a replica has diverged", &e);
-	}
-	return ltx_wire_put(out, &m, err);
-}
-
-/* Where the replica wants to go on. */
-static int take_want(struct primary_feed *f, struct ltx_log *log, const struct ltx_log_info *info, struct fz_buf *out,
-                     struct fz_err *err)
-{
-	struct fz_err why = {0};
-	struct ltx_wire_want w;
-	bool is;
-	int rc;
-
-	pthread_mutex_lock(&f->mu);
-	is = f->wanted;
-	w = f->want;
-	f->wanted = false;
-	pthread_mutex_unlock(&f->mu);
-	if (!is)
-		return 0;
-	drop_file(f);
-	f->prep.txid = 0;
-	f->sent_txid = w.txid;
-	f->sent_checksum = w.checksum;
-	f->doubt = false;
-	f->want_base_txid = w.base_txid;
-	f->want_base_offset = w.base_offset;
-	f->sent_bytes = f->durable_bytes = f->n_marks = 0;
-	rc = judge(log, info, &w, &why);
-	if (rc > 0)
-		return diverged(f, info, &w, &why, out, err);
-	pthread_mutex_lock(&f->mu);
-	f->received = f->durable = w.txid; /* it asks only from where its disk is */
-	if (f->applied > w.txid)
-		f->applied = w.txid;
-	pthread_mutex_unlock(&f->mu);
-	if (rc < 0) { /* asked again once the log can be read */
-		pthread_mutex_lock(&f->mu);
-		if (!f->wanted)
-			f->want = w;
-		f->wanted = true;
-		pthread_mutex_unlock(&f->mu);
-		return rc == -FZ_EGAP && f->gaps++ < GAPS ? 1 : fail(f, &why);
-	}
-	f->gaps = 0;
-	pthread_mutex_lock(&f->mu);
-	f->state = PRIMARY_FEED_STREAM;
-	f->err.code = 0;
-	pthread_mutex_unlock(&f->mu);
-	f->stands = true;
-	return 0;
-}
-
-/* A host that hands on what it follows may have had to part with the end of its log, and the replica that it sent this end to would
- * wait for what comes behind it for ever, showing what is no history any more. Returns as take_want(). */
-static int look_back(struct primary_feed *f, struct ltx_log *log, const struct ltx_log_info *info, struct fz_buf *out,
-                     struct fz_err *err)
-{
-	const struct ltx_wire_want w = {.epoch = info->epoch, .txid = f->sent_txid, .checksum = f->sent_checksum};
-	struct fz_err why = {0};
-	int rc;
-
-	if (!f->doubt || f->state != PRIMARY_FEED_STREAM)
-		return 0;
-	rc = judge(log, info, &w, &why);
-	if (rc < 0) /* looked at again */
-		return rc == -FZ_EGAP && f->gaps++ < GAPS ? 1 : fail(f, &why);
-	f->doubt = false;
-	if (rc == 0)
-		return 0;
-	drop_file(f);
-	return diverged(f, info, &w, &why, out, err);
-}
-
-bool primary_feed_want(struct primary_feed *f, const struct ltx_wire_want *w)
-{
-	pthread_mutex_lock(&f->mu);
-	f->want = *w;
-	f->wanted = true;
-	f->holds = false; /* it says so again */
-	f->held_txid = 0;
-	pthread_mutex_unlock(&f->mu);
-	return true;
-}
+/* ---- from the replica ---- */
 
 bool primary_feed_held(struct primary_feed *f, const struct ltx_wire_mark *m)
 {
@@ -389,6 +217,18 @@ bool primary_feed_under_way(struct primary_feed *f)
 
 /* ---- FILE, DATA ---- */
 
+int primary_feed_trailer(struct fz_src *src, struct ltx_trailer *out, struct fz_err *err)
+{
+	uint8_t raw[LTX_TRAILER_SIZE];
+	int rc = src->size_bytes < sizeof(raw)
+	                 ? fz_fail(err, FZ_ECORRUPT, "an LTX file of %" PRIu64 " bytes in the log", src->size_bytes)
+	                 : fz_src_read(src, src->size_bytes - sizeof(raw), raw, sizeof(raw), err);
+
+	if (rc == 0)
+		*out = (struct ltx_trailer){fz_be64(raw), fz_be64(raw + 8)};
+	return rc;
+}
+
 static int put_file(const struct primary_feed *f, const struct ltx_pack_entry *e, uint64_t off_bytes,
                     struct fz_buf *out, struct fz_err *err)
 {
@@ -418,19 +258,20 @@ static int put_data(const struct primary_feed *f, const uint8_t *bytes, size_t n
 static int send_piece(struct primary_feed *f, uint64_t window_bytes, uint8_t *chunk, struct fz_buf *out,
                       struct fz_err *err)
 {
-	uint64_t left = f->file.size_bytes - f->off_bytes, checksum = 0;
+	uint64_t left = f->file.size_bytes - f->off_bytes;
 	size_t n = left < LTX_WIRE_CHUNK ? (size_t)left : LTX_WIRE_CHUNK;
+	struct ltx_trailer t = {0};
 	struct fz_err why = {0};
 	int rc = fz_src_read(f->src, f->off_bytes, chunk, n, &why);
 
 	if (rc == 0 && n == left)
-		rc = post_checksum(f->src, &checksum, &why);
+		rc = primary_feed_trailer(f->src, &t, &why);
 	if (rc < 0 && f->preparing) { /* dropped meanwhile */
-		drop_file(f);
+		primary_feed_drop_file(f);
 		return 0;
 	}
 	if (rc < 0)
-		return fail(f, &why);
+		return primary_feed_fail(f, &why);
 	rc = n ? put_data(f, chunk, n, out, err) : 0;
 	if (rc < 0)
 		return rc;
@@ -438,16 +279,16 @@ static int send_piece(struct primary_feed *f, uint64_t window_bytes, uint8_t *ch
 	if (f->preparing) {
 		if (n == left) {
 			f->prep.txid = f->file.max_txid;
-			drop_file(f);
+			primary_feed_drop_file(f);
 		}
 		return 1;
 	}
 	f->sent_bytes += n;
 	if (n == left) {
 		f->sent_txid = f->file.max_txid;
-		f->sent_checksum = checksum;
+		f->sent_checksum = t.post_checksum;
 		works(f);
-		drop_file(f);
+		primary_feed_drop_file(f);
 		mark(f, window_bytes);
 	}
 	return 1;
@@ -544,9 +385,9 @@ static int send_next(struct primary_feed *f, struct ltx_log *log, const struct l
 	}
 	if (err->code) /* of the connection */
 		return rc;
-	if (rc == -FZ_EGAP && f->gaps++ < GAPS) /* folded or squashed since: look again */
+	if (rc == -FZ_EGAP && f->gaps++ < PRIMARY_FEED_GAPS) /* folded or squashed since: look again */
 		return 1;
-	return fail(f, &why);
+	return primary_feed_fail(f, &why);
 }
 
 /* ---- PREPARED, COMMIT, ABORT ---- */
@@ -573,7 +414,7 @@ static bool is_committed(struct primary_feed *f, struct ltx_log *log)
 	if (rc == 0)
 		rc = ltx_log_src(log, &e, &src, NULL);
 	if (rc == 0)
-		rc = read_trailer(src, &t, NULL);
+		rc = primary_feed_trailer(src, &t, NULL);
 	fz_src_close(src);
 	return rc == 0 && t.file_checksum == f->prep.trailer.file_checksum &&
 	       t.post_checksum == f->prep.trailer.post_checksum;
@@ -633,14 +474,14 @@ static int prepare(struct primary_feed *f, struct ltx_log *log, uint8_t *chunk, 
 	if (has) { /* since before it connected; perhaps with another time in it, so a FILE follows and no COMMIT */
 		f->prep.txid = o.header.max_txid;
 		f->prep.trailer.file_checksum = 0;
-		drop_file(f);
+		primary_feed_drop_file(f);
 		return 0;
 	}
 	if (o.size_bytes <= LTX_WIRE_CHUNK) { /* read before it is announced: it may be dropped meanwhile */
 		rc = fz_src_read(src, 0, chunk, (size_t)o.size_bytes, NULL);
 		if (rc < 0 || !ltx_log_offered(log, &again, NULL) ||
 		    again.trailer.file_checksum != o.trailer.file_checksum) {
-			drop_file(f);
+			primary_feed_drop_file(f);
 			return 0;
 		}
 	}
@@ -663,10 +504,10 @@ int primary_feed_turn(struct primary_feed *f, struct ltx_log *log, const struct 
 	}
 	rc = announce(f, info, out, &why);
 	if (rc < 0)
-		return fail(f, &why);
-	rc = take_want(f, log, info, out, err);
+		return primary_feed_fail(f, &why);
+	rc = primary_feed_take_want(f, log, info, out, err);
 	if (rc == 0)
-		rc = look_back(f, log, info, out, err);
+		rc = primary_feed_look_back(f, log, info, out, err);
 	if (rc)
 		return rc;
 	if (f->state != PRIMARY_FEED_STREAM)

@@ -76,6 +76,15 @@ struct store_s3_call {
 	bool ambiguous; /* an earlier attempt failed without telling whether it was carried out */
 };
 
+/* How an attempt ends. */
+enum store_s3_verdict {
+	S3_DONE,  /* 2xx */
+	S3_FIXED, /* the cause is gone (clock, region, credentials, part of a range arrived): again at once */
+	S3_RETRY, /* it may pass (transport, 408, 409, 429, 5xx, and 400s that are about the wire): again after a pause */
+	S3_FATAL /* asking again gives the same answer */
+};
+/* Of c->ans and c->error, which are no success.                                                               (s3judge.c) */
+enum store_s3_verdict store_s3_judge(struct store_s3 *s, struct store_s3_call *c, struct fz_err *err);
 /* 0 for 2xx. -FZ_ENOTFOUND 404, -FZ_ECONFLICT 412, -FZ_EAUTH, -FZ_ENET, -FZ_ETIMEOUT, -FZ_ESTORE, -ENOSPC, -ECANCELED. */
 int store_s3_call(struct store_s3 *s, struct store_s3_call *c, struct fz_err *err) FZ_MUST_CHECK;
 /* Another region, and for AWS its host. Requires s->mu (or that nobody else knows s yet). */

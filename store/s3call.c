@@ -1,10 +1,5 @@
 /* s3call.c - carrying out one request until it is answered or hopeless.
- *
- * Each attempt ends in one verdict:
- *   DONE   2xx
- *   FIXED  the cause is gone (clock, region, credentials, part of a range arrived): again at once
- *   RETRY  it may pass (transport, 408, 409, 429, 5xx, and 400s that are about the wire): again after a pause
- *   FATAL  asking again gives the same answer
+ * Each attempt ends in one verdict (store/s3.h), which for an answer is s3judge.c's.
  * held by: tests/unit/test_store_s3.c (each row of the table in docs/design.md "Stores") */
 #include "store/s3.h"
 
@@ -32,8 +27,6 @@ enum {
 	NOBODY_MS = 15000,
 	SLOWEST_BYTES_PER_S = 65536
 };
-
-enum verdict { DONE, FIXED, RETRY, FATAL };
 
 int64_t store_s3_now_ms(struct store_s3 *s)
 {
@@ -214,192 +207,6 @@ static void note_answer(struct store_s3 *s, const struct store_http_answer *ans)
 	pthread_mutex_unlock(&s->mu);
 }
 
-/* Signs with the server's clock from now on. */
-static bool fix_clock(struct store_s3 *s, const char *date)
-{
-	time_t t = *date ? curl_getdate(date, NULL) : -1;
-	int64_t skew = (int64_t)t * 1000 - fz_now_ms();
-
-	if (t <= 0)
-		return false;
-	pthread_mutex_lock(&s->mu);
-	s->skew_ms = skew;
-	pthread_mutex_unlock(&s->mu);
-	fz_warn("%s: this machine's clock differs from the store's by %lld s; signing with the store's", s->store.url,
-	        (long long)(skew / 1000));
-	return true;
-}
-
-static bool name_ok(const char *region)
-{
-	return *region && strspn(region, "abcdefghijklmnopqrstuvwxyz0123456789-") == strlen(region);
-}
-
-int store_s3_set_region(struct store_s3 *s, const char *region)
-{
-	char *copy = strdup(region), *host = NULL;
-
-	if (!copy)
-		return -ENOMEM;
-	if (s->aws) {
-		const char *tld = strncmp(region, "cn-", 3) == 0 ? ".cn" : "";
-		int n = s->path_style ? asprintf(&host, "s3.%s.amazonaws.com%s", region, tld)
-		                      : asprintf(&host, "%s.s3.%s.amazonaws.com%s", s->bucket, region, tld);
-
-		if (n < 0) {
-			free(copy);
-			return -ENOMEM;
-		}
-		free(s->host);
-		s->host = host;
-	}
-	free(s->region);
-	s->region = copy;
-	return 0;
-}
-
-static bool fix_region(struct store_s3 *s, const char *region)
-{
-	bool moved = false;
-
-	if (!name_ok(region))
-		return false;
-	pthread_mutex_lock(&s->mu);
-	if (strcmp(region, s->region) != 0)
-		moved = store_s3_set_region(s, region) == 0;
-	pthread_mutex_unlock(&s->mu);
-	if (moved)
-		fz_info("%s: the bucket is in region %s", s->store.url, region);
-	return moved;
-}
-
-/* Session tokens are renewed in the file by whoever manages them. */
-static bool fix_credentials(struct store_s3 *s)
-{
-	struct store_credentials fresh = {0};
-	bool changed;
-
-	if (store_credentials_load(&fresh, &s->conf, s->url_file, s->url_profile, NULL, NULL) < 0)
-		return false;
-	pthread_mutex_lock(&s->mu);
-	changed = strcmp(fresh.access_key, s->keys.access_key) != 0 ||
-	          strcmp(fresh.secret_key, s->keys.secret_key) != 0 ||
-	          strcmp(fresh.session_token ? fresh.session_token : "",
-	                 s->keys.session_token ? s->keys.session_token : "") != 0;
-	if (changed) {
-		struct store_credentials old = s->keys;
-
-		s->keys = fresh;
-		fresh = old;
-	}
-	pthread_mutex_unlock(&s->mu);
-	store_credentials_fini(&fresh);
-	return changed;
-}
-
-static bool one_of(const char *code, const char *const *list)
-{
-	for (; *list; list++)
-		if (strcmp(code, *list) == 0)
-			return true;
-	return false;
-}
-
-/* The sentence of a refusal. */
-static int refuse(struct store_s3 *s, const struct store_s3_call *c, int code, struct fz_err *err)
-{
-	const struct store_s3_error *e = &c->error;
-
-	return fz_fail(err, code, "%s s3://%s/%s: the store answered %d%s%s%s%s", c->what, s->bucket,
-	               c->key ? c->key : s->prefix, c->ans.status, *e->code ? " " : "", e->code,
-	               *e->message ? ": " : "", e->message);
-}
-
-static enum verdict judge_status(struct store_s3 *s, struct store_s3_call *c, struct fz_err *err)
-{
-	static const char *const skewed[] = {"RequestTimeTooSkewed", "RequestExpired", NULL};
-	static const char *const expired[] = {"ExpiredToken", "TokenRefreshRequired", "ExpiredTokenException", NULL};
-	static const char *const passing[] = {"RequestTimeout",
-	                                      "SlowDown",
-	                                      "InternalError",
-	                                      "ServiceUnavailable",
-	                                      "Throttling",
-	                                      "ThrottlingException",
-	                                      "RequestLimitExceeded",
-	                                      "BandwidthLimitExceeded",
-	                                      "IncompleteBody",
-	                                      "BadDigest",
-	                                      "OperationAborted",
-	                                      "XAmzContentSHA256Mismatch",
-	                                      "ConditionalRequestConflict",
-	                                      "RequestTimeoutException",
-	                                      NULL};
-	static const char *const full[] = {"QuotaExceeded",
-	                                   "XMinioStorageFull",
-	                                   "InsufficientStorage",
-	                                   "EntityTooLarge_Quota",
-	                                   "XMinioAdminBucketQuotaExceeded",
-	                                   NULL};
-	static const char *const denied[] = {
-	        "NoSuchBucket",   "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken",       "AccessDenied",
-	        "AccountProblem", "AllAccessDisabled",  "InvalidBucketName",     "XAdminUserNotFound", NULL};
-	int status = c->ans.status;
-	const char *code = c->error.code;
-
-	if (one_of(code, skewed) && fix_clock(s, c->ans.date)) {
-		refuse(s, c, FZ_EAUTH, err);
-		return FIXED;
-	}
-	if (one_of(code, expired) && fix_credentials(s)) {
-		refuse(s, c, FZ_EAUTH, err);
-		return FIXED;
-	}
-	if ((status == 301 || status == 307 || status == 400 || status == 403) &&
-	    (fix_region(s, c->error.region) || fix_region(s, c->ans.region))) {
-		refuse(s, c, FZ_ESTORE, err);
-		return FIXED;
-	}
-	if (one_of(code, full) || status == 507) {
-		refuse(s, c, ENOSPC, err);
-		return FATAL;
-	}
-	if (one_of(code, passing)) {
-		refuse(s, c, FZ_ESTORE, err);
-		return RETRY;
-	}
-	if (one_of(code, denied) || one_of(code, skewed) || one_of(code, expired)) {
-		refuse(s, c, FZ_EAUTH, err);
-		return FATAL;
-	}
-	switch (status) {
-	case 401:
-	case 403:
-		refuse(s, c, FZ_EAUTH, err);
-		return FATAL;
-	case 404:
-		if (!c->key)
-			refuse(s, c, FZ_EAUTH, err); /* there is no such bucket */
-		else
-			refuse(s, c, FZ_ENOTFOUND, err);
-		return FATAL;
-	case 412:
-		refuse(s, c, FZ_ECONFLICT, err);
-		return FATAL;
-	case 301:
-	case 308:
-		fz_fail(err, FZ_ESTORE, "s3://%s: the bucket is in another region: name it with region=", s->bucket);
-		return FATAL;
-	case 501:
-	case 505:
-		refuse(s, c, FZ_ESTORE, err);
-		return FATAL;
-	default:
-		refuse(s, c, FZ_ESTORE, err);
-		return status >= 500 || status == 408 || status == 409 || status == 429 || status == 307 ? RETRY
-		                                                                                         : FATAL;
-	}
-}
-
 /* A 206 must be of the bytes asked for, of an object of the size known. */
 static int check_range(struct store_s3 *s, const struct store_s3_call *c, struct fz_err *err)
 {
@@ -453,7 +260,7 @@ static enum fz_store_kind kind_of(const struct store_s3_call *c)
 	return c->key ? FZ_STORE_GET : FZ_STORE_LIST;
 }
 
-static enum verdict attempt(struct store_s3 *s, struct store_s3_call *c, size_t out_base, struct fz_err *err)
+static enum store_s3_verdict attempt(struct store_s3 *s, struct store_s3_call *c, size_t out_base, struct fz_err *err)
 {
 	struct attempt a = {0};
 	int64_t half = s->timeout_ms / 2 > 200 ? s->timeout_ms / 2 : 200;
@@ -475,7 +282,7 @@ static enum verdict attempt(struct store_s3 *s, struct store_s3_call *c, size_t 
 	        .cancelled = c->farewell ? NULL : &s->store.cancelled,
 	};
 	struct wait wait = {s, c->deadline_ns};
-	enum verdict v = FATAL;
+	enum store_s3_verdict v = S3_FATAL;
 	int rc;
 
 	if (s->interactive) {
@@ -508,28 +315,29 @@ static enum verdict attempt(struct store_s3 *s, struct store_s3_call *c, size_t 
 		if (error) { /* or no XML at all: it was cut */
 			if (!*c->error.code)
 				snprintf(c->error.code, sizeof(c->error.code), "InternalError");
-			v = judge_status(s, c, err);
-			if (v == FATAL && err && err->code == -FZ_ESTORE && strcmp(c->error.code, "InternalError") == 0)
-				v = RETRY;
+			v = store_s3_judge(s, c, err);
+			if (v == S3_FATAL && err && err->code == -FZ_ESTORE &&
+			    strcmp(c->error.code, "InternalError") == 0)
+				v = S3_RETRY;
 			goto out;
 		}
-		v = !c->into || check_range(s, c, err) == 0 ? DONE : FATAL;
-		if (v == DONE && c->into && c->ans.into_got < c->into_n) {
+		v = !c->into || check_range(s, c, err) == 0 ? S3_DONE : S3_FATAL;
+		if (v == S3_DONE && c->into && c->ans.into_got < c->into_n) {
 			fz_fail(err, FZ_ENET, "GET s3://%s/%s: %zu of %zu bytes came", s->bucket, c->key,
 			        c->ans.into_got, c->into_n);
-			v = c->ans.into_got > 0 ? FIXED : RETRY;
+			v = c->ans.into_got > 0 ? S3_FIXED : S3_RETRY;
 		}
 	} else if (rc == 0) {
 		if (a.trouble.size > 0 && store_s3xml_error(a.trouble.data, a.trouble.size, &c->error) < 0)
 			memset(&c->error, 0, sizeof(c->error)); /* a proxy's page */
-		v = judge_status(s, c, err);
+		v = store_s3_judge(s, c, err);
 	} else {
 		fz_err_prefix(err, "%s s3://%s/%s", c->what, s->bucket, c->key ? c->key : s->prefix);
-		v = c->ans.fatal || rc == -ECANCELED ? FATAL : RETRY;
-		if (v == RETRY && c->into && c->ans.into_got > 0)
-			v = check_range(s, c, err) == 0 ? FIXED : FATAL;
+		v = c->ans.fatal || rc == -ECANCELED ? S3_FATAL : S3_RETRY;
+		if (v == S3_RETRY && c->into && c->ans.into_got > 0)
+			v = check_range(s, c, err) == 0 ? S3_FIXED : S3_FATAL;
 	}
-	if (v == FIXED && c->into && c->ans.into_got > 0) { /* go on behind what arrived */
+	if (v == S3_FIXED && c->into && c->ans.into_got > 0) { /* go on behind what arrived */
 		c->into += c->ans.into_got;
 		c->into_off += c->ans.into_got;
 		c->into_n -= c->ans.into_got;
@@ -587,24 +395,24 @@ int store_s3_call(struct store_s3 *s, struct store_s3_call *c, struct fz_err *er
 	c->attempts = 0;
 	c->ambiguous = false;
 	for (;;) {
-		enum verdict v;
+		enum store_s3_verdict v;
 		int64_t ms = 0;
 		int rc;
 
 		c->attempts++;
 		v = attempt(s, c, out_base, &why);
-		if (v == DONE) {
+		if (v == S3_DONE) {
 			in_trouble(s, &trouble, NULL);
 			return 0;
 		}
-		if (v == FIXED && c->into && c->ans.into_got > 0)
+		if (v == S3_FIXED && c->into && c->ans.into_got > 0)
 			fixes = 0; /* there is progress; the deadline still holds */
-		if (v == FATAL || c->farewell || (v == FIXED && ++fixes > FIXES_MAX))
+		if (v == S3_FATAL || c->farewell || (v == S3_FIXED && ++fixes > FIXES_MAX))
 			break;
 		/* A refusal was not carried out; silence, 5xx (a proxy's?) and a broken 200 do not tell. */
 		if (c->ans.status < 300 || c->ans.status >= 500 || c->ans.status == 408)
 			c->ambiguous = true;
-		if (v == RETRY)
+		if (v == S3_RETRY)
 			ms = pause_ms(c, pauses++);
 		if (s->interactive && c->ans.unreachable && !was_answered(s) &&
 		    began + NOBODY_MS * 1000000ull < c->deadline_ns)
