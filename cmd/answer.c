@@ -244,15 +244,12 @@ struct mark {
 static int take_marks(struct cmd_serving *w, struct mark **out, size_t *n, struct fz_err *err)
 {
 	struct ltx_log_info info;
-	struct ltx_log *log;
 
 	*out = NULL;
 	*n = 0;
-	for (size_t i = 0; (log = ltx_logset_at(w->logs, i)); i++) {
+	for (size_t i = 0; ltx_logset_info(w->logs, i, &info); i++) {
 		struct mark *v = realloc(*out, (*n + 1) * sizeof(*v));
 
-		ltx_log_info(log, &info);
-		ltx_log_put(log);
 		if (!v) {
 			free(*out);
 			return fz_fail_errno(err, ENOMEM, "sync");

@@ -42,18 +42,14 @@ static bool leaves_alone(struct cmd_lease *l)
 static uint32_t own_epoch(struct cmd_lease *l)
 {
 	struct ltx_log_info info;
-	struct ltx_log *log;
 	uint32_t epoch;
 
 	pthread_mutex_lock(&l->w->link.mu);
 	epoch = l->w->link.role.epoch;
 	pthread_mutex_unlock(&l->w->link.mu);
-	for (size_t i = 0; (log = ltx_logset_at(l->w->logs, i)); i++) {
-		ltx_log_info(log, &info);
-		ltx_log_put(log);
+	for (size_t i = 0; ltx_logset_info(l->w->logs, i, &info); i++)
 		if (info.epoch > epoch)
 			epoch = info.epoch;
-	}
 	return epoch;
 }
 

@@ -16,33 +16,25 @@
 
 static int pin_all(struct cmd_lease *l, struct fz_err *err)
 {
-	struct ltx_log *log;
+	struct ltx_log_info info;
 	int rc = 0;
 
-	for (size_t i = 0; rc == 0 && (log = ltx_logset_at(l->w->logs, i)); i++) {
-		struct ltx_log_info info;
-
-		ltx_log_info(log, &info);
-		ltx_log_put(log);
+	for (size_t i = 0; rc == 0 && ltx_logset_info(l->w->logs, i, &info); i++)
 		if (!info.ended_ms)
 			rc = fs_agent_pin(l->w->agent, info.name, err);
-	}
 	return rc;
 }
 
 /* Rollback modes as well, with SQLITE_BUSY instead of an error in the middle of a transaction. */
 static void fence_all(struct cmd_lease *l)
 {
-	struct ltx_log *log;
+	struct ltx_log_info info;
 	bool all = true, known;
 
-	for (size_t i = 0; (log = ltx_logset_at(l->w->logs, i)); i++) {
-		struct ltx_log_info info;
+	for (size_t i = 0; ltx_logset_info(l->w->logs, i, &info); i++) {
 		struct fz_err err;
 		int rc;
 
-		ltx_log_info(log, &info);
-		ltx_log_put(log);
 		if (info.ended_ms)
 			continue;
 		rc = fs_agent_fence(l->w->agent, info.name, 0, &err);

@@ -421,7 +421,7 @@ void cmd_link_positions(struct cmd_link *l, struct cJSON *answer)
 {
 	cJSON *f = cJSON_CreateObject(), *list = cJSON_AddArrayToObject(answer, "databases"), *o;
 	const cJSON *d;
-	struct ltx_log *log;
+	struct ltx_log_info info;
 	bool replica;
 
 	pthread_mutex_lock(&l->mu);
@@ -441,11 +441,7 @@ void cmd_link_positions(struct cmd_link *l, struct cJSON *answer)
 		cJSON_AddItemToArray(list, o);
 	}
 	cJSON_Delete(f);
-	for (size_t i = 0; !replica && (log = ltx_logset_at(l->logs, i)); i++) {
-		struct ltx_log_info info;
-
-		ltx_log_info(log, &info);
-		ltx_log_put(log);
+	for (size_t i = 0; !replica && ltx_logset_info(l->logs, i, &info); i++) {
 		if (info.ended_ms)
 			continue;
 		o = cJSON_CreateObject();

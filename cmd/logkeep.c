@@ -94,14 +94,10 @@ static bool fold_old(struct cmd_logkeep *k, struct ltx_log *log, const struct lt
 static unsigned count_ended(struct cmd_logkeep *k)
 {
 	struct ltx_log_info info;
-	struct ltx_log *log;
 	unsigned n = 0;
 
-	for (size_t i = 0; (log = ltx_logset_at(k->logs, i)); i++) {
-		ltx_log_info(log, &info);
+	for (size_t i = 0; ltx_logset_info(k->logs, i, &info); i++)
 		n += info.ended_ms != 0;
-		ltx_log_put(log);
-	}
 	return n;
 }
 

@@ -72,14 +72,11 @@ static unsigned list_behind(struct cmd_link *l, cJSON *answer, bool *connected)
 static int wait_applied(struct cmd_link *l, struct fz_err *err)
 {
 	uint64_t end = fz_mono_ns() + APPLY_MS * UINT64_C(1000000);
-	struct ltx_log *log;
+	struct ltx_log_info info;
 
-	for (size_t i = 0; (log = ltx_logset_at(l->logs, i)); i++) {
+	for (size_t i = 0; ltx_logset_info(l->logs, i, &info); i++) {
 		struct replica_applied a = {0};
-		struct ltx_log_info info;
 
-		ltx_log_info(log, &info);
-		ltx_log_put(log);
 		if (info.ended_ms || !info.tail_txid)
 			continue;
 		while (!replica_applier_get(l->applier, info.lineage, &a) || a.state.txid != info.tail_txid) {
@@ -208,14 +205,10 @@ out:
 static uint32_t highest_epoch(struct cmd_link *l, uint32_t epoch)
 {
 	struct ltx_log_info info;
-	struct ltx_log *log;
 
-	for (size_t i = 0; (log = ltx_logset_at(l->logs, i)); i++) {
-		ltx_log_info(log, &info);
-		ltx_log_put(log);
+	for (size_t i = 0; ltx_logset_info(l->logs, i, &info); i++)
 		if (info.epoch > epoch)
 			epoch = info.epoch;
-	}
 	return epoch;
 }
 
@@ -287,14 +280,10 @@ int cmd_promote_finish(struct cmd_serving *w, struct fz_err *err)
 static int detach(struct cmd_link *l, struct fz_err *err)
 {
 	struct ltx_log_info info;
-	struct ltx_log *log;
 
 	atomic_store(&l->detaching, true);
-	for (size_t i = 0; (log = ltx_logset_at(l->logs, i)); i++) {
-		ltx_log_info(log, &info);
-		ltx_log_put(log);
+	for (size_t i = 0; ltx_logset_info(l->logs, i, &info); i++)
 		fs_capture_attached(l->capture, info.name, false);
-	}
 	return replica_applier_detach(l->applier, DETACH_MS, err);
 }
 
@@ -367,16 +356,13 @@ int cmd_promote_answer(struct cmd_serving *w, bool force, struct cJSON *answer, 
 /* No application commits to any database any more, whatever it has open. Returns false while one still holds its lock. */
 static bool fence_all(struct cmd_serving *w)
 {
-	struct ltx_log *log;
+	struct ltx_log_info info;
 	bool all = true;
 
-	for (size_t i = 0; (log = ltx_logset_at(w->logs, i)); i++) {
-		struct ltx_log_info info;
+	for (size_t i = 0; ltx_logset_info(w->logs, i, &info); i++) {
 		struct fz_err err = {0};
 		int rc;
 
-		ltx_log_info(log, &info);
-		ltx_log_put(log);
 		if (info.ended_ms)
 			continue;
 		rc = fs_agent_fence(w->agent, info.name, FENCE_MS, &err);
@@ -474,14 +460,11 @@ void cmd_demote(struct cmd_serving *w, const uint8_t key[static 32], const struc
 
 static void unprotect_all(struct cmd_serving *w)
 {
-	struct ltx_log *log;
+	struct ltx_log_info info;
 
-	for (size_t i = 0; (log = ltx_logset_at(w->logs, i)); i++) {
-		struct ltx_log_info info;
+	for (size_t i = 0; ltx_logset_info(w->logs, i, &info); i++) {
 		struct fz_err err;
 
-		ltx_log_info(log, &info);
-		ltx_log_put(log);
 		if (fs_capture_protect(w->capture, info.name, false, &err) < 0)
 			fz_log_err(fz_log_db(info.name), &err);
 	}
@@ -494,13 +477,11 @@ int cmd_handoff_answer(struct cmd_serving *w, const char *follower, struct fz_er
 {
 	struct cmd_link *l = &w->link;
 	int rc, limit_ms = HANDOFF_MS;
+	struct ltx_log_info info;
 	struct fz_err ignored;
-	struct ltx_log *log;
 
-	for (size_t i = 0; (log = ltx_logset_at(w->logs, i)); i++) {
-		ltx_log_put(log);
+	for (size_t i = 0; ltx_logset_info(w->logs, i, &info); i++)
 		limit_ms += HANDOFF_DB_MS;
-	}
 
 	if (l->role.replica)
 		return fz_fail(err, FZ_EUSAGE, "%s is a replica; `fazt promote` makes it the primary", w->dir);

@@ -68,17 +68,12 @@ static int start_known(struct fs_capture *c, const char *name, struct fz_err *er
 
 static int start_all(struct fs_capture *c, struct fz_err *err)
 {
-	struct ltx_log *log;
+	struct ltx_log_info info;
 	int rc = 0;
 
-	for (size_t i = 0; rc == 0 && (log = ltx_logset_at(c->conf.logs, i)); i++) {
-		struct ltx_log_info info;
-
-		ltx_log_info(log, &info);
-		ltx_log_put(log);
+	for (size_t i = 0; rc == 0 && ltx_logset_info(c->conf.logs, i, &info); i++)
 		if (!info.ended_ms && !fs_registry_excluded(c, info.name))
 			rc = start_known(c, info.name, err);
-	}
 	return rc;
 }
 

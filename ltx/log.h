@@ -154,6 +154,8 @@ int ltx_log_open_lineage(struct ltx_log **out, int state_dirfd, const char *line
 void ltx_log_put(struct ltx_log *log); /* NULL is fine */
 /* All logs, living and ended, in the order (name, created_ms): i-th or NULL; counted. */
 struct ltx_log *ltx_logset_at(struct ltx_logset *set, size_t i);
+/* ltx_log_info() of that; false: there are no more. */
+bool ltx_logset_info(struct ltx_logset *set, size_t i, struct ltx_log_info *info);
 /* The log of that lineage, living or ended, or NULL; counted. */
 struct ltx_log *ltx_logset_find(struct ltx_logset *set, const char *lineage);
 /* Deletes an ended log's directory; the caller holds the only reference but the set's. */

@@ -288,6 +288,17 @@ struct ltx_log *ltx_logset_at(struct ltx_logset *set, size_t i)
 	return log;
 }
 
+bool ltx_logset_info(struct ltx_logset *set, size_t i, struct ltx_log_info *info)
+{
+	struct ltx_log *log = ltx_logset_at(set, i);
+
+	if (!log)
+		return false;
+	ltx_log_info(log, info);
+	ltx_log_put(log);
+	return true;
+}
+
 struct ltx_log *ltx_logset_find(struct ltx_logset *set, const char *lineage)
 {
 	struct ltx_log_info info;

@@ -246,16 +246,11 @@ bool primary_server_durable(struct primary_server *s, const char *lineage, unsig
 /* Everything in the logs is durable there. */
 static bool holds_all(struct primary_server *s, struct primary_peer *p)
 {
-	struct ltx_log *log;
+	struct ltx_log_info info;
 	bool all = true;
 
-	for (size_t i = 0; all && (log = ltx_logset_at(s->logs, i)); i++) {
-		struct ltx_log_info info;
-
-		ltx_log_info(log, &info);
-		ltx_log_put(log);
+	for (size_t i = 0; all && ltx_logset_info(s->logs, i, &info); i++)
 		all = info.ended_ms || primary_peer_durable(p, info.lineage) >= info.tail_txid;
-	}
 	return all;
 }
 
