@@ -127,27 +127,12 @@ static void free_fields(void *base, bool target)
 
 		if (!strcmp(cmd_keys[i].section, "target") != target)
 			continue;
-		switch (cmd_keys[i].type) {
-		case T_TEXT:
-		case T_PATH:
-		case T_LEVEL:
-		case T_FORMAT:
-		case T_ROLE:
-		case T_ACK:
-		case T_POLICY:
-		case T_FAILOVER:
-		case T_ENCRYPT:
-		case T_PRICES:
+		if (cmd_key_is_text(&cmd_keys[i])) {
 			if (*(char **)field && strstr(cmd_keys[i].name, "secret"))
 				explicit_bzero(*(char **)field, strlen(*(char **)field));
 			free(*(char **)field);
-			break;
-		case T_LINES:
-		case T_WORDS:
+		} else if (cmd_keys[i].type == T_LINES || cmd_keys[i].type == T_WORDS) {
 			cmd_list_clear((struct cmd_list *)field);
-			break;
-		default:
-			break;
 		}
 	}
 }

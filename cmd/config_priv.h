@@ -7,15 +7,8 @@
 #include <stddef.h>
 
 enum cmd_type {
+	/* texts: char *, heap */
 	T_TEXT,
-	T_LINES,
-	T_WORDS,
-	T_DURATION,
-	T_KEEP,
-	T_SIZE,
-	T_SCRUB,
-	T_COUNT,
-	T_BOOL,
 	T_PATH,
 	T_LEVEL,
 	T_FORMAT,
@@ -24,7 +17,16 @@ enum cmd_type {
 	T_POLICY,
 	T_FAILOVER,
 	T_ENCRYPT,
-	T_PRICES
+	T_PRICES,
+	/* others */
+	T_LINES,
+	T_WORDS,
+	T_DURATION,
+	T_KEEP,
+	T_SIZE,
+	T_SCRUB,
+	T_COUNT,
+	T_BOOL
 };
 
 struct cmd_key {
@@ -32,6 +34,10 @@ struct cmd_key {
 	enum cmd_type type;
 	size_t at;
 };
+static inline bool cmd_key_is_text(const struct cmd_key *k)
+{
+	return k->type <= T_PRICES;
+}
 extern const struct cmd_key cmd_keys[];
 extern const size_t cmd_n_keys;
 #define CMD_KEYS_MAX 128 /* more than cmd_n_keys */

@@ -114,10 +114,7 @@ static cJSON *show_db(const struct db_view *d)
 	cJSON_AddNumberToObject(o, "lag_txns", (double)d->lag_txns);
 	cJSON_AddNumberToObject(o, "lag_bytes", (double)d->lag_bytes);
 	cJSON_AddBoolToObject(o, "diverged", d->state == PRIMARY_FEED_DIVERGED);
-	if (d->err.code)
-		cJSON_AddStringToObject(o, "last_error", d->err.text);
-	else
-		cJSON_AddNullToObject(o, "last_error");
+	cJSON_AddItemToObject(o, "last_error", d->err.code ? cJSON_CreateString(d->err.text) : cJSON_CreateNull());
 	return o;
 }
 
@@ -137,10 +134,7 @@ static cJSON *show(const struct primary_follower *f, const struct peer_view *v)
 	cJSON_AddBoolToObject(o, "connected", v->since_ms && !v->ended_ms);
 	cJSON_AddNumberToObject(o, "since_ms", (double)(v->ended_ms ? v->ended_ms : v->since_ms));
 	cJSON_AddNumberToObject(o, "bytes_out", (double)v->bytes_out);
-	if (v->err.code)
-		cJSON_AddStringToObject(o, "last_error", v->err.text);
-	else
-		cJSON_AddNullToObject(o, "last_error");
+	cJSON_AddItemToObject(o, "last_error", v->err.code ? cJSON_CreateString(v->err.text) : cJSON_CreateNull());
 	list = cJSON_CreateArray();
 	for (size_t i = 0; i < v->n_dbs; i++) {
 		if (v->dbs[i].lag_ms > lag_ms)

@@ -75,10 +75,7 @@ static void look_at_logs(struct replica_followset *s, struct view *v, size_t n, 
 
 void replica_followset_add_error(struct cJSON *o, const struct fz_err *err)
 {
-	if (err->code)
-		cJSON_AddStringToObject(o, "last_error", err->text);
-	else
-		cJSON_AddNullToObject(o, "last_error");
+	cJSON_AddItemToObject(o, "last_error", err->code ? cJSON_CreateString(err->text) : cJSON_CreateNull());
 }
 
 static cJSON *show(const struct view *v)
