@@ -48,6 +48,16 @@ static void workload(sqlite3 *db, struct history *h, unsigned seed)
 	note(h, db);
 }
 
+/* The log has every commit, before the last connection is closed and afterwards. */
+static void finish(struct world *w, sqlite3 *db, const struct history *h)
+{
+	sync_all(w);
+	assert_int_equal(check_log(w->logs, "a.db", h), h->n);
+	sqlite3_close(db);
+	check_log(w->logs, "a.db", h);
+	end_world(w);
+}
+
 static void every_commit(void **state)
 {
 	static const int sizes[] = {512, 1024, 4096, 65536};
@@ -69,11 +79,7 @@ static void every_commit(void **state)
 					sql(db, "PRAGMA journal_mode = %s", modes[m]);
 					note(h, db);
 					workload(db, h, (unsigned)(m * 7 + s * 3 + z));
-					sync_all(&w);
-					assert_int_equal(check_log(w.logs, "a.db", h), h->n);
-					sqlite3_close(db);
-					check_log(w.logs, "a.db", h);
-					end_world(&w);
+					finish(&w, db, h);
 				next:
 					free_history(h);
 				}
@@ -222,11 +228,7 @@ static void free_leaves(void **state)
 				sql(db, "INSERT INTO t(b) VALUES(randomblob(3000))");
 				note(h, db);
 			}
-			sync_all(&w);
-			assert_int_equal(check_log(w.logs, "a.db", h), h->n);
-			sqlite3_close(db);
-			check_log(w.logs, "a.db", h);
-			end_world(&w);
+			finish(&w, db, h);
 			free_history(h);
 		}
 }
@@ -281,11 +283,7 @@ static void exclusive(void **state)
 			sql(db, "INSERT INTO t VALUES(randomblob(%d))", i * 50);
 			note_schema(h, db, "main");
 		}
-		sync_all(&w);
-		assert_int_equal(check_log(w.logs, "a.db", h), h->n);
-		sqlite3_close(db);
-		check_log(w.logs, "a.db", h);
-		end_world(&w);
+		finish(&w, db, h);
 		free_history(h);
 	}
 }
@@ -318,11 +316,7 @@ static void blank_frames(void **state)
 		sql(db, "INSERT INTO t(a) VALUES(%d)", i);
 		note_schema(h, db, "main");
 	}
-	sync_all(&w);
-	assert_int_equal(check_log(w.logs, "a.db", h), h->n);
-	sqlite3_close(db);
-	check_log(w.logs, "a.db", h);
-	end_world(&w);
+	finish(&w, db, h);
 	free_history(h);
 }
 

@@ -115,6 +115,14 @@ static const struct kind {
         {"WAL",    65536},
 };
 
+/* What it leaves behind is the history's last state. */
+static void finish(struct world *w, struct replica_apply *a)
+{
+	replica_apply_close(a, true);
+	world_same(w);
+	world_fini(w);
+}
+
 /* Made, brought on one by one and many at once, beside readers of every sort; the file at the end is the primary's. */
 static void test_beside_readers(void **state)
 {
@@ -154,9 +162,7 @@ static void test_beside_readers(void **state)
 		replica_apply_get(a, &s);
 		assert_int_equal(s.checksum, w->checksum);
 		assert_true(s.batches < s.transactions);
-		replica_apply_close(a, true);
-		world_same(w);
-		world_fini(w);
+		finish(w, a);
 	}
 }
 
@@ -321,9 +327,7 @@ static void test_index(void **state)
 			run(w, a, 0);
 			index_is_sqlites(w);
 		}
-		replica_apply_close(a, true);
-		world_same(w);
-		world_fini(w);
+		finish(w, a);
 	}
 }
 
@@ -666,9 +670,7 @@ static void test_readers_hold(void **state)
 	}
 	world_reader_stop(w, 0);
 	world_reader_stop(w, 1);
-	replica_apply_close(a, true);
-	world_same(w);
-	world_fini(w);
+	finish(w, a);
 }
 
 /* Under a steady stream, with readers that overlap, the WAL is copied and started anew in passing. */
@@ -789,9 +791,7 @@ static void test_page_size(void **state)
 	}
 	for (unsigned r = 0; r < 3; r++)
 		world_reader_stop(w, r);
-	replica_apply_close(a, true);
-	world_same(w);
-	world_fini(w);
+	finish(w, a);
 }
 
 static void test_page_size_killed(void **state)
@@ -874,9 +874,7 @@ static void test_scrub(void **state)
 		close(w->r[0].stop);
 		waitpid(w->r[0].pid, NULL, 0);
 		w->r[0].pid = 0;
-		replica_apply_close(a, true);
-		world_same(w);
-		world_fini(w);
+		finish(w, a);
 	}
 }
 
@@ -922,9 +920,7 @@ static void test_damaged_log(void **state)
 	}
 	run(w, a, 0);
 	assert_int_equal(applied(a), w->txid);
-	replica_apply_close(a, true);
-	world_same(w);
-	world_fini(w);
+	finish(w, a);
 }
 
 /* The table of sums lies: it is made anew from the log. */
@@ -944,9 +940,7 @@ static void test_damaged_sums(void **state)
 	world_commits(w, 5, true);
 	run(w, a, 0);
 	assert_int_equal(applied(a), w->txid);
-	replica_apply_close(a, true);
-	world_same(w);
-	world_fini(w);
+	finish(w, a);
 }
 
 /* For go_back(). Returns the commit. */
@@ -1015,9 +1009,7 @@ static void test_other_history(void **state)
 	world_commits(w, 5, false);
 	run(w, a, 0);
 	assert_int_equal(world_visible(w), w->txid);
-	replica_apply_close(a, true);
-	world_same(w);
-	world_fini(w);
+	finish(w, a);
 }
 
 /* Back to where the database was larger: what the WAL still has of its end was copied, or given up, when it was smaller, and no
@@ -1060,9 +1052,7 @@ static void test_back_to_larger(void **state)
 			world_reader_stop(w, 0);
 		world_commits(w, 3, false);
 		run(w, a, 0);
-		replica_apply_close(a, true);
-		world_same(w);
-		world_fini(w);
+		finish(w, a);
 	}
 }
 
@@ -1506,9 +1496,7 @@ static void test_moved_aside(void **state)
 	aside[strcspn(aside, "\n")] = 0;
 	world_ask(w, aside, SQLITE_OPEN_READWRITE, "SELECT x FROM mine", res, sizeof(res));
 	assert_string_equal(res, "7");
-	replica_apply_close(a, true);
-	world_same(w);
-	world_fini(w);
+	finish(w, a);
 }
 
 /* A file of that name that is not ours is kept; one that this host served as primary is taken over. */
@@ -1556,9 +1544,7 @@ static void test_what_lies_there(void **state)
 	world_reader_wait(w, 0, 2);
 	assert_int_equal(w->r[0].seen->last, w->txid);
 	world_reader_stop(w, 0);
-	replica_apply_close(a, true);
-	world_same(w);
-	world_fini(w);
+	finish(w, a);
 }
 
 /* Larger than what is held in memory; and one that only cuts the file. */
@@ -1593,9 +1579,7 @@ static void test_large_and_empty(void **state)
 		assert_int_equal(w->r[i].seen->last, w->txid);
 		world_reader_stop(w, i);
 	}
-	replica_apply_close(a, true);
-	world_same(w);
-	world_fini(w);
+	finish(w, a);
 }
 
 /* Nothing leads out of the mount, and what the mount's directory says about owner and mode counts. */
