@@ -37,11 +37,7 @@ static void print_result(const struct cloning *c, const char *label)
 			printf("; the configuration excludes it: nothing of it is captured\n");
 		return;
 	}
-	o = cJSON_CreateObject();
-	cJSON_AddStringToObject(o, "source", label);
-	cJSON_AddNumberToObject(o, "txid", (double)k->txid);
-	cJSON_AddStringToObject(o, "time", when);
-	cJSON_AddNumberToObject(o, "time_ms", (double)k->time_ms);
+	o = cmd_fetch_json(label, &c->result);
 	cJSON_AddStringToObject(o, "output", c->place.path);
 	cJSON_AddNumberToObject(o, "page_size", c->result.page_size);
 	cJSON_AddNumberToObject(o, "pages", c->result.pages);

@@ -49,11 +49,7 @@ static void print_result(const struct exporting *e, const char *label, const cha
 		       checksum);
 		return;
 	}
-	o = cJSON_CreateObject();
-	cJSON_AddStringToObject(o, "source", label);
-	cJSON_AddNumberToObject(o, "txid", (double)k->txid);
-	cJSON_AddStringToObject(o, "time", when);
-	cJSON_AddNumberToObject(o, "time_ms", (double)k->time_ms);
+	o = cmd_fetch_json(label, &e->result);
 	cJSON_AddStringToObject(o, "checksum", checksum);
 	cJSON_AddStringToObject(o, "output", output);
 	cJSON_AddNumberToObject(o, "page_size", e->result.page_size);

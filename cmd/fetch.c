@@ -8,6 +8,7 @@
 #include "cmd/progress.h"
 #include "replica/inplace.h"
 
+#include <cJSON.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -79,6 +80,18 @@ int cmd_fetch(struct cmd_source *s, struct replica_restore_conf *conf, struct cm
 const char *cmd_fetch_label(const struct cmd_source *s, const struct replica_restore_result *result)
 {
 	return s->is_log && !result->from_log ? s->store_label : s->label;
+}
+
+struct cJSON *cmd_fetch_json(const char *label, const struct replica_restore_result *result)
+{
+	cJSON *o = cJSON_CreateObject();
+	char when[FZ_TIME_SIZE];
+
+	cJSON_AddStringToObject(o, "source", label);
+	cJSON_AddNumberToObject(o, "txid", (double)result->commit.txid);
+	cJSON_AddStringToObject(o, "time", fz_format_time(when, result->commit.time_ms));
+	cJSON_AddNumberToObject(o, "time_ms", (double)result->commit.time_ms);
+	return o;
 }
 
 struct uninterrupted {

@@ -5,6 +5,7 @@
 #include "cmd/source_arg.h"
 #include "replica/restore.h"
 
+struct cJSON;
 struct cmd_progress;
 
 struct cmd_moment {
@@ -27,5 +28,7 @@ int cmd_in_place(const char *restored, const char *live, struct replica_inplace_
                  struct replica_inplace_result *placed, struct fz_err *err) FZ_MUST_CHECK;
 /* Where it came from, for people: valid after cmd_fetch(). */
 const char *cmd_fetch_label(const struct cmd_source *s, const struct replica_restore_result *result);
+/* What was fetched, as the JSON of each of them begins: source (label), txid, time, time_ms. The caller deletes it. */
+struct cJSON *cmd_fetch_json(const char *label, const struct replica_restore_result *result);
 
 #endif

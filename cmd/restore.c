@@ -33,11 +33,7 @@ static void print_result(const struct restoring *r, const char *label, const cha
 	fz_format_time(when, c->time_ms);
 	snprintf(checksum, sizeof(checksum), "%016llx", (unsigned long long)c->checksum);
 	if (r->json) {
-		o = cJSON_CreateObject();
-		cJSON_AddStringToObject(o, "source", label);
-		cJSON_AddNumberToObject(o, "txid", (double)c->txid);
-		cJSON_AddStringToObject(o, "time", when);
-		cJSON_AddNumberToObject(o, "time_ms", (double)c->time_ms);
+		o = cmd_fetch_json(label, &r->result);
 		cJSON_AddNumberToObject(o, "distance_ms", (double)r->result.distance_ms);
 		cJSON_AddStringToObject(o, "checksum", checksum);
 		cJSON_AddStringToObject(o, "lineage", c->lineage);
