@@ -80,11 +80,14 @@ out:
 
 /* ---- the thread ------------------------------------------------------------------------------------------------- */
 
-/* What the server thinks of this one body, or of all of them; neither a bad moment of its own nor too many at once. */
-static bool is_refusal(const struct cmd_alertsend_result *r, int rc)
+/* Whether it says something about this one body, or about the URL: a bad moment, too many at once, another address. */
+static enum cmd_alert_outcome outcome_of(const struct cmd_alertsend_result *r, int rc)
 {
-	return rc < 0 && r->status >= 400 && r->status < 500 && r->status != 408 && r->status != 429 &&
-	       r->retry_after_s < 0;
+	if (rc == 0)
+		return CMD_ALERT_ARRIVED;
+	if (r->status < 400 || r->status == 408 || r->status == 429 || r->retry_after_s >= 0)
+		return CMD_ALERT_LOST;
+	return r->status < 500 ? CMD_ALERT_REFUSED : CMD_ALERT_FAILED;
 }
 
 static uint64_t later(const struct cmd_alerts *a, unsigned times, int64_t retry_after_s)
@@ -99,44 +102,47 @@ static uint64_t later(const struct cmd_alerts *a, unsigned times, int64_t retry_
 	return fz_mono_ns() + (uint64_t)wait * NS;
 }
 
-/* again: it had been refused before. */
-static void told(struct cmd_alerts *a, size_t url, bool again, const struct cmd_alertsend_result *r, int rc,
-                 const struct fz_err *err)
+/* again: it had failed before. */
+static void told(struct cmd_alerts *a, size_t url, bool again, enum cmd_alert_outcome outcome,
+                 const struct cmd_alertsend_result *r, const struct fz_err *err)
 {
 	struct cmd_alert_way *way = &a->way[url];
 
-	if (rc == -ECANCELED)
-		return;
-	if (is_refusal(r, rc))
-		way->again_ns = later(a, way->refusals++, -1);
-	else if (rc < 0)
+	if (outcome == CMD_ALERT_LOST)
 		way->next_ns = later(a, way->failures++, r->retry_after_s);
+	else if (outcome != CMD_ALERT_ARRIVED)
+		way->again_ns = later(a, way->refusals++, -1);
 	else
-		way->failures = 0;
-	if (rc == 0 && again)
-		way->again_ns = way->refusals = 0;
-	if (rc < 0 && way->trouble.code != err->code)
+		way->failures = way->refusals = 0;
+	if (outcome == CMD_ALERT_ARRIVED && again)
+		way->again_ns = 0;
+	if (err->code && way->trouble.code != err->code)
 		fz_log_err("an alert could not be sent, trying on", err);
-	if (rc == 0 && way->trouble.code)
+	if (!err->code && way->trouble.code)
 		fz_info("alerts reach %s again", a->send.shown[url]);
 	pthread_mutex_lock(&a->mu);
-	way->trouble = rc < 0 ? *err : (struct fz_err){0};
+	way->trouble = *err;
 	pthread_mutex_unlock(&a->mu);
 }
 
-/* Tells one URL all there is to tell, or until it fails. What it refused waits, and nothing else for that. */
+/* Tells one URL all there is to tell, or until it fails. What failed waits, and nothing else for that: it may be the server that
+ * is ill, so only one is tried at a look; but with what it takes it goes on. */
 static void tell(struct cmd_alerts *a, size_t url)
 {
-	while (!fz_worker_stopping(&a->worker) && fz_mono_ns() >= a->way[url].next_ns) {
+	struct cmd_alert_way *way = &a->way[url];
+
+	while (!fz_worker_stopping(&a->worker) && fz_mono_ns() >= way->next_ns) {
+		enum cmd_alert_outcome outcome;
 		struct cmd_alertsend_result r;
 		struct cmd_alert *which, copy;
 		struct fz_err err = {0};
 		const char *event;
 		char role[16], *body;
+		bool given_up;
 		int rc;
 
 		pthread_mutex_lock(&a->mu);
-		event = cmd_alertbook_next(&a->book, url, fz_now_ms(), fz_mono_ns() >= a->way[url].again_ns, &which);
+		event = cmd_alertbook_next(&a->book, url, fz_now_ms(), fz_mono_ns() >= way->again_ns, &which);
 		if (event)
 			copy = *which;
 		snprintf(role, sizeof(role), "%s", a->book.role);
@@ -148,16 +154,18 @@ static void tell(struct cmd_alerts *a, size_t url)
 			return;
 		rc = cmd_alertsend_post(&a->send, url, body, &r, &err);
 		cJSON_free(body);
+		if (rc == -ECANCELED)
+			return;
+		outcome = outcome_of(&r, rc);
 		pthread_mutex_lock(&a->mu); /* which is still there: only this thread takes any out */
-		if (rc != -ECANCELED)
-			cmd_alertbook_sent(&a->book, url, which, event,
-			                   rc == 0              ? CMD_ALERT_ARRIVED
-			                   : is_refusal(&r, rc) ? CMD_ALERT_REFUSED
-			                                        : CMD_ALERT_LOST,
-			                   fz_now_ms());
+		given_up = cmd_alertbook_sent(&a->book, url, which, event, outcome, fz_now_ms());
+		way->given_up += given_up;
 		pthread_mutex_unlock(&a->mu);
-		told(a, url, copy.url[url].refused > 0, &r, rc, &err);
-		if (rc < 0 && !is_refusal(&r, rc))
+		told(a, url, copy.url[url].failed > 0, outcome, &r, &err);
+		if (given_up)
+			fz_warn("%s takes other alerts, but not this one, which is given up: %s, %s: %s",
+			        a->send.shown[url], event, copy.kind, copy.text);
+		if (outcome == CMD_ALERT_LOST || outcome == CMD_ALERT_FAILED)
 			return;
 	}
 }
@@ -300,6 +308,7 @@ int cmd_alerts_answer(struct cmd_alerts *a, const cJSON *request, cJSON *answer,
 		pthread_mutex_lock(&a->mu);
 		cJSON_AddNumberToObject(o, "code", -a->way[u].trouble.code);
 		cJSON_AddStringToObject(o, "error", a->way[u].trouble.text);
+		cJSON_AddNumberToObject(o, "given_up", (double)a->way[u].given_up);
 		pthread_mutex_unlock(&a->mu);
 		cJSON_AddItemToArray(urls, o);
 	}

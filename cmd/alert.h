@@ -20,11 +20,12 @@ struct cmd_alerts {
 	int64_t look_ms;
 	pthread_mutex_t mu;
 	struct cmd_alertbook book; /* under mu */
-	struct cmd_alert_way {     /* the thread's own; told also under mu */
+	struct cmd_alert_way {     /* the thread's own; trouble and given_up also under mu */
 		uint64_t next_ns;  /* not before */
-		uint64_t again_ns; /* what it refused not before */
+		uint64_t again_ns; /* what failed not before */
 		unsigned failures, refusals;
 		struct fz_err trouble;
+		uint64_t given_up; /* alerts, since this worker started */
 	} way[CMD_ALERT_URLS];
 	bool disk_told;
 };

@@ -5,6 +5,7 @@
 #include "cmd/cmd.h"
 
 #include <cJSON.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,6 +17,7 @@ static void print_urls(const cJSON *urls, bool test)
 
 	cJSON_ArrayForEach (o, urls) {
 		const char *error = cmd_text(o, "error"), *said = cmd_text(o, "said");
+		uint64_t given_up = cmd_number(o, "given_up");
 		int code = (int)cJSON_GetNumberValue(cJSON_GetObjectItem(o, "code"));
 
 		if (*error)
@@ -28,6 +30,8 @@ static void print_urls(const cJSON *urls, bool test)
 			printf("  %s\n", cmd_text(o, "url"));
 		if (*said)
 			printf("    the server says: %s\n", said);
+		if (given_up)
+			printf("    given up, while others arrived: %" PRIu64 " since the worker started\n", given_up);
 	}
 }
 

@@ -13,6 +13,7 @@
 
 #define FILE_NAME "alerts"
 #define FILE_MAX  (1u << 20)
+#define GIVE_UP   5
 
 /* ---- what is so ------------------------------------------------------------------------------------------------- */
 
@@ -90,10 +91,14 @@ static int notice_role(struct cmd_alertbook *b, const cJSON *status, int64_t now
 	return 0;
 }
 
-/* It will not take what is over: after an interval that is left at that. */
+/* It will not take what is over: after an interval that is left at that. What lasts is tried anew then. */
 static bool given_up(const struct cmd_alertbook *b, const struct cmd_alert *a, size_t url, int64_t now_ms)
 {
-	return a->url[url].refused && a->until_ms > 0 && now_ms - a->until_ms >= b->interval_ms;
+	const struct cmd_alert_told *t = &a->url[url];
+
+	if (t->given_up_ms && a->until_ms <= 0)
+		return now_ms - t->given_up_ms < b->interval_ms && now_ms >= t->given_up_ms;
+	return t->refused && a->until_ms > 0 && now_ms - a->until_ms >= b->interval_ms;
 }
 
 /* Nobody has to hear of it any more. */
@@ -165,9 +170,9 @@ const char *cmd_alertbook_next(struct cmd_alertbook *b, size_t url, int64_t now_
 
 	for (size_t i = 0; i < b->n; i++) {
 		const char *event = event_of(b, &b->v[i], url, now_ms);
-		unsigned refused = b->v[i].url[url].refused;
+		unsigned failed = b->v[i].url[url].failed;
 
-		if (!event || (refused && !again) || (found && refused >= (*a)->url[url].refused))
+		if (!event || (failed && !again) || (found && failed >= (*a)->url[url].failed))
 			continue;
 		*a = &b->v[i];
 		found = event;
@@ -175,25 +180,42 @@ const char *cmd_alertbook_next(struct cmd_alertbook *b, size_t url, int64_t now_
 	return found;
 }
 
-void cmd_alertbook_sent(struct cmd_alertbook *b, size_t url, struct cmd_alert *a, const char *event,
+/* Returns whether that was once too often. */
+static bool count_failure(struct cmd_alert_told *t, unsigned arrived)
+{
+	t->passed += t->failed && t->arrived != arrived;
+	t->arrived = arrived;
+	t->failed++;
+	return t->passed >= GIVE_UP;
+}
+
+bool cmd_alertbook_sent(struct cmd_alertbook *b, size_t url, struct cmd_alert *a, const char *event,
                         enum cmd_alert_outcome outcome, int64_t now_ms)
 {
 	struct cmd_alert_told *t = &a->url[url];
+	bool tried = outcome == CMD_ALERT_LOST || outcome == CMD_ALERT_FAILED; /* what was refused is not there */
 
-	if (outcome != CMD_ALERT_ARRIVED) {
-		bool tried = outcome == CMD_ALERT_LOST; /* what was refused is not there */
-
-		b->changed |= t->tried != tried;
-		t->tried = tried;
-		t->refused += !tried;
-		return;
+	if (outcome == CMD_ALERT_ARRIVED) {
+		b->changed = true;
+		b->arrived[url]++;
+		*t = (struct cmd_alert_told){.at_ms = t->at_ms, .told = strcmp(event, "resolved") != 0};
+		if (t->told)
+			t->at_ms = now_ms;
+		return false;
 	}
+	b->changed |= t->tried != tried;
+	t->tried = tried;
+	t->refused = !tried;
+	if (!count_failure(t, b->arrived[url]))
+		return false;
 	b->changed = true;
-	t->tried = false;
-	t->refused = 0;
-	t->told = strcmp(event, "resolved") != 0;
-	if (t->told)
-		t->at_ms = now_ms;
+	t->failed = t->passed = 0;
+	t->given_up_ms = now_ms;
+	if (a->until_ms > 0) { /* there will be no other occasion */
+		t->told = a->notice;
+		t->tried = false;
+	}
+	return true;
 }
 
 /* ---- the file --------------------------------------------------------------------------------------------------- */

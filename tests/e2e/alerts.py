@@ -175,12 +175,13 @@ def found(base):
 
 def choosy(base):
     """Problems of a state directory whose name is no UTF-8, and of a target. A receiver that refuses the first gets the second and its
-    end; of what it never took it hears no end, and the book keeps nothing of it."""
+    end; of what it never took it hears no end, and the book keeps nothing of it. One that fails over the first gets the second too, again
+    and again, until the first is given up."""
     app, state = os.path.join(base, "choosy"), os.path.join(base, os.fsdecode(b"caf\xe9"))
     os.mkdir(app)
     blocked = put(os.path.join(base, "in-the-way"), "")
-    with Hook(refuse="disk") as hook, Hook() as other:
-        c = conf(base, "choosy.conf", [h.base + "/" + TOKEN for h in (hook, other)],
+    with Hook(refuse="disk") as hook, Hook() as other, Hook(fail="disk") as ill:
+        c = conf(base, "choosy.conf", [h.base + "/" + TOKEN for h in (hook, other, ill)],
                  "alert_interval = 1s\nstate = %s\ndisk_min = 900T\n[encrypt]\nencrypt = none\n"
                  "[target broken]\nurl = dir:%s/store\nlag_max = 1ms\n" % (state, blocked))
         fazt("mount", "--config", c, app)
@@ -188,6 +189,15 @@ def choosy(base):
             wait_for("the disk's problem to be refused", lambda: hook.posts)
             commit(os.path.join(app, "a.db"))
             wait_for("the problem behind it", lambda: [o for o in hook.taken if o["kind"] == "lag"])
+            wait_for("the same where the first ends in an error", lambda: [o for o in ill.taken if o["kind"] == "lag"])
+
+            def given_up():
+                return [u["given_up"] for u in fazt_json("alert", "--json", app)["urls"]]
+            wait_for("the first to be given up there", lambda: given_up()[2])
+            need(given_up()[1] == 0 and len(ill.events("disk")) >= 6, "given up: %s after %s", given_up(), ill.events("disk"))
+            need("given up, while others arrived" in fazt("alert", app).stdout, "who is told that it was given up")
+            ill.fail = None
+            wait_for("the first, which is tried anew", lambda: [o for o in ill.taken if o["kind"] == "disk"])
             wait_for("who takes both", lambda: {"disk", "lag"} <= {o["kind"] for o in other.taken})
             shown = [o["about"] for o in other.taken if o["kind"] == "disk"][0]
             need(shown == os.path.join(base, "caf\\xe9"), "the name is told as %s", shown)
@@ -198,12 +208,12 @@ def choosy(base):
             os.unlink(blocked)
             os.mkdir(blocked)
             wait_for("its end", lambda: hook.taken[-1]["event"] == "resolved")
-            wait_for("the end of both", lambda: all("resolved" in other.events(kind) for kind in ("disk", "lag")))
+            wait_for("the end of both", lambda: all("resolved" in h.events(kind) for h in (other, ill) for kind in ("disk", "lag")))
             wait_for("both to be forgotten", lambda: not [a for a in fazt_json("alert", "--json", app)["alerts"] if a["kind"] in ("disk", "lag")])
             need("resolved" not in hook.events("disk"), "the end of what was refused: %s", hook.events("disk"))
         finally:
             fazt("umount", app)
-        for h in (hook, other):
+        for h in (hook, other, ill):
             well_formed(h)
 
 

@@ -10,10 +10,10 @@ CERT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
 
 class Hook:
     """Answers each POST with the next of codes, the last one for ever; "hang": never. What came is in posts. 400 is the answer to
-    a body that is no JSON in UTF-8, and to those of the kind refuse; what was taken is in taken."""
+    a body that is no JSON in UTF-8, and to those of the kind refuse; 500 to those of the kind fail. What was taken is in taken."""
 
-    def __init__(self, *codes, tls=False, location=None, refuse=None):
-        self.codes, self.location = list(codes) or [200], location
+    def __init__(self, *codes, tls=False, location=None, refuse=None, fail=None):
+        self.codes, self.location, self.fail = list(codes) or [200], location, fail
         self.posts = []  # (path, headers, body)
         self.taken = []  # objects
         self.over = threading.Event()
@@ -28,8 +28,8 @@ class Hook:
                 code = hook.codes.pop(0) if len(hook.codes) > 1 else hook.codes[0]
                 try:
                     o = json.loads(body.decode("utf-8"))
-                    if o["kind"] == refuse:
-                        code = 400
+                    if o["kind"] in (refuse, hook.fail):
+                        code = 400 if o["kind"] == refuse else 500
                     elif code == 200:
                         hook.taken.append(o)
                 except ValueError:

@@ -24,7 +24,8 @@
 struct row {
 	int at_min;
 	const char *status; /* "lag a, disk b"; "!replica", "!primary": the role */
-	const char *down;   /* URLs that cannot be reached: "", "0", "1", "01"; "-lag": URL 0 refuses that kind */
+	const char *
+	        down; /* URLs that cannot be reached: "", "0", "1", "01"; "-lag": URL 0 refuses that kind; "~lag": it fails over it */
 	const char *want[2];
 	bool worker_dies; /* and the next one reads what it left */
 };
@@ -63,23 +64,28 @@ static cJSON *status_of(const char *text)
 }
 
 /* All that URL is told now: "problem lag, resolved disk". */
-static void tell(struct cmd_alertbook *b, size_t url, bool up, const char *refused, int64_t now, char out[static 400])
+static void tell(struct cmd_alertbook *b, size_t url, const char *down, int64_t now, char out[static 400])
 {
+	bool up = !strchr(down, (char)('0' + url)), again = true;
+	char kind[20] = "", how = 0;
 	struct cmd_alert *a;
 	const char *event;
-	bool again = true;
 
 	out[0] = 0;
+	if (url == 0)
+		sscanf(down, "%c%19s", &how, kind);
 	while ((event = cmd_alertbook_next(b, url, now, again, &a))) {
-		enum cmd_alert_outcome outcome = !up                                    ? CMD_ALERT_LOST
-		                                 : refused && !strcmp(refused, a->kind) ? CMD_ALERT_REFUSED
-		                                                                        : CMD_ALERT_ARRIVED;
+		enum cmd_alert_outcome outcome = !up                     ? CMD_ALERT_LOST
+		                                 : strcmp(kind, a->kind) ? CMD_ALERT_ARRIVED
+		                                 : how == '~'            ? CMD_ALERT_FAILED
+		                                                         : CMD_ALERT_REFUSED;
 		size_t n = strlen(out);
+		const char *of = a->kind;
+		bool given_up = cmd_alertbook_sent(b, url, a, event, outcome, now);
 
-		snprintf(out + n, 400 - n, "%s%s %s", n ? ", " : "", event, a->kind);
-		cmd_alertbook_sent(b, url, a, event, outcome, now);
+		snprintf(out + n, 400 - n, "%s%s %s%s", n ? ", " : "", event, of, given_up ? " (given up)" : "");
 		again &= outcome != CMD_ALERT_REFUSED;
-		if (!up)
+		if (outcome == CMD_ALERT_LOST || outcome == CMD_ALERT_FAILED)
 			return; /* it is tried again later */
 		assert_true(n < 300);
 	}
@@ -101,8 +107,7 @@ static void play(const struct row *rows, size_t n)
 		assert_int_equal(cmd_alertbook_see(&b, s, now, &err), 0);
 		cJSON_Delete(s);
 		for (size_t u = 0; u < 2; u++) {
-			tell(&b, u, !strchr(rows[i].down, (char)('0' + u)),
-			     u || *rows[i].down != '-' ? NULL : rows[i].down + 1, now, got);
+			tell(&b, u, rows[i].down, now, got);
 			if (strcmp(got, rows[i].want[u]) != 0)
 				fail_msg("row %zu, url %zu: told '%s', not '%s'", i, u, got, rows[i].want[u]);
 		}
@@ -217,6 +222,69 @@ static void refused(void **state)
 	PLAY(rows);
 }
 
+/* A URL that fails over one thing gets the others; what has failed each time that another arrived in between is given up for an
+ * interval, or for good when it is over. */
+static void fails_over_one(void **state)
+{
+	static const struct row rows[] = {
+	        {0,   "lag a",           "~lag", {"problem lag", "problem lag"},                           false},
+	        {1,   "lag a,disk b",    "~lag", {"problem disk, problem lag", "problem disk"},            false},
+	        {2,   "lag a,disk b",    "~lag", {"problem lag", ""},                                      false}, /* nothing arrived: no proof */
+	        {3,
+	         "lag a,log c",          "~lag",
+	         {"resolved disk, problem log, problem lag", "resolved disk, problem log"},
+	         false	                                                                                  },
+	        {4,
+	         "lag a,ack d",          "~lag",
+	         {"resolved log, problem ack, problem lag", "resolved log, problem ack"},
+	         false	                                                                                  },
+	        {5,
+	         "lag a,link e",         "~lag",
+	         {"resolved ack, problem link, problem lag", "resolved ack, problem link"},
+	         false	                                                                                  },
+	        {6,
+	         "lag a,lease f",        "~lag",
+	         {"resolved link, problem lease, problem lag (given up)", "resolved link, problem lease"},
+	         false	                                                                                  },
+	        {7,
+	         "lag a,capture g",      "~lag",
+	         {"resolved lease, problem capture", "resolved lease, problem capture"},
+	         false	                                                                                  },
+	        {66,  "lag a,capture g", "~lag", {"problem lag", "repeat lag"},                            false},
+	        {67,
+	         "capture g",            "",
+	         {"repeat capture, resolved lag", "resolved lag, repeat capture"},
+	         false	                                                                                  }, /* it may have arrived */
+	        {68,  "",                "",     {"resolved capture", "resolved capture"},                 false},
+	        {300, "",                "",     {"", ""},	                                         false},
+	};
+
+	PLAY(rows);
+}
+
+/* The URL is away altogether: however often, nothing is given up, and what fails is not always the same. */
+static void fails_over_all(void **state)
+{
+	static const struct row rows[] = {
+	        {0,   "lag a,disk b", "0", {"problem lag", "problem lag, problem disk"},                   false},
+	        {1,   "lag a,disk b", "0", {"problem disk", ""},                                           false},
+	        {2,   "lag a,disk b", "0", {"problem lag", ""},                                            false},
+	        {3,   "lag a,disk b", "0", {"problem disk", ""},                                           false},
+	        {4,   "lag a,disk b", "0", {"problem lag", ""},                                            false},
+	        {5,   "lag a,disk b", "0", {"problem disk", ""},                                           false},
+	        {6,   "lag a,disk b", "0", {"problem lag", ""},                                            false},
+	        {7,   "lag a,disk b", "0", {"problem disk", ""},                                           false},
+	        {8,   "lag a,disk b", "0", {"problem lag", ""},                                            false},
+	        {9,   "lag a,disk b", "0", {"problem disk", ""},                                           false},
+	        {10,  "lag a,disk b", "0", {"problem lag", ""},                                            false},
+	        {11,  "lag a,disk b", "",  {"problem disk, problem lag", ""},                              false},
+	        {12,  "",             "",  {"resolved lag, resolved disk", "resolved lag, resolved disk"}, false},
+	        {200, "",             "",  {"", ""},	                                               false},
+	};
+
+	PLAY(rows);
+}
+
 /* A name may be any bytes; what is told is characters, and two names stay two. */
 static void characters(void **state)
 {
@@ -293,7 +361,7 @@ static void many(void **state)
 			more++;
 			assert_non_null(strstr(a->text, "36 problems more"));
 		}
-		cmd_alertbook_sent(&b, 0, a, event, CMD_ALERT_ARRIVED, 1000);
+		assert_false(cmd_alertbook_sent(&b, 0, a, event, CMD_ALERT_ARRIVED, 1000));
 	}
 	assert_int_equal(n, CMD_ALERT_MAX + 1);
 	assert_int_equal(more, 1);
@@ -329,7 +397,8 @@ int main(void)
 	        cmocka_unit_test(one_url_is_away),  cmocka_unit_test(tried_in_vain),
 	        cmocka_unit_test(outlives_workers), cmocka_unit_test(many),
 	        cmocka_unit_test(refused),          cmocka_unit_test(characters),
-	        cmocka_unit_test(rubbish),
+	        cmocka_unit_test(rubbish),          cmocka_unit_test(fails_over_one),
+	        cmocka_unit_test(fails_over_all),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
