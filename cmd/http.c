@@ -255,6 +255,27 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *c, const char *u
 	return send_error(h, c, MHD_HTTP_NOT_FOUND, "there is nothing here");
 }
 
+static void notice_end(void *cls, struct MHD_Connection *c, void **socket_state,
+                       enum MHD_ConnectionNotificationCode what)
+{
+	struct cmd_http *h = cls;
+
+	(void)c;
+	(void)socket_state;
+	if (what == MHD_CONNECTION_NOTIFY_CLOSED)
+		h->ended = true;
+}
+
+/* At its limit of connections the daemon looks at its socket no more, and when some have ended only its next round does so again:
+ * with nobody else left, nothing would wake it for that. */
+static void serve(struct cmd_http *h)
+{
+	do {
+		h->ended = false;
+		MHD_run(h->daemon);
+	} while (h->ended);
+}
+
 static void run(void *arg)
 {
 	struct cmd_http *h = arg;
@@ -274,7 +295,7 @@ static void run(void *arg)
 			break;
 		if (p[1].revents)
 			break;
-		MHD_run(h->daemon);
+		serve(h);
 	}
 }
 
@@ -347,7 +368,8 @@ static int listen_at(struct cmd_http *h, const char *text, struct fz_err *err)
 	h->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, handle, h,
 	                             MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS,
 	                             MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
-	                             MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S, MHD_OPTION_END);
+	                             MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S, MHD_OPTION_NOTIFY_CONNECTION,
+	                             notice_end, h, MHD_OPTION_END);
 	if (!h->daemon) {
 		fz_close(&fd);
 		return fz_fail(err, FZ_EINTERNAL, "libmicrohttpd does not start");

@@ -29,6 +29,7 @@ struct cmd_http {
 	struct MHD_Daemon *daemon;
 	int stopfd;
 	struct fz_worker thread;
+	bool ended;          /* a connection, in this round */
 	char host[256];      /* of `listen` */
 	struct cJSON *state; /* the worker's status, a moment old */
 	uint64_t state_ns;

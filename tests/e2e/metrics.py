@@ -199,6 +199,14 @@ def follows_an_outage(m, page, gw, con):
     need(metric(page.metrics(), "fazt_target_lag_seconds", target="s3") <= 2, "it lags still")
 
 
+def outlasts_a_crowd(page):
+    """More connections than are served at once, none of which asks for anything; when they go nobody else makes the thread look up."""
+    crowd = [socket.create_connection(("127.0.0.1", page.port), timeout=30) for _ in range(100)]
+    for s in crowd:
+        s.close()
+    page.get("/healthz")
+
+
 # ---- what is refused -----------------------------------------------------------------------------------------------
 
 def listeners(port):
@@ -524,6 +532,7 @@ def run(base):
                 counts_commits(m, page, cons)
                 counts_requests(page, gw)
                 counts_bytes(page, store)
+                outlasts_a_crowd(page)
                 refuses(page)
                 tells_browsers(m, page, cons[0])
                 bounds_listeners(page)
