@@ -78,10 +78,10 @@ static enum MHD_Result send_text(struct cmd_http *h, struct MHD_Connection *c, u
 	if (!r)
 		return MHD_NO;
 	cmd_http_headers(h, r, type);
-	if (code == MHD_HTTP_METHOD_NOT_ALLOWED) {
+	if (code == MHD_HTTP_METHOD_NOT_ALLOWED)
 		MHD_add_response_header(r, "Allow", "GET, HEAD");
+	if (code == MHD_HTTP_METHOD_NOT_ALLOWED || code == MHD_HTTP_BAD_REQUEST)
 		MHD_add_response_header(r, "Connection", "close"); /* a body may follow that nobody reads */
-	}
 	if (code == MHD_HTTP_SERVICE_UNAVAILABLE)
 		MHD_add_response_header(r, "Retry-After", "10");
 	rc = MHD_queue_response(c, code, r);
@@ -160,6 +160,34 @@ static enum MHD_Result status(struct cmd_http *h, struct MHD_Connection *c)
 	return send_json(h, c, MHD_HTTP_OK, cmd_http_state(h, false));
 }
 
+/* The name that cmd_json_text() tells as this, where it is not this itself. NULL: none, or no memory. */
+static char *name_told_as(const char *told)
+{
+	char *name = strdup(told), *to = name;
+
+	for (const char *s = told; name && *s; to++)
+		if (!strncmp(s, "\\x", 2) && strspn(s + 2, "0123456789abcdef") >= 2) {
+			*to = (char)strtoul((char[]){s[2], s[3], 0}, NULL, 16);
+			s += 4;
+		} else {
+			*to = *s++;
+		}
+	if (name)
+		*to = 0;
+	return name;
+}
+
+static int find_history(struct cmd_http *h, const char *name, cJSON *o, struct fz_err *err)
+{
+	int rc = cmd_history_answer(h->w, name, o, err);
+	char *other = rc == -FZ_ENOTFOUND ? name_told_as(name) : NULL;
+
+	if (other && strcmp(other, name) != 0)
+		rc = cmd_history_answer(h->w, other, o, err);
+	free(other);
+	return rc;
+}
+
 static enum MHD_Result history(struct cmd_http *h, struct MHD_Connection *c)
 {
 	const char *name = MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, "database");
@@ -169,7 +197,7 @@ static enum MHD_Result history(struct cmd_http *h, struct MHD_Connection *c)
 
 	if (!name)
 		rc = send_error(h, c, MHD_HTTP_BAD_REQUEST, "say which: ?database=NAME");
-	else if (cmd_history_answer(h->w, name, o, &err) < 0)
+	else if (find_history(h, name, o, &err) < 0)
 		rc = send_error(h, c, err.code == -FZ_ENOTFOUND ? MHD_HTTP_NOT_FOUND : MHD_HTTP_INTERNAL_SERVER_ERROR,
 		                err.text);
 	else
@@ -200,6 +228,12 @@ static const struct route {
 
 /* ---- requests --------------------------------------------------------------------------------------------------- */
 
+/* ":PORT", or nothing. */
+static bool is_port(const char *text)
+{
+	return !*text || (*text == ':' && text[1] && !text[1 + strspn(text + 1, "0123456789")]);
+}
+
 /* The name in a Host header: an address cannot be made to point elsewhere, a name can. */
 static bool host_allowed(const struct cmd_http *h, const char *text)
 {
@@ -210,14 +244,14 @@ static bool host_allowed(const struct cmd_http *h, const char *text)
 
 	if (*text == '[') {
 		n = strcspn(++text, "]");
-		if (n >= sizeof(name) || text[n] != ']' || (text[n + 1] && text[n + 1] != ':'))
+		if (n >= sizeof(name) || text[n] != ']' || !is_port(text + n + 1))
 			return false;
 		memcpy(name, text, n);
 		name[n] = 0;
 		return inet_pton(AF_INET6, name, address) == 1;
 	}
 	n = strcspn(text, ":");
-	if (n >= sizeof(name))
+	if (n >= sizeof(name) || !is_port(text + n))
 		return false;
 	memcpy(name, text, n);
 	name[n] = 0;
@@ -228,6 +262,14 @@ static bool host_allowed(const struct cmd_http *h, const char *text)
 		if (!strcasecmp(name, more->v[i]))
 			return true;
 	return false;
+}
+
+static bool has_body(struct MHD_Connection *c)
+{
+	const char *size = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+
+	return (size && strcmp(size, "0")) ||
+	       MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_TRANSFER_ENCODING);
 }
 
 static enum MHD_Result handle(void *cls, struct MHD_Connection *c, const char *url, const char *method,
@@ -245,6 +287,8 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *c, const char *u
 		                  "this name is not one that is served here ([http] hosts in fazt.conf)");
 	if (strcmp(method, MHD_HTTP_METHOD_GET) && strcmp(method, MHD_HTTP_METHOD_HEAD))
 		return send_error(h, c, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD");
+	if (!*state && has_body(c))
+		return send_error(h, c, MHD_HTTP_BAD_REQUEST, "a request has no body here");
 	if (!*state) { /* an answer now would end the connection */
 		*state = h;
 		return MHD_YES;

@@ -223,15 +223,16 @@ def listeners(port):
 
 def refuses(page):
     need(listeners(page.port) == ["0100007F"], "listens on %s", listeners(page.port))
-    for host in ("evil.example", "evil.example:%d" % page.port, "127.0.0.1.evil.example", "localhost.evil", "[::1].evil", "db2.example.com", ""):
-        if host:
-            page.get("/healthz", 403, host=host)
-            page.get("/events", 403, host=host)
+    for host in ("evil.example", "evil.example:%d" % page.port, "127.0.0.1.evil.example", "localhost.evil", "[::1].evil", "db2.example.com", "localhost:1@evil",
+                 "[::1]:x"):
+        page.get("/healthz", 403, host=host)
+        page.get("/events", 403, host=host)
     for host in ("localhost", "LOCALHOST:1", "127.0.0.1", "[::1]:7301", "192.0.2.7:80", "db1.example.com:8443"):
         page.get("/healthz", 200, host=host)
     for method in ("POST", "PUT", "DELETE", "OPTIONS", "TRACE"):
         page.get("/api/status", 405, method=method, body="x" * 100)
         need(page.headers["Allow"] == "GET, HEAD", "Allow: %s", page.headers["Allow"])
+    page.get("/healthz", 400, body="a body")
     for path in ("/metrics/", "/../etc/passwd", "/api", "//"):
         page.get(path, 404)
     for path in ("/", "/metrics", "/healthz", "/api/status", "/events"):
@@ -468,6 +469,23 @@ def remembers_drills(m, page, config, store, con):
     page.get("/healthz", 200)
 
 
+def name_that_is_no_text(m, page):
+    """JSON is UTF-8 (need: Page and fazt_json() decode strictly); what it tells can be asked for."""
+    told = "caf\\xe9.db"
+    database(m, os.fsdecode(b"caf\xe9.db")).close()
+    fazt("sync", m.dir)
+    for status in (page.json("/api/status"), m.status()):
+        need(told in [d["name"] for d in status["databases"]], "databases: %s", status["databases"])
+    h = page.json("/api/history?" + urllib.parse.urlencode({"database": told}))
+    need(h["database"] == told and h["sources"][0]["tiers"], "history: %s", h)
+    page.json("/api/history?database=%ff", 404)
+    s = Stream(page.port)
+    try:
+        need(told in [d["name"] for d in s.next("status")["databases"]], "what a browser is told")
+    finally:
+        s.close()
+
+
 def both_ends_of_a_link(base):
     """Scrapes of a primary and of its replica, which has all that the primary had."""
     ports = free_port(), free_port()
@@ -485,6 +503,7 @@ def both_ends_of_a_link(base):
             need(metric(here, "fazt_follow_txid", database=NAMES[0]) == metric(there, "fazt_txid", database=NAMES[0]), "positions differ")
             need(metric(here, "fazt_commits_total", database=NAMES[0]) == metric(there, "fazt_txid", database=NAMES[0]), "commits received")
             need([v for k, v in there.items() if k.startswith("fazt_replica_connected")] == [1], "not connected")
+            name_that_is_no_text(a, pages[0])
         finally:
             con.close()
         b.umount()

@@ -20,14 +20,20 @@ from faztlib import BUILD, FAZT, fazt, fazt_json, main, need, serialize_hash, wa
 PICTURES = os.path.join(BUILD, "system-logs")
 MANY = 500
 HOSTILE = ["<img src=x onerror=\"window.hacked=1\">.db", "'; window.hacked=1; '$(touch hacked)`touch hacked`.db",
-           "\u202edb.gpj \"quoted\" \\ .db", "</script><script>window.hacked=1</script>.db"[:-3].replace("/", "\\") + ".db"]
+           "\u202edb.gpj \"quoted\" \\ .db", "</script><script>window.hacked=1</script>.db"[:-3].replace("/", "\\") + ".db",
+           os.fsdecode(b"caf\xe9 \\' latin1.db")]
 ROW = "[...document.querySelectorAll('#rows tr')].find(r => r.querySelector('bdi').textContent === %s)"
 CELL = {"rate": 1, "txid": 3, "lag": 5, "state": 6}
 
 
+def typed(name):
+    """As one asks the page for it: bytes that are no UTF-8 as they are told."""
+    return re.sub("[\udc80-\udcff]", lambda m: "\\x%02x" % (ord(m[0]) - 0xdc00), name)
+
+
 def visible(name):
     """As the page shows it."""
-    return re.sub("[\u202a-\u202e]", lambda m: "\u27e8U+%04X\u27e9" % ord(m[0]), name)
+    return re.sub("[\u202a-\u202e]", lambda m: "\u27e8U+%04X\u27e9" % ord(m[0]), typed(name))
 
 
 def row(name):
@@ -105,7 +111,7 @@ def many(c):
     look_for(c, "MANY/123")
     c.until("the one", count + " === 1 && " + row("many/123.db"))
     for name in HOSTILE:
-        look_for(c, name)
+        look_for(c, typed(name))
         c.until("%r as text" % name, row(name))
         need(c.js(row(name) + ".querySelector('bdi').childElementCount") == 0, "%r became markup", name)
     look_for(c, "no such name")
@@ -129,8 +135,8 @@ def run_command(c, base, name):
 
 def restoring(c, base, m, app):
     """By keyboard: a database is chosen, and a moment of it."""
-    for name in (HOSTILE[1], HOSTILE[2], "app.db"):
-        look_for(c, name)
+    for name in (HOSTILE[1], HOSTILE[2], HOSTILE[4], "app.db"):
+        look_for(c, typed(name))
         c.until("its row", row(name))
         c.js(row(name) + ".querySelector('button').focus()")
         c.key("Enter", 13, "\r")
