@@ -53,7 +53,7 @@ static void draw_head(const struct cmd_topmodel *m, const struct cmd_topview *v,
 	                   cmd_top_count(n, m->commits));
 	if (p->width >= NARROW)
 		cmd_toppaper_spark(p, CMD_TOP_GOOD, p->width >= 100 ? 30 : 12, &m->history);
-	cmd_toppaper_cellf(p, CMD_TOP_PLAIN, 0, "%s/s", cmd_top_bytes(b, m->bytes));
+	cmd_toppaper_cellf(p, CMD_TOP_PLAIN, 0, "%sB/s", cmd_top_bytes(b, m->bytes));
 	cmd_toppaper_cellf(p, cmd_number(s, "restarts") > 0 ? CMD_TOP_WARN : CMD_TOP_DIM, 0, "restarts %.0f",
 	                   cmd_number(s, "restarts"));
 	if (!cJSON_IsTrue(cJSON_GetObjectItem(s, "passthrough")))
@@ -208,7 +208,7 @@ static struct columns lay_out(int width)
 
 static void draw_db_titles(const struct columns *c, const struct cmd_topview *v, struct cmd_toppaper *p)
 {
-	const char *arrow = v->reverse ? "^" : "v";
+	const char *arrow = v->utf8 ? (v->reverse ? "▲" : "▼") : (v->reverse ? "^" : "v");
 	enum cmd_topsort by = v->sort;
 
 	cmd_toppaper_cellf(p, CMD_TOP_BAR, c->name, "DATABASE%s", by == CMD_TOP_BY_NAME ? arrow : "");
@@ -344,25 +344,25 @@ static void draw_problems(const struct cmd_topmodel *m, struct cmd_topview *v, s
 static void draw_help(struct cmd_toppaper *p)
 {
 	static const char *const keys[][2] = {
-	        {"q",           "quit"	                                             },
-	        {"? or h",      "this help; any key leaves it"                             },
-	        {"arrows, j k", "scroll by a line"                                         },
-	        {"PgUp PgDn",   "scroll by a page; Home, End: to either end"               },
-	        {"s",           "sort by the next column: commits, name, lag, size, txid"  },
-	        {"r",           "the other way round"                                      },
-	        {"/",           "show databases whose name contains a text; Esc: all again"},
-	        {"t",           "targets, replicas, primary: all of them"                  },
-	        {"p",           "problems and notes in full"                               },
-	        {"space",       "pause, and go on"                                         },
-	        {"Esc",         "back"	                                             },
+	        {"q, Esc",      "quit; back"	                                            },
+	        {"? or h",      "this help; any key leaves it"                                  },
+	        {"arrows, j k", "scroll by a line; PgUp, PgDn: a page; Home, End: to either end"},
+	        {"s, r",        "sort by the next column (of five); the other way round"        },
+	        {"/",           "show databases whose name contains a text; Esc: all again"     },
+	        {"t",           "targets, replicas, primary: all of them"                       },
+	        {"p",           "problems and notes in full"                                    },
+	        {"space",       "pause, and go on"	                                      },
 	};
 	static const char *const words[] = {
-	        "COMMIT/s   mean of five seconds; bars: the last minute, highest = this row's maximum",
-	        "LAG        since when the oldest commit waits for the target or replica that is furthest behind",
-	        "BEHIND     commits that it lacks",
-	        "STATE      reading: all pages are being read; merged: some commits can be restored as a range only;",
-	        "           differed: the scrub found and captured pages that differed; error: of the capture;",
-	        "           target, replica: it cannot take its commits; apply: they cannot be applied here;",
+	        /* 80 columns and 24 lines hold all of it */
+	        "COMMIT/s   mean of five seconds; bars: the last minute, highest = own maximum",
+	        "LAG        since when the oldest commit waits for the target or replica that is",
+	        "           furthest behind; BEHIND: commits that it lacks",
+	        "FLOW/s     bytes that go there; beside the bars at the top: bytes captured",
+	        "STATE      reading: all pages are being read; merged: some commits can be",
+	        "           restored as a range only; differed: the scrub found and captured",
+	        "           pages that differed; error: of the capture; target, replica: it",
+	        "           cannot take its commits; apply: they cannot be applied here;",
 	        "           diverged: a replica has others",
 	};
 

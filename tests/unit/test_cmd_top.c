@@ -200,6 +200,21 @@ static void test_sizes(void **state)
 	cmd_topmodel_fini(&m);
 }
 
+/* The help has no other page: a terminal of the usual size shows all of it. */
+static void test_help(void **state)
+{
+	struct cmd_topview v = {.page = CMD_TOP_HELP, .width = 80, .height = 24, .utf8 = true};
+	struct cmd_topmodel m = {0};
+	struct fz_buf b = {0};
+
+	give(&m, 0, 100, 50, 5000, 1000);
+	assert_int_equal(cmd_topframe_draw(&m, &v, &b, NULL), 0);
+	assert_null(strstr(fz_buf_str(&b), "…"));
+	assert_non_null(strstr(fz_buf_str(&b), "diverged: a replica has others"));
+	fz_buf_fini(&b);
+	cmd_topmodel_fini(&m);
+}
+
 static void test_numbers(void **state)
 {
 	static const struct {
@@ -231,8 +246,9 @@ static void test_numbers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_rates), cmocka_unit_test(test_state), cmocka_unit_test(test_not_a_status),
-	        cmocka_unit_test(test_order), cmocka_unit_test(test_sizes), cmocka_unit_test(test_numbers),
+	        cmocka_unit_test(test_rates),   cmocka_unit_test(test_state), cmocka_unit_test(test_not_a_status),
+	        cmocka_unit_test(test_order),   cmocka_unit_test(test_sizes), cmocka_unit_test(test_help),
+	        cmocka_unit_test(test_numbers),
 	};
 
 	if (!setlocale(LC_CTYPE, "C.UTF-8"))
