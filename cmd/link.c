@@ -1,5 +1,6 @@
 #include "cmd/link.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "cmd/herald.h"
 #include "cmd/lease.h"
@@ -407,6 +408,8 @@ int64_t cmd_link_lag(struct cmd_link *l, const char *name)
 	int64_t ms = 0;
 
 	(void)cmd_link_following(l, f);
+	if (cJSON_IsFalse(cJSON_GetObjectItem(f, "connected"))) /* nothing is known of what happened there since */
+		ms = fz_now_ms() - (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItem(f, "since_ms"));
 	cJSON_ArrayForEach (d, cJSON_GetObjectItem(f, "databases")) {
 		const char *s = cJSON_GetStringValue(cJSON_GetObjectItem(d, "name"));
 

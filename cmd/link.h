@@ -96,7 +96,7 @@ void cmd_link_stop(struct cmd_link *l);
 void cmd_link_positions(struct cmd_link *l, struct cJSON *answer);
 /* "HOST:PORT\n" of the primary, or this host's name when it is that itself. */
 void cmd_link_primary(struct cmd_link *l, char *out, size_t cap);
-/* ms that a replicated database is behind; 0 on a primary. */
+/* ms that a replicated database is behind, at least; 0 on a primary. */
 int64_t cmd_link_lag(struct cmd_link *l, const char *name);
 /* role, epoch, primary (address), link_address, `not_told` (former primaries that have not heard yet), and a list `replicas`; on a replica also `following` and the databases. */
 void cmd_link_status(struct cmd_link *l, struct cJSON *answer);

@@ -128,7 +128,7 @@ static void draw_peer(const struct cmd_toppeer *x, struct cmd_toppaper *p, int n
 	cmd_toppaper_cell(p, CMD_TOP_PLAIN, name, x->name);
 	cmd_toppaper_cell(p, CMD_TOP_DIM, 7, x->kind);
 	cmd_toppaper_cell(p, style_of(x->level), NUMBER, x->state);
-	cmd_toppaper_cell(p, lag, -NUMBER, cmd_top_time(n, x->lag_ms));
+	cmd_toppaper_cell(p, lag, -NUMBER, x->lag_ms < 0 ? "?" : cmd_top_time(n, x->lag_ms));
 	if (p->width >= NARROW)
 		cmd_toppaper_cellf(p, lag, -NUMBER, "%.0f", x->behind);
 	if (p->width >= 80)

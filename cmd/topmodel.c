@@ -198,6 +198,8 @@ static bool read_peer(struct cmd_topmodel *m, struct cmd_toppeer *p, const cJSON
 	p->total_bytes = cmd_number(o, "bytes_out") + cmd_number(o, "bytes_in");
 	p->total_requests = cmd_number(o, "requests") + cmd_number(o, "looks");
 	p->lag_ms = target ? cmd_number(o, "lag_seconds") * 1000 : cmd_number(o, "lag_ms");
+	if (!target && !connected && !cJSON_GetArraySize(cJSON_GetObjectItem(o, "databases")))
+		p->lag_ms = -1; /* it has not been here since this worker started */
 	p->lag_bytes = target ? cmd_number(o, "lag_bytes") : 0;
 	p->behind = target ? cmd_number(o, "lag_txns") : 0;
 	for (size_t i = 0; i < n_before; i++) {

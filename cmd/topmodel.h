@@ -37,8 +37,8 @@ struct cmd_toppeer {
 	char *name, *where, *state, *error;
 	char *id; /* what stays the same when it comes back */
 	enum cmd_toplevel level;
-	double lag_ms, lag_bytes, behind;
-	double bytes, requests; /* per second */
+	double lag_ms, lag_bytes, behind; /* lag_ms < 0: not known */
+	double bytes, requests;           /* per second */
 	double total_bytes, total_requests;
 	struct cmd_topseries flow;
 };

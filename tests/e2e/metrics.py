@@ -474,8 +474,8 @@ def name_that_is_no_text(m, page):
     told = "caf\\xe9.db"
     database(m, os.fsdecode(b"caf\xe9.db")).close()
     fazt("sync", m.dir)
-    for status in (page.json("/api/status"), m.status()):
-        need(told in [d["name"] for d in status["databases"]], "databases: %s", status["databases"])
+    for status in (m.status, lambda: page.json("/api/status")):  # that may be 200 ms old
+        wait_for("the name to be told", lambda: told in [d["name"] for d in status()["databases"]])
     h = page.json("/api/history?" + urllib.parse.urlencode({"database": told}))
     need(h["database"] == told and h["sources"][0]["tiers"], "history: %s", h)
     page.json("/api/history?database=%ff", 404)
@@ -506,8 +506,16 @@ def both_ends_of_a_link(base):
             name_that_is_no_text(a, pages[0])
         finally:
             con.close()
-        b.umount()
         a.umount()
+        b.kill_worker()  # the next one has never heard of a primary: what that has done since nobody knows
+
+        def behind():
+            with open(os.path.join(b.dir, ".fazt", NAMES[0], "lag")) as f:
+                return int(f.read()) > 0
+        wait_for("the next worker", lambda: answers(pages[1]) and pages[1].scrape()["fazt_follow_connected"] == 0)
+        wait_for("a replica without a primary to lag", behind)
+        need(not [k for k in pages[1].scrape() if k.startswith("fazt_follow_lag")], "it says how far it is behind")
+        b.umount()
     return there, here
 
 
