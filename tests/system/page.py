@@ -102,6 +102,16 @@ def picture_tells(c, replica):
     c.until("the replica's absence", "document.querySelector('#picture svg').textContent.includes('away')")
 
 
+def plots(c):
+    """Numbers of any size have room beside the axes; what there is has a line, and nothing else."""
+    cut = c.js("(series.push({ t: Date.now(), rate: 123456, targets: 300000, replicas: 0 }), draw_plots(), series.pop(), "
+               "[...document.querySelectorAll('#rate text, #lag text')].filter(e => e.getBBox().x < 0).map(e => e.textContent))")
+    need(not cut, "labels begin outside the plot: %s", cut)
+    lines = c.js("[[], status.targets].map((t, i, all) => { status.targets = t; draw_plots(); "
+                 "return document.querySelectorAll('#lag .first').length })")
+    need(lines == [0, 1], "lines of targets, without and with any: %s", lines)
+
+
 def many(c):
     count = "document.querySelectorAll('#rows tr').length"
     look_for(c, "")
@@ -127,7 +137,7 @@ def run_command(c, base, name):
         os.unlink(out)
     need(text.startswith("fazt restore ") and text.endswith(" -o restored.db"), "the command is %s", text)
     r = subprocess.run(["bash", "-c", 'fazt() { "%s" "$@"; }; %s' % (FAZT, text)], cwd=base, stdout=subprocess.PIPE,
-                       stderr=subprocess.STDOUT, text=True, timeout=60)
+                       stderr=subprocess.STDOUT, text=True, errors="replace", timeout=60)
     need(r.returncode == 0 and os.path.exists(out), "%s: exit %d: %s", text, r.returncode, r.stdout)
     need(not os.path.exists(os.path.join(base, "hacked")), "the name of %r was run by the shell", name)
     return out
@@ -249,6 +259,7 @@ def scenario(base):
         look_for(c, "")
         fits(c, base)
         c.size(1280)
+        plots(c)
         picture_tells(c, replica)
         many(c)
         named(c)
