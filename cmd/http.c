@@ -160,7 +160,7 @@ static enum MHD_Result status(struct cmd_http *h, struct MHD_Connection *c)
 	return send_json(h, c, MHD_HTTP_OK, cmd_http_state(h, false));
 }
 
-/* The name that cmd_json_text() tells as this, where it is not this itself. NULL: none, or no memory. */
+/* The name that cmd_json() tells as this, where it is not this itself. NULL: none, or no memory. */
 static char *name_told_as(const char *told)
 {
 	char *name = strdup(told), *to = name;
