@@ -15,7 +15,6 @@
 #include "cmd/progress.h"
 #include "cmd/stores.h"
 #include "cmd/worker.h"
-#include "fs/inuse.h"
 #include "ltx/log.h"
 #include "primary/drop.h"
 #include "primary/server.h"
@@ -225,28 +224,15 @@ static int ask_for_name(const struct dropping *x, struct fz_err *err)
 	                                   : 0;
 }
 
-/* No program but fazt's own has it open. */
-static int unused(const char *path, struct fz_err *err)
-{
-	pid_t own[16];
-	size_t n = 0;
-	char who[512];
-
-	while (n < 16 && fs_inuse_find(path, own, n, who, sizeof(who))) {
-		const char *pid = strchr(who, '[');
-
-		if (strncmp(who, "fazt", 4) != 0 || !pid)
-			return fz_fail(err, FZ_EBUSY, "%.*s has %s open", (int)strcspn(who, " "), who, path);
-		own[n++] = (pid_t)strtol(pid + 1, NULL, 10);
-	}
-	return 0;
-}
-
 /* As `rm` does, with what belongs to it. */
 static int delete_file(const struct dropping *x, struct fz_err *err)
 {
 	static const char *const with[] = {"", "-wal", "-shm", "-journal"};
-	int rc = unused(x->path, err);
+	char who[CMD_PLACE_WHO];
+	int rc = 0;
+
+	if (cmd_place_used(x->path, who))
+		rc = fz_fail(err, FZ_EBUSY, "%s has %s open", who, x->path);
 
 	for (size_t i = 0; rc == 0 && i < 4; i++) {
 		char path[PATH_MAX + 16];

@@ -94,27 +94,16 @@ struct cJSON *cmd_fetch_json(const char *label, const struct replica_restore_res
 	return o;
 }
 
-struct uninterrupted {
-	struct replica_inplace_guard guard; /* first */
-	struct replica_inplace_guard *then; /* NULL = none */
-};
-
-static int uninterrupted(struct replica_inplace_guard *g, struct fz_err *err)
-{
-	struct replica_inplace_guard *then = ((struct uninterrupted *)g)->then;
-	int rc = cmd_interrupted(err);
-
-	return rc == 0 && then ? then->locked(then, err) : rc;
-}
-
 int cmd_in_place(const char *restored, const char *live, struct replica_inplace_guard *guard,
                  struct replica_inplace_result *placed, struct fz_err *err)
 {
-	struct uninterrupted u = {{uninterrupted}, guard};
 	int dirfd, rc = cmd_place_of(live, &dirfd, err);
 
 	fz_close(&dirfd);
-	return rc < 0 ? rc : replica_inplace_guarded(restored, live, IN_PLACE_WAIT_MS, &u.guard, placed, err);
+	if (rc < 0)
+		return rc;
+	rc = replica_inplace_guarded(restored, live, IN_PLACE_WAIT_MS, cmd_interruptible(), guard, placed, err);
+	return rc == -FZ_EBUSY ? cmd_place_busy(live, err) : rc;
 }
 
 /* A place beside the live database would be captured by the mount, and a copy with a name would stay when the process is killed. */

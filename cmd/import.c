@@ -51,7 +51,7 @@ static int copy_apart(struct importing *m, const char *file, struct fz_temp *tmp
 	fz_close(&fd);
 	if (rc == 0)
 		rc = replica_backup(file, copy, WAIT_MS, &m->p.bytes, m->cancel, &m->copy, err);
-	return rc;
+	return rc == -FZ_EBUSY ? cmd_place_busy(file, err) : rc;
 }
 
 static int copy_bytes(const char *from, int to, const char *path, struct fz_err *err)

@@ -3,11 +3,13 @@
 #include "base/file.h"
 #include "cmd/ask.h"
 #include "cmd/source_arg.h"
+#include "fs/inuse.h"
 
 #include <cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -154,6 +156,32 @@ int cmd_place_find(struct cmd_place *p, const char *arg, struct fz_err *err)
 void cmd_place_close(struct cmd_place *p)
 {
 	fz_close(&p->dirfd);
+}
+
+bool cmd_place_used(const char *path, char who[static CMD_PLACE_WHO])
+{
+	char real[PATH_MAX], says[PATH_MAX + 128];
+	pid_t own[16];
+	size_t n = 0;
+
+	while (n < 16 && realpath(path, real) && fs_inuse_find(real, own, n, says, sizeof(says))) {
+		const char *pid = strstr(says, "] has ");
+
+		if (!pid)
+			return false;
+		snprintf(who, CMD_PLACE_WHO, "%.*s", (int)(pid + 1 - says), says);
+		if (strncmp(who, "fazt[", 5) != 0)
+			return true;
+		own[n++] = (pid_t)strtol(who + 5, NULL, 10);
+	}
+	return false;
+}
+
+int cmd_place_busy(const char *path, struct fz_err *err)
+{
+	char who[CMD_PLACE_WHO];
+
+	return cmd_place_used(path, who) ? fz_err_prefix(err, "%s has %s open", who, path) : err->code;
 }
 
 int cmd_place_capture(const char *dir, struct fz_err *err)

@@ -28,6 +28,11 @@ int cmd_place_find(struct cmd_place *p, const char *arg, struct fz_err *err) FZ_
 void cmd_place_close(struct cmd_place *p);
 /* The file is there: has it captured, and says as what. captured = false: the configuration excludes it. */
 int cmd_place_settle(struct cmd_place *p, struct fz_err *err) FZ_MUST_CHECK;
+#define CMD_PLACE_WHO 64
+/* Does a program other than fazt's own have the file open? who: "sqlite3[1234]". */
+bool cmd_place_used(const char *path, char who[static CMD_PLACE_WHO]);
+/* err says that the file is locked (-FZ_EBUSY): puts in front who has it open, where that can be told. Returns its code. */
+int cmd_place_busy(const char *path, struct fz_err *err);
 /* All that was committed below DIR before the call is in the logs. Nothing to do on a replica. */
 int cmd_place_capture(const char *dir, struct fz_err *err) FZ_MUST_CHECK;
 

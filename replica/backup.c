@@ -18,6 +18,27 @@
 #define P1_PAGE_SIZE 16
 #define P1_MODE      18
 
+/* How long locks are waited for. */
+struct patience {
+	uint64_t deadline_ns;
+	const volatile bool *cancel; /* NULL = none */
+};
+
+static bool cancelled(const struct patience *p)
+{
+	return p->cancel && *p->cancel;
+}
+
+static int wait_on(void *arg, int times)
+{
+	const struct patience *p = arg;
+
+	if (cancelled(p) || fz_mono_ns() >= p->deadline_ns)
+		return 0;
+	nanosleep(&(struct timespec){0, 5000000}, NULL);
+	return 1;
+}
+
 static int look(const char *file, struct replica_backup_result *r, struct fz_err *err)
 {
 	int fd = open(file, O_RDONLY | O_CLOEXEC);
@@ -58,7 +79,7 @@ static int sqlite_fail(sqlite3 *db, int code, const char *file, struct fz_err *e
 
 /* For writing where that is allowed: a journal that a killed application left is played back, as by every application that comes. Only
  * the -shm is written otherwise; no checkpoint. */
-static int open_source(sqlite3 **db, const char *file, int64_t wait_ms, struct replica_backup_result *r,
+static int open_source(sqlite3 **db, const char *file, struct patience *wait, struct replica_backup_result *r,
                        struct fz_err *err)
 {
 	sqlite3_stmt *st = NULL;
@@ -70,7 +91,7 @@ static int open_source(sqlite3 **db, const char *file, int64_t wait_ms, struct r
 	}
 	if (rc == SQLITE_OK) {
 		sqlite3_db_config(*db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-		sqlite3_busy_timeout(*db, wait_ms < INT32_MAX ? (int)wait_ms : INT32_MAX);
+		sqlite3_busy_handler(*db, wait_on, wait);
 		rc = sqlite3_prepare_v2(*db, "PRAGMA journal_mode", -1, &st, NULL);
 	}
 	if (rc == SQLITE_OK)
@@ -86,8 +107,8 @@ static int hold(sqlite3 *db)
 	return sqlite3_exec(db, "BEGIN; SELECT count(*) FROM sqlite_master", NULL, NULL, NULL);
 }
 
-static int copy_pages(sqlite3 *from, sqlite3 *to, const char *file, uint64_t deadline_ns, struct replica_progress *p,
-                      const volatile bool *cancel, struct replica_backup_result *r, struct fz_err *err)
+static int copy_pages(sqlite3 *from, sqlite3 *to, const char *file, const struct patience *wait,
+                      struct replica_progress *p, struct replica_backup_result *r, struct fz_err *err)
 {
 	sqlite3_backup *b = sqlite3_backup_init(to, "main", from, "main");
 	int rc = b ? r->wal ? hold(from) : SQLITE_OK : sqlite3_errcode(to), left = 0;
@@ -96,12 +117,12 @@ static int copy_pages(sqlite3 *from, sqlite3 *to, const char *file, uint64_t dea
 	while (rc == SQLITE_OK) {
 		uint64_t all, done;
 
-		if (cancel && *cancel) {
+		if (cancelled(wait)) {
 			sqlite3_backup_finish(b);
 			return fz_fail(err, ECANCELED, "interrupted");
 		}
 		rc = sqlite3_backup_step(b, STEP_PAGES);
-		if ((rc == SQLITE_BUSY || rc == SQLITE_LOCKED) && fz_mono_ns() < deadline_ns) {
+		if ((rc == SQLITE_BUSY || rc == SQLITE_LOCKED) && fz_mono_ns() < wait->deadline_ns) {
 			nanosleep(&(struct timespec){0, 20000000}, NULL);
 			rc = SQLITE_OK;
 			continue;
@@ -134,21 +155,23 @@ static int set_mode(const char *copy, bool wal, struct fz_err *err)
 int replica_backup(const char *file, const char *copy, int64_t wait_ms, struct replica_progress *p,
                    const volatile bool *cancel, struct replica_backup_result *result, struct fz_err *err)
 {
-	uint64_t deadline_ns = fz_mono_ns() + (uint64_t)(wait_ms > 0 ? wait_ms : 0) * 1000000u;
+	struct patience wait = {fz_mono_ns() + (uint64_t)(wait_ms > 0 ? wait_ms : 0) * 1000000u, cancel};
 	sqlite3 *from = NULL, *to = NULL;
 	int rc;
 
 	memset(result, 0, sizeof(*result));
 	rc = look(file, result, err);
 	if (rc == 0)
-		rc = open_source(&from, file, wait_ms, result, err);
+		rc = open_source(&from, file, &wait, result, err);
 	if (rc == 0 &&
 	    (sqlite3_open_v2(copy, &to, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK ||
 	     sqlite3_exec(to, "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE", NULL,
 	                  NULL, NULL) != SQLITE_OK))
 		rc = sqlite_fail(to, sqlite3_errcode(to), copy, err);
 	if (rc == 0)
-		rc = copy_pages(from, to, file, deadline_ns, p, cancel, result, err);
+		rc = copy_pages(from, to, file, &wait, p, result, err);
+	if (rc == -FZ_EBUSY && cancelled(&wait))
+		rc = fz_fail(err, ECANCELED, "interrupted");
 	sqlite3_close(to);
 	sqlite3_close(from);
 	if (rc == 0)

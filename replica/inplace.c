@@ -26,12 +26,15 @@
 #define P1_SCHEMA    40
 #define P1_VALID_FOR 92
 
+#define PIECE_MS 50 /* a wait for a lock looks so often whether it is cancelled */
+
 struct job {
 	const char *restored, *live;
 	char *path; /* live, resolved: SQLite names WAL and journal after it */
 	int rfd, dbfd;
 	uint32_t page_size, pages; /* of the restored file */
 	uint64_t deadline_ns;
+	const volatile bool *cancel;         /* NULL = none */
 	uint8_t *want, *have;                /* a page each */
 	struct replica_inplace_guard *guard; /* NULL = none */
 	struct replica_inplace_result *result;
@@ -62,21 +65,41 @@ static int header_of(int fd, const char *path, uint32_t *page_size, uint64_t *si
 	return 0;
 }
 
+static bool cancelled(const struct job *j)
+{
+	return j->cancel && *j->cancel;
+}
+
+/* The end of a piece of waiting. */
+static uint64_t soon(const struct job *j)
+{
+	uint64_t at = fz_mono_ns() + PIECE_MS * UINT64_C(1000000);
+
+	return at < j->deadline_ns ? at : j->deadline_ns;
+}
+
+/* The writer's lock is held, nothing is written yet. */
+static int locked(struct job *j, struct fz_err *err)
+{
+	if (cancelled(j))
+		return fz_fail(err, ECANCELED, "interrupted");
+	return j->guard ? j->guard->locked(j->guard, err) : 0;
+}
+
 /* Lets SQLite itself play back a hot journal. Before our own descriptors exist: its POSIX locks and ours must not meet
- * in one process. No checkpoint: that is the applications' business. */
+ * in one process. No checkpoint: that is the applications' business. -EAGAIN: try again, as after success. */
 static int play_back(struct job *j, struct fz_err *err)
 {
-	int64_t left = (int64_t)(j->deadline_ns - fz_mono_ns()) / 1000000;
 	sqlite3 *db = NULL;
-	int rc = 0;
+	int rc = -EAGAIN;
 
 	if (sqlite3_open_v2(j->path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) == SQLITE_OK) {
 		sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-		sqlite3_busy_timeout(db, left > 0 ? (int)left : 1);
+		sqlite3_busy_timeout(db, PIECE_MS);
 	}
-	if (sqlite3_exec(db, "SELECT count(*) FROM sqlite_master", NULL, NULL, NULL) != SQLITE_OK)
-		rc = fz_fail(err, sqlite3_errcode(db) == SQLITE_BUSY ? FZ_EBUSY : FZ_ECORRUPT,
-		             "playing back the journal of %s: %s", j->live, sqlite3_errmsg(db));
+	if (sqlite3_exec(db, "SELECT count(*) FROM sqlite_master", NULL, NULL, NULL) != SQLITE_OK &&
+	    sqlite3_errcode(db) != SQLITE_BUSY)
+		rc = fz_fail(err, FZ_ECORRUPT, "playing back the journal of %s: %s", j->live, sqlite3_errmsg(db));
 	sqlite3_close(db);
 	return rc;
 }
@@ -121,11 +144,13 @@ static int into_wal(struct job *j, struct fz_err *err)
 	uint32_t changed = 0, live;
 	int rc;
 
-	rc = replica_wal_attach(&w, j->dbfd, -1, AT_FDCWD, j->path, j->page_size, j->deadline_ns, err);
+	rc = replica_wal_attach(&w, j->dbfd, -1, AT_FDCWD, j->path, j->page_size, soon(j), err);
 	if (rc == 0)
-		rc = replica_wal_begin(w, j->deadline_ns, err);
-	if (rc == 0 && j->guard)
-		rc = j->guard->locked(j->guard, err);
+		rc = replica_wal_begin(w, soon(j), err);
+	if (rc == -FZ_EBUSY)
+		rc = -EAGAIN;
+	if (rc == 0)
+		rc = locked(j, err);
 	if (rc < 0)
 		goto out;
 	live = replica_wal_pages(w);
@@ -211,8 +236,9 @@ static int into_rollback(struct job *j, struct fz_err *err)
 	rc = replica_rollback_begin(&r, j->dbfd, j->path, j->page_size, j->deadline_ns, err);
 	if (rc == 0 && (!changed || !page1))
 		rc = fz_fail_errno(err, ENOMEM, "restoring %s", j->live);
-	if (rc == 0 && j->guard)
-		rc = j->guard->locked(j->guard, err);
+	r.cancel = j->cancel;
+	if (rc == 0)
+		rc = locked(j, err);
 	if (rc == 0)
 		rc = save_old(j, &r, changed, &n, page1, err);
 	if (rc == 0)
@@ -239,7 +265,7 @@ static int into_rollback(struct job *j, struct fz_err *err)
 	return rc;
 }
 
-/* One try: -FZ_EORDER when a hot journal must be played back first, -EAGAIN while another writer is at work. */
+/* One try: -FZ_EORDER when a hot journal must be played back first, -EAGAIN while others hold a lock. */
 static int attempt(struct job *j, struct fz_err *err)
 {
 	uint8_t head[100];
@@ -250,10 +276,9 @@ static int attempt(struct job *j, struct fz_err *err)
 	j->dbfd = open(j->path, O_RDWR | O_CLOEXEC);
 	if (j->dbfd < 0)
 		return fz_fail_errno(err, errno, "cannot open %s", j->live);
-	rc = replica_lock_shared(j->dbfd, j->deadline_ns);
+	rc = replica_lock_shared(j->dbfd, soon(j));
 	if (rc < 0)
-		return rc == -EAGAIN ? fz_fail(err, FZ_EBUSY, "%s is locked by an application", j->live)
-		                     : fz_fail_errno(err, -rc, "locking %s", j->live);
+		return rc == -EAGAIN ? rc : fz_fail_errno(err, -rc, "locking %s", j->live);
 	rc = replica_rollback_hot(j->dbfd, j->path, err);
 	if (rc)
 		return rc < 0 ? rc : -FZ_EORDER;
@@ -272,14 +297,20 @@ static int attempt(struct job *j, struct fz_err *err)
 int replica_inplace(const char *restored, const char *live, int64_t wait_ms, struct replica_inplace_result *result,
                     struct fz_err *err)
 {
-	return replica_inplace_guarded(restored, live, wait_ms, NULL, result, err);
+	return replica_inplace_guarded(restored, live, wait_ms, NULL, NULL, result, err);
 }
 
-int replica_inplace_guarded(const char *restored, const char *live, int64_t wait_ms,
+int replica_inplace_guarded(const char *restored, const char *live, int64_t wait_ms, const volatile bool *cancel,
                             struct replica_inplace_guard *guard, struct replica_inplace_result *result,
                             struct fz_err *err)
 {
-	struct job j = {.restored = restored, .live = live, .rfd = -1, .dbfd = -1, .guard = guard, .result = result};
+	struct job j = {.restored = restored,
+	                .live = live,
+	                .rfd = -1,
+	                .dbfd = -1,
+	                .cancel = cancel,
+	                .guard = guard,
+	                .result = result};
 	uint8_t head[100];
 	uint64_t size;
 	int rc;
@@ -311,18 +342,16 @@ int replica_inplace_guarded(const char *restored, const char *live, int64_t wait
 
 		rc = attempt(&j, err);
 		fz_close(&j.dbfd);
-		if (rc != -FZ_EORDER && rc != -EAGAIN)
+		if (rc == -FZ_EORDER)
+			rc = play_back(&j, err);
+		if (rc != -EAGAIN || cancelled(&j) || late)
 			break;
-		if (late) {
-			rc = fz_fail(err, FZ_EBUSY, "%s is being written by an application", live);
-			break;
-		}
-		rc = rc == -FZ_EORDER ? play_back(&j, err) : 1;
-		if (rc > 0)
-			nanosleep(&(struct timespec){0, (long)(50000 + fz_mono_ns() / 64 % 200000)}, NULL);
-		if (rc < 0)
-			break;
+		nanosleep(&(struct timespec){0, (long)(50000 + fz_mono_ns() / 64 % 200000)}, NULL);
 	}
+	if ((rc == -EAGAIN || rc == -FZ_EBUSY) && cancelled(&j))
+		rc = fz_fail(err, ECANCELED, "interrupted");
+	else if (rc == -EAGAIN)
+		rc = fz_fail(err, FZ_EBUSY, "%s is locked by an application", live);
 out:
 	fz_close(&j.dbfd);
 	fz_close(&j.rfd);

@@ -6,6 +6,8 @@
 
 #include "replica/restore.h"
 
+#include <stdbool.h>
+
 struct replica_inplace_result {
 	uint32_t changed_pages, pages;
 	bool wal; /* how it was written */
@@ -16,11 +18,11 @@ struct replica_inplace_guard {
 	int (*locked)(struct replica_inplace_guard *g, struct fz_err *err);
 };
 /* restored: path of a complete database file (made by replica_restore) with the same page size; live: path of the
- * database in the mount. wait_ms: how long to wait for the writer's lock (-FZ_EBUSY). Another page size: -FZ_EUSAGE with
- * what to do. */
+ * database in the mount. wait_ms: how long to wait for the writer's lock (-FZ_EBUSY). cancel, NULL = none: once it is true, waiting
+ * ends, and nothing that was not begun is written (-ECANCELED). Another page size: -FZ_EUSAGE with what to do. */
 int replica_inplace(const char *restored, const char *live, int64_t wait_ms, struct replica_inplace_result *result,
                     struct fz_err *err) FZ_MUST_CHECK;
-int replica_inplace_guarded(const char *restored, const char *live, int64_t wait_ms,
+int replica_inplace_guarded(const char *restored, const char *live, int64_t wait_ms, const volatile bool *cancel,
                             struct replica_inplace_guard *guard, struct replica_inplace_result *result,
                             struct fz_err *err) FZ_MUST_CHECK;
 

@@ -1,5 +1,6 @@
 #include "replica/rollback.h"
 
+#include "base/clock.h"
 #include "base/cursor.h"
 #include "base/file.h"
 #include "replica/lock.h"
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #define SECTOR_BYTES 512 /* of the journal's header; what SQLite takes where a sector write harms no neighbour */
+#define PIECE_NS     50000000u
 
 static const uint8_t magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
 
@@ -97,6 +99,21 @@ int replica_rollback_save(struct replica_rollback *r, uint32_t pgno, const uint8
 	return rc < 0 ? fz_err_prefix(err, "writing %s", r->journal) : 0;
 }
 
+/* In pieces, so that it can be cancelled. */
+static int lock_out(struct replica_rollback *r)
+{
+	int rc;
+
+	do {
+		uint64_t now = fz_mono_ns(), until = now + PIECE_NS < r->deadline_ns ? now + PIECE_NS : r->deadline_ns;
+
+		rc = replica_lock(r->dbfd, F_WRLCK, REPLICA_LOCK_PENDING, 1, until);
+		if (rc == 0)
+			rc = replica_lock(r->dbfd, F_WRLCK, REPLICA_LOCK_SHARED, REPLICA_LOCK_SHARED_N, until);
+	} while (rc == -EAGAIN && fz_mono_ns() < r->deadline_ns && !(r->cancel && *r->cancel));
+	return rc;
+}
+
 int replica_rollback_exclusive(struct replica_rollback *r, struct fz_err *err)
 {
 	uint8_t count[4];
@@ -113,9 +130,7 @@ int replica_rollback_exclusive(struct replica_rollback *r, struct fz_err *err)
 	rc = fz_sync_parent(AT_FDCWD, r->journal, err);
 	if (rc < 0)
 		return rc;
-	rc = replica_lock(r->dbfd, F_WRLCK, REPLICA_LOCK_PENDING, 1, r->deadline_ns);
-	if (rc == 0)
-		rc = replica_lock(r->dbfd, F_WRLCK, REPLICA_LOCK_SHARED, REPLICA_LOCK_SHARED_N, r->deadline_ns);
+	rc = lock_out(r);
 	if (rc < 0)
 		return rc == -EAGAIN ? fz_fail(err, FZ_EBUSY, "%s is being read by an application", r->path)
 		                     : fz_fail_errno(err, -rc, "locking %s", r->path);

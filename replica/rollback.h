@@ -8,6 +8,7 @@
 
 #include "base/io.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct replica_rollback {
@@ -18,6 +19,8 @@ struct replica_rollback {
 	uint32_t page_size, old_pages, seed, records;
 	struct fz_fd_sink sink;
 	uint64_t deadline_ns;
+	const volatile bool *
+	        cancel; /* of the caller, after begin; NULL = none: once it is true, readers are not waited for (-FZ_EBUSY) */
 	int level; /* 1 RESERVED, 2 journal exists, 3 EXCLUSIVE: the database is being written */
 };
 /* -EAGAIN: another writer is at work. Then SHARED must be given up before the next try: that writer waits for it, too.

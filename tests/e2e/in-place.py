@@ -190,7 +190,7 @@ def one(base, m, journal, writers):
 
 
 def interrupted(base, m):
-    """While it waits for the writer's lock: SIGINT ends it there, and no plain copy stays, not even after SIGKILL."""
+    """SIGINT ends the wait for the writer's lock, while another has it, and no plain copy stays, not even after SIGKILL."""
     path, tmp, sql = os.path.join(m.dir, "kept.db"), os.path.join(base, "tmp"), os.path.join(base, "sql")
     for d in (tmp, sql):
         os.mkdir(d)
@@ -212,8 +212,8 @@ def interrupted(base, m):
             p = subprocess.Popen([FAZT, *args], env={**os.environ, "TMPDIR": tmp}, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
             wait_for("copy and live database in its hands", lambda p=p: path in links(p.pid) and tmp + "/" in str(links(p.pid)))
             p.send_signal(sig)
+            said = p.communicate(timeout=60)[1].decode()  # the lock is held all the time
             con.execute("ROLLBACK")
-            said = p.communicate(timeout=60)[1].decode()
             if sig == signal.SIGINT:
                 need(p.returncode == 1 and "interrupted" in said, "%s after SIGINT: exit %d: %s", what, p.returncode, said)
             need(content(path) == was, "%s did its work after signal %d", what, sig)
@@ -223,6 +223,24 @@ def interrupted(base, m):
     need(len(os.listdir(tmp)) == 1, "the killed import left %s", os.listdir(tmp))
     fazt("import", "--force", other, path, env={**os.environ, "TMPDIR": tmp})
     need(not os.listdir(tmp), "the next import left %s", os.listdir(tmp))
+    # whichever lock it is, and whoever holds it: of an exclusive application, of a reader that keeps a writer out, of the file that is imported
+    def ended(what, held, sql, *args):
+        c = sqlite3.connect(held, isolation_level=None, timeout=30)
+        for line in sql:
+            c.execute(line).fetchall()
+        p = subprocess.Popen([FAZT, *args], env={**os.environ, "TMPDIR": tmp}, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        wait_for("%s to have it open" % what, lambda: held in links(p.pid))
+        p.send_signal(signal.SIGINT)
+        said = p.communicate(timeout=60)[1].decode()
+        need(p.returncode == 1 and "interrupted" in said, "%s after SIGINT: exit %d: %s", what, p.returncode, said)
+        c.close()
+
+    rollback = os.path.join(m.dir, "rollback.db")
+    fazt("import", other, rollback)
+    ended("exclusive", rollback, ["PRAGMA locking_mode=EXCLUSIVE", "CREATE TABLE kept(x)"], "restore", "--in-place", rollback, "--txid", "1")
+    ended("a reader", rollback, ["BEGIN", "SELECT count(*) FROM other"], "restore", "--in-place", rollback, "--txid", "1")
+    ended("the imported file", other, ["BEGIN EXCLUSIVE"], "import", other, os.path.join(m.dir, "never.db"))
+    need(not os.path.exists(os.path.join(m.dir, "never.db")) and not os.listdir(tmp), "an interrupted import")
     con.close()
 
 
