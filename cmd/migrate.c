@@ -297,7 +297,7 @@ int cmd_migrate(int argc, char **argv)
 	const struct cmd_opt opts[] = {
 	        {"undo",      0, NULL, "go back to before migration N (the newest), in place", &take_back, NULL, NULL},
 	        {"force",       0, NULL, "with --undo: also when others have committed since", &u.force, NULL, NULL},
-	        {"status", 's', NULL, "list what was applied and, with DIR, what is pending", &list, NULL, NULL},
+	        {"status", 's', NULL, "list what was applied and, with FILES, what is pending", &list, NULL, NULL},
 	        {"dry-run",       'n', NULL, "try the files on a copy of the database; with --undo: only tell", &m.dry_run,
 	         NULL, NULL},
 	        {"identity",     'i', "KEY",
@@ -343,8 +343,11 @@ int cmd_migrate(int argc, char **argv)
 		rc = undo(&u, &m.place, args, n, m.json, &err);
 	else if (rc == 0)
 		rc = cmd_place_find(&m.place, args[0], &err);
+	(void)cmd_interruptible();
 	if (rc == 0 && !take_back)
 		rc = list ? status(&m, n > 1 ? args[1] : NULL, &err) : migrate(&m, args[1], &err);
+	if (rc == -FZ_EBUSY && *m.place.path && !take_back) /* undoing says it itself */
+		rc = cmd_place_busy(m.place.path, &err);
 	if (m.json && !take_back)
 		cmd_print_json(m.list);
 	cJSON_Delete(m.list);

@@ -2,23 +2,43 @@
 
 #include "base/clock.h"
 #include "cmd/ask.h"
+#include "cmd/progress.h"
 
 #include <cJSON.h>
+#include <errno.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
-#define BUSY_MS 30000
-#define ASK_MS  30000
+#define BUSY_TRIES 6000 /* of 5 ms: 30 s */
+#define ASK_MS     30000
+#define STEPS      10000 /* of SQLite's virtual machine between two looks at whether it is interrupted */
 
 static const char table[] =
         "CREATE TABLE IF NOT EXISTS fazt_migrations(number INTEGER PRIMARY KEY, name TEXT NOT NULL, "
         "sha256 TEXT NOT NULL, applied TEXT NOT NULL, lineage TEXT NOT NULL, txid_before INTEGER NOT NULL)";
 
+/* SQLite's wait for a lock, and its work, end when the command is interrupted: what is open then is rolled back. */
+static int wait_on(void *arg, int times)
+{
+	if (times >= BUSY_TRIES || cmd_interrupted(NULL) < 0)
+		return 0;
+	nanosleep(&(struct timespec){0, 5000000}, NULL);
+	return 1;
+}
+
+static int stop(void *arg)
+{
+	return cmd_interrupted(NULL) < 0;
+}
+
 static int sql_fail(sqlite3 *db, const char *what, struct fz_err *err)
 {
 	int rc = sqlite3_errcode(db);
 
+	if (cmd_interrupted(err) < 0)
+		return fz_err_prefix(err, "%s", what);
 	return fz_fail(err,
 	               rc == SQLITE_BUSY || rc == SQLITE_LOCKED      ? FZ_EBUSY
 	               : rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB ? FZ_ECORRUPT
@@ -30,7 +50,8 @@ int cmd_migrate_open(sqlite3 **db, const char *path, int flags, struct fz_err *e
 {
 	if (sqlite3_open_v2(path, db, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
 		return sql_fail(*db, path, err);
-	sqlite3_busy_timeout(*db, BUSY_MS);
+	sqlite3_busy_handler(*db, wait_on, NULL);
+	sqlite3_progress_handler(*db, STEPS, stop, NULL);
 	return 0;
 }
 
@@ -149,7 +170,10 @@ static int statement_fail(sqlite3 *db, const struct cmd_migration *m, const char
 		column = *p == '\n' ? 1 : column + 1;
 		line += *p == '\n';
 	}
-	return fz_fail(err, sqlite3_errcode(db) == SQLITE_BUSY ? FZ_EBUSY : FZ_ESQL,
+	return fz_fail(err,
+	               cmd_interrupted(NULL) < 0            ? ECANCELED
+	               : sqlite3_errcode(db) == SQLITE_BUSY ? FZ_EBUSY
+	                                                    : FZ_ESQL,
 	               "%s:%d:%d: %s; the file was rolled back as a whole", m->name, line, column, sqlite3_errmsg(db));
 }
 
@@ -216,9 +240,11 @@ int cmd_migrate_apply(sqlite3 *db, struct cmd_migration *file, const struct cmd_
 {
 	struct cmd_migrations now = {0};
 	const struct cmd_migration *other;
-	int rc = exec(db, "BEGIN IMMEDIATE", file->name, err);
+	int rc = cmd_interrupted(err);
 
 	*done = false;
+	if (rc == 0)
+		rc = exec(db, "BEGIN IMMEDIATE", file->name, err);
 	if (rc < 0)
 		return rc;
 	rc = cmd_migrate_applied(db, &now, err); /* while we hold the lock */

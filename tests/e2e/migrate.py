@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-# timeout: 120
+# timeout: 180
 """fazt migrate: what numbered files make of a database is what SQLite makes of them elsewhere, each file is one commit, and undoing brings
 back what was there, page by page but for the counters that SQLite's connections look at; with readers that stay, beside writers, in
 WAL and in rollback mode. What cannot be a migration is refused before anything is applied."""
@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -229,12 +230,95 @@ def refused(base, m):
     need(r.returncode == 1 and "did not exist before" in r.stderr, "%s", r.stderr)
 
 
+def written(base, m):
+    """As editors of other systems write files, and names that are not plain; in a directory below."""
+    os.mkdir(os.path.join(m.dir, "sub dir"))
+    db = os.path.join(m.dir, "sub dir", "d\u00e4t\u00e4 1.db")
+    sql = write(os.path.join(base, "sql w"), {})
+    with open(os.path.join(sql, "7-\u00fc b.SQL"), "wb") as f:
+        f.write(b"\xef\xbb\xbfCREATE TABLE a(x);\r\n-- c; d\r\nCREATE TRIGGER t AFTER INSERT ON a BEGIN\r\n"
+                b"  UPDATE a SET x = CASE WHEN x THEN 'b;' ELSE 2 END;\r\nEND;\r\nINSERT INTO a VALUES (1);\r\n")
+    got = fazt_json("migrate", "--json", db, sql)
+    need([(g["number"], g["name"]) for g in got] == [(7, "7-\u00fc b.SQL")], "%s", got)
+    with contextlib.closing(sqlite3.connect(db)) as con:
+        need(con.execute("SELECT x FROM a").fetchall() == [("b;",)], "the trigger")
+    with open(os.path.join(sql, "7-\u00fc b.SQL"), "ab") as f:
+        f.write(b"\n")
+    need("FZ-1207" in fazt("migrate", db, sql, check=False).stderr, "a line end more is another file")
+
+
+SLOW = "CREATE TABLE slow(x);\nWITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) INSERT INTO slow SELECT i FROM n;\n"
+
+
+def cut_off(base, m, mode):
+    """Interrupted or killed in the middle of a file that never ends, or while another holds the lock: the files before it stay, of it there is
+    nothing, no copy stays, and the repetition goes on from there."""
+    db, tmp = os.path.join(m.dir, "cut-%s.db" % mode), os.path.join(base, "tmp-" + mode)
+    os.mkdir(tmp)
+    con = begin(db, mode)
+    sql = write(os.path.join(base, "sql"), {"1-a.sql": "CREATE TABLE a(x)", "2-slow.sql": SLOW})
+    first = fazt_json("migrate", "--json", db, write(os.path.join(base, "one"), {"1-a.sql": "CREATE TABLE a(x)"}))
+
+    def start(*args):
+        return subprocess.Popen([FAZT, "migrate", *args, db, sql], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": tmp})
+
+    def locked():
+        try:
+            con.execute("PRAGMA busy_timeout=0")
+            con.execute("BEGIN IMMEDIATE")
+            con.execute("ROLLBACK")
+            return False
+        except sqlite3.OperationalError:
+            return True
+
+    def unchanged(what):
+        need(not os.listdir(tmp), "%s left %s", what, os.listdir(tmp))
+        con.execute("PRAGMA busy_timeout=30000")
+        need(con.execute("SELECT number FROM fazt_migrations").fetchall() == [(1,)] and integrity(db) == "ok", "%s", what)
+        need(not con.execute("SELECT 1 FROM sqlite_master WHERE name = 'slow'").fetchall(), "%s: half a file", what)
+
+    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        p = start()
+        wait_for("the file to run", locked)
+        p.send_signal(sig)
+        said = p.communicate(timeout=60)[1].decode()
+        need(sig == signal.SIGKILL or (p.returncode == 1 and "2-slow.sql:2:" in said and "interrupted" in said), "%s: %d %s", sig, p.returncode, said)
+        unchanged("signal %d" % sig)
+    p = start("--dry-run")
+    wait_for("the copy to be worked on", lambda: any(os.path.getsize(os.path.join(d, f)) for d, _, fs in os.walk(tmp) for f in fs
+                                                     if f.endswith("-journal") or f.endswith("-wal")))
+    p.send_signal(signal.SIGINT)
+    said = p.communicate(timeout=60)[1].decode()
+    need(p.returncode == 1 and "interrupted" in said, "--dry-run: %d %s", p.returncode, said)
+    unchanged("--dry-run")
+    con.execute("BEGIN IMMEDIATE")
+    p = start()
+    wait_for("it to wait for the lock", lambda: db in [os.path.realpath(os.path.join("/proc/%d/fd" % p.pid, f)) for f in os.listdir("/proc/%d/fd" % p.pid)])
+    p.send_signal(signal.SIGINT)
+    said = p.communicate(timeout=60)[1].decode()
+    con.execute("ROLLBACK")
+    need(p.returncode == 1 and "interrupted" in said, "waiting: %d %s", p.returncode, said)
+    unchanged("waiting")
+    if mode == "WAL":  # who never lets it go is named
+        con.execute("BEGIN IMMEDIATE")
+        r = fazt("migrate", db, sql, check=False)
+        con.execute("ROLLBACK")
+        need(r.returncode == 1 and "FZ-1401" in r.stderr and "[%d] has %s open" % (os.getpid(), db) in r.stderr, "%s", r.stderr)
+    con.close()
+    write(sql, {"1-a.sql": "CREATE TABLE a(x)", "2-b.sql": "CREATE TABLE b(x)"})
+    second = fazt_json("migrate", "--json", db, sql)
+    need([e["number"] for e in second] == [2] and second[0]["txid_before"] == first[0]["txid"], "the repetition: %s %s", first, second)
+
+
 def run(base):
     with Mount(base).start() as m:
         for mode in ("WAL", "DELETE"):
             one(base, m, mode)
             beside_writers(base, m, mode)
+            cut_off(base, m, mode)
         refused(base, m)
+        written(base, m)
         m.umount(wait=True)
 
 
