@@ -404,7 +404,9 @@ static int read_keys(struct rekeying *r, const struct cmd_words *files, struct f
 /* What is shipped from now on is for these: a word where that are still others. */
 static void warn_of_mount(const struct rekeying *r, const struct cmd_stores *s, const struct cmd_stores_at *at)
 {
-	const struct cmd_list *who = at->target ? cmd_target_recipients(&s->conf, at->target) : NULL;
+	const struct cmd_list *who = at->target && cmd_target_encrypted(&s->conf, at->target)
+	                                     ? cmd_target_recipients(&s->conf, at->target)
+	                                     : NULL;
 
 	for (size_t i = 0; who && i < who->n; i++) {
 		struct ltx_age_recipient k;

@@ -163,6 +163,11 @@ def scenario(base):
         # a mount that encrypts for another key is told
         code, out, err = rekey("-i", new, "--recipient", r_third, m.dir, env=env)
         need(code == 0 and "configured to encrypt for " + r_new in err, "exit %d %s", code, err)
+        plain_conf = os.path.join(base, "plain.conf")  # and of a target that is not encrypted nothing of the kind is told
+        with open(plain_conf, "w") as f:
+            f.write("[encrypt]\nrecipients = %s\n[target plain]\nurl = dir:%s\nencrypt = none\n" % (r_new, copy))
+        code, out, err = rekey("-i", new, "--recipient", r_third, "--config", plain_conf, "plain", env=env)
+        need(code == 0 and "configured to encrypt" not in err, "exit %d %s", code, err)
         need(halves, "no kill came in the middle")
 
 
