@@ -114,6 +114,8 @@ int cmd_conf_load(struct cmd_conf *c, const char *path, struct fz_err *err) FZ_M
 /* What only looking outside can tell (cmd/keys.c): key files exist, recipients and URLs are right. Recipients that are
  * given as files are replaced by what the files hold. */
 int cmd_conf_check(struct cmd_conf *c, struct fz_err *err) FZ_MUST_CHECK;
+/* The n-th of its checks, none of which needs another; 1 = there is no such one. Each is made once. */
+int cmd_conf_check_nth(struct cmd_conf *c, size_t n, struct fz_err *err) FZ_MUST_CHECK;
 /* Appends to a list (used by cmd/keys.c). */
 int cmd_list_add(struct cmd_list *l, const char *item, size_t n, const struct cmd_origin *o,
                  struct fz_err *err) FZ_MUST_CHECK;

@@ -351,27 +351,49 @@ static int check_target(struct cmd_target *t, struct fz_err *err)
 	return rc < 0 ? rc : expand(&t->recipients, err);
 }
 
-int cmd_conf_check(struct cmd_conf *c, struct fz_err *err)
+static int check_identity(const struct cmd_conf *c, struct fz_err *err)
 {
 	char msg[600];
-	int rc = expand(&c->recipients, err);
 
-	if (rc == 0 && c->identity && access(c->identity, R_OK) < 0) {
-		snprintf(msg, sizeof(msg), "identity: cannot read the key file %s: %s", c->identity, strerror(errno));
-		rc = where_fail(err, FZ_EKEYFILE, c->identity_where, c->identity_line, msg);
+	if (!c->identity || access(c->identity, R_OK) == 0)
+		return 0;
+	snprintf(msg, sizeof(msg), "identity: cannot read the key file %s: %s", c->identity, strerror(errno));
+	return where_fail(err, FZ_EKEYFILE, c->identity_where, c->identity_line, msg);
+}
+
+static int check_nth_target(struct cmd_conf *c, size_t n, struct fz_err *err)
+{
+	struct cmd_target *t = &c->targets[n];
+
+	for (size_t i = 0; i < n; i++)
+		if (!strcmp(t->url, c->targets[i].url))
+			return where_fail(err, FZ_ECONFIG, t->where, t->line, "two targets have the same url");
+	return check_target(t, err);
+}
+
+int cmd_conf_check_nth(struct cmd_conf *c, size_t n, struct fz_err *err)
+{
+	switch (n) {
+	case 0:
+		return expand(&c->recipients, err);
+	case 1:
+		return check_identity(c, err);
+	case 2:
+		return cmd_link_check(c, err);
+	case 3:
+		return cmd_alertsend_check(c, err);
+	case 4:
+		return cmd_http_check(c, err);
+	default:
+		return n - 5 < c->n_targets ? check_nth_target(c, n - 5, err) : 1;
 	}
-	if (rc == 0)
-		rc = cmd_link_check(c, err);
-	if (rc == 0)
-		rc = cmd_alertsend_check(c, err);
-	if (rc == 0)
-		rc = cmd_http_check(c, err);
-	for (size_t i = 0; rc == 0 && i < c->n_targets; i++)
-		rc = check_target(&c->targets[i], err);
-	for (size_t i = 0; rc == 0 && i < c->n_targets; i++)
-		for (size_t k = 0; rc == 0 && k < i; k++)
-			if (!strcmp(c->targets[i].url, c->targets[k].url))
-				rc = where_fail(err, FZ_ECONFIG, c->targets[i].where, c->targets[i].line,
-				                "two targets have the same url");
-	return rc;
+}
+
+int cmd_conf_check(struct cmd_conf *c, struct fz_err *err)
+{
+	int rc = 0;
+
+	for (size_t n = 0; rc == 0; n++)
+		rc = cmd_conf_check_nth(c, n, err);
+	return rc < 0 ? rc : 0;
 }

@@ -185,25 +185,34 @@ static int guess_line(const char *text, const char *why)
 	return best;
 }
 
-static void check_whole(struct cmd_conf *c, const char *file, const char *text, cJSON *errors)
+static void add_whole(const char *file, const char *text, const char *why, cJSON *errors)
 {
-	struct fz_err why = {0};
 	char msg[1024];
-	int line;
+	int line = line_in(why, file);
 
-	if (cmd_conf_check(c, &why) == 0)
-		return;
-	line = line_in(why.text, file);
-	if (!line && strncmp(why.text, "FAZT_", 5) != 0) {
-		line = guess_line(text, why.text);
-		if (line)
-			snprintf(msg, sizeof(msg), "%s:%d: %s", file, line, why.text);
-		else
-			snprintf(msg, sizeof(msg), "%s: %s", file, why.text);
-		add(errors, line, msg);
+	if (line || !strncmp(why, "FAZT_", 5)) {
+		add(errors, line, why);
 		return;
 	}
-	add(errors, line, why.text);
+	line = guess_line(text, why);
+	if (line)
+		snprintf(msg, sizeof(msg), "%s:%d: %s", file, line, why);
+	else
+		snprintf(msg, sizeof(msg), "%s: %s", file, why);
+	add(errors, line, msg);
+}
+
+static void check_whole(struct cmd_conf *c, const char *file, const char *text, cJSON *errors)
+{
+	int rc = 0;
+
+	for (size_t n = 0; rc <= 0; n++) {
+		struct fz_err why = {0};
+
+		rc = cmd_conf_check_nth(c, n, &why);
+		if (rc < 0)
+			add_whole(file, text, why.text, errors);
+	}
 }
 
 static void check_mode(const struct cmd_conf *c, const char *file, cJSON *errors)

@@ -83,6 +83,9 @@ static const struct lint_case {
         {"whole: a replica",        "[link]\nrole = replica\n",                                                         "2 a replica needs|",                 ""                             },
         {"whole: listen",           "[link]\n\nlisten = 127.0.0.1:1\n",                                                 "3 nobody may follow|",               ""                             },
         {"whole: two urls",         "[target a]\nurl = dir:/b\n[target b]\nurl = dir:/b\n",                             "4 same url|",                        ""                             },
+        {"whole: all of them",
+         "[encrypt]\nrecipients = age1xyz\n[link]\nrole = replica\n[target a]\nurl = dir:b\n[target c]\nurl = "
+         "ftp://x\n",                                                                                                   "2 no age|4 a replica|6 url|8 url|",  ""                             },
         {"a secret others read",    "[target a]\nurl = s3://bucket/p\naccess_key = a\nsecret_key = b\n",                "2 chmod 600|",
          ""                                                                                                                                                                                  },
         {"no effect",               "[link]\nlease = 5s\nack_timeout = 1s\nadvertise = a:1\n",                          "",
