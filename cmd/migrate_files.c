@@ -131,7 +131,8 @@ const char *cmd_migrate_refuses(const char *p, size_t n)
 	        {"ATTACH",   NULL,             "other databases would be changed without a way back"                              },
 	        {"DETACH",   NULL,             "other databases would be changed without a way back"                              },
 	        {"PRAGMA",   "journal_mode",   "the journal mode cannot change in a transaction: set it by itself"                },
-	        {"PRAGMA",   "foreign_keys",   "it does nothing in a transaction: use PRAGMA defer_foreign_keys = ON"             },
+	        {"PRAGMA",   "foreign_keys",
+	         "it does nothing in a transaction; foreign keys are not enforced in a migration"                                 },
 	        {"PRAGMA",   "page_size",      "it does nothing in a transaction: set it by itself, and VACUUM"                   },
 	        {"PRAGMA",   "auto_vacuum",    "it does nothing in a transaction: set it by itself, and VACUUM"                   },
 	        {"PRAGMA",   "synchronous",    "it belongs to a connection, and cannot change in a transaction"                   },
@@ -195,7 +196,9 @@ static int number_of(const char *name, uint32_t *number, struct fz_err *err)
 		return 0;
 	if (n >= CMD_MIGRATION_NAME)
 		return fz_fail(err, FZ_EUSAGE, "%s: the name is longer than %d bytes", name, CMD_MIGRATION_NAME - 1);
-	if (!digits || digits > 9 || !strchr("-_.", name[digits]))
+	if (digits > 9)
+		return fz_fail(err, FZ_EUSAGE, "%s: its number has more than 9 digits", name);
+	if (!digits || !strchr("-_.", name[digits]))
 		return fz_fail(err, FZ_EUSAGE, "%s: the name does not begin with a number: 0001-name.sql", name);
 	*number = (uint32_t)strtoul(name, NULL, 10);
 	return *number ? 1 : fz_fail(err, FZ_EUSAGE, "%s: numbers begin at 1", name);
