@@ -145,14 +145,17 @@ static int apply_one(struct migrating *m, sqlite3 *db, struct cmd_migration *fil
 		rc = cmd_migrate_position(&m->place, &txid, lineage, err);
 	if (rc < 0)
 		return fz_err_prefix(err, "%s is committed, but", file->name);
-	m->txid = file->txid_before + 1;
+	m->txid = *lineage ? file->txid_before + 1 : 0;
 	add_json(m->list, file, "applied", m->txid);
-	if (!m->json)
+	if (m->json)
+		return 0;
+	if (*lineage)
 		printf("%s applied: transaction %llu (before it: %llu)\n", file->name, (unsigned long long)m->txid,
 		       (unsigned long long)file->txid_before);
-	if (!*lineage && !m->json)
-		printf("  the configuration excludes %s: nothing of it is captured, and it cannot be undone\n",
-		       m->place.path);
+	else
+		printf("%s applied\n  the configuration excludes %s: nothing of it is captured, and it cannot be "
+		       "undone\n",
+		       file->name, m->place.path);
 	return 0;
 }
 

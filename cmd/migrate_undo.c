@@ -190,6 +190,10 @@ int cmd_migrate_undo(struct cmd_undo *u, struct fz_err *err)
 		rc = find_first(u, &b, err);
 	if (rc == 0)
 		rc = cmd_migrate_position(u->where, &u->tail, lineage, err);
+	if (rc == 0 && !*lineage)
+		rc = fz_fail(err, FZ_ENOTFOUND,
+		             "the configuration excludes %s: nothing of it is captured, and it cannot be undone",
+		             u->where->path);
 	if (rc == 0 && strcmp(lineage, u->first.lineage) != 0)
 		rc = fz_fail(err, FZ_ECHANGED,
 		             u->first.lineage[0]

@@ -221,6 +221,12 @@ def refused(base, m):
             r = fazt("migrate", *extra, db, where, check=False)
             need(r.returncode == code and re.search(says, r.stderr, re.S), "%s %s: exit %d: %s", what, extra, r.returncode, r.stderr)
         need(dump(db) == before and pages(db) == state, "%s: the database has changed", what)
+    out = os.path.join(m.dir, "excluded.db")
+    begin(out, "WAL").close()
+    r = fazt("migrate", out, write(sql, first))
+    need("transaction" not in r.stdout and "it cannot be undone" in r.stdout, "excluded: %s", r.stdout)
+    r = fazt("migrate", "--undo", out, check=False)
+    need(r.returncode == 3 and "the configuration excludes" in r.stderr, "undoing what is excluded: %d %s", r.returncode, r.stderr)
     r = fazt("migrate", os.path.join(base, "outside.db"), write(sql, first), check=False)
     need(r.returncode == 3, "outside of a mount: %s", r.stderr)
     new = os.path.join(m.dir, "new.db")  # there is none yet: it is the directory's owner's
@@ -325,7 +331,10 @@ def cut_off(base, m, mode):
 
 
 def run(base):
-    with Mount(base).start() as m:
+    conf = os.path.join(base, "conf")
+    with open(conf, "w") as f:
+        f.write("[mount]\nexclude = excluded.db\n")
+    with Mount(base, "--config", conf).start() as m:
         for mode in ("WAL", "DELETE"):
             one(base, m, mode)
             beside_writers(base, m, mode)
