@@ -67,8 +67,9 @@ int store_dir_open_root(struct dir_store *d, bool writing, struct fz_err *err)
 	if (fd >= 0)
 		return fd;
 	if (errno == ENOENT)
-		return fz_fail(err, writing ? FZ_ESTORE : FZ_ENOTFOUND,
-		               "the store's directory %s does not exist (create it, or mount its disk)", d->path);
+		return fz_fail(
+		        err, writing ? FZ_ESTORE : FZ_ENOTFOUND, "the store's directory %s does not exist%s", d->path,
+		        writing ? " (create it, or mount its disk)" : ": is the name right, and its disk mounted?");
 	if (errno == ENOTDIR)
 		return fz_fail(err, FZ_ESTORE, "the store's path %s is not a directory", d->path);
 	return store_dir_fail_io(d, errno, "cannot open the directory", "", err);
