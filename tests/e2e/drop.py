@@ -6,13 +6,11 @@ never used; a host that was away and remembers the old claim is fenced by it, an
 verifies, and the repetition ends it."""
 import json
 import os
-import random
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
 from faztlib import FAZT, Mount, fazt, fazt_json, main, need, wait_for  # noqa: E402
@@ -111,23 +109,26 @@ def scenario(base):
                 need(not os.path.isdir(top) or all(x.startswith("app.db.d") for x in os.listdir(top)), "ship/%s keeps something", t)
             fazt("verify", "--strict", "dir:%s/app.db.d/x.db" % store)
 
-    # killed at many moments, in copies
-    rnd, cut = random.Random(3), 0
-    for i in range(6):
+    # killed when some of it is gone, in copies, until at least one was cut off in the middle
+    i = cut = 0
+    while i < 6 or (not cut and i < 60):
         one = os.path.join(base, "one")
         shutil.rmtree(one, ignore_errors=True)
         shutil.copytree(copy, one)
-        url = "dir:%s/app.db" % one
+        url, n = "dir:%s/app.db" % one, len(of(one, "app.db"))
         p = subprocess.Popen([FAZT, "drop", "--yes", url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(rnd.random() * 0.03)
+        while p.poll() is None and len(of(one, "app.db")) > n - i % 4:
+            pass
         p.send_signal(signal.SIGKILL if i % 2 else signal.SIGINT)
         p.wait()
         left = of(one, "app.db")
-        cut += left != [claim, claim + "-ended"] and len(left) < len(of(copy, "app.db"))
+        cut += left != [claim, claim + "-ended"] and len(left) < n
         r = fazt("verify", url, check=False)
         need(r.returncode in (0, 3), "killed %d: verify says %d %s", i, r.returncode, r.stderr)
         fazt("drop", "--yes", url)
         need(of(one, "app.db") == [claim, claim + "-ended"], "repeated: %s", of(one, "app.db"))
+        i += 1
+    need(cut, "no kill came in the middle")
 
     # A host that was away. Another one drops the history by force, and a third begins anew.
     with Mount(base, "--encrypt", "none", name="a", store="s2") as a, Mount(base, "--encrypt", "none", name="b", store="s2") as b:
