@@ -1,13 +1,14 @@
 #!/usr/bin/python3
 """What the documents tell a reader to type works as it is written: every ```sh block of docs/getting-started.md, in order, in one shell
-(those of docs/recovery.md: drill.py). And every link between documents leads somewhere."""
+(those of docs/recovery.md: drill.py). Every command that any document or man page names is one, and has the options it is given there. And
+every link between documents leads somewhere."""
 import os
 import re
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from faztlib import BUILD, ROOT, is_mounted, main, need  # noqa: E402
+from faztlib import BUILD, ROOT, fazt, is_mounted, main, need  # noqa: E402
 
 
 def text_of(name):
@@ -32,10 +33,33 @@ def shell(base, script):
     return r.stdout
 
 
+def documents():
+    return ["README.md", "SECURITY.md"] + ["docs/" + f for f in sorted(os.listdir(os.path.join(ROOT, "docs"))) if f.endswith(".md")]
+
+
+def options_of(command):
+    text = fazt(command, "--help").stdout.partition("\noptions:")[2].partition("\nexamples:")[0]
+    return {"--help", *re.findall(r"^  (-\w), ", text, re.M), *re.findall(r"(--[a-z-]+)", text)}
+
+
+def commands():
+    """`fazt COMMAND ... --option`, up to what ends a command in a shell or in a sentence."""
+    known = {c: options_of(c) for c in re.findall(r"^  ([a-z]+) ", fazt("--help").stdout.partition("commands:")[2].partition("\n\n")[0], re.M)}
+    seen = 0
+    man = ["docs/man/" + f for f in os.listdir(os.path.join(ROOT, "docs", "man"))]
+    for doc in [*documents(), *man, "docs/fazt.conf.example", "scripts/prometheus-alerts.yml"]:
+        text = text_of(doc).replace("\\-", "-")
+        for quote, name, rest in re.findall(r"(?<![\w/.-])(`?)fazt ([a-z]+)((?:(?! -- )[^`\n|#;&])*)", re.sub(r"\$\([^)]*\)", "", text)):
+            need(name in known or not quote, "%s: `fazt %s` is no command", doc, name)
+            for option in re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)", rest) if name in known else []:
+                need(option in known[name], "%s: fazt %s has no option %s", doc, name, option)
+                seen += 1
+    need(seen > 100, "only %d options were looked at", seen)
+
+
 def links():
     """Relative links, and the headings they name."""
-    docs = ["README.md", "SECURITY.md"] + ["docs/" + f for f in sorted(os.listdir(os.path.join(ROOT, "docs"))) if f.endswith(".md")]
-    for doc in docs:
+    for doc in documents():
         for target in re.findall(r"\]\(([^)\s]+)\)", text_of(doc)):
             if "://" in target:
                 continue
@@ -57,6 +81,7 @@ def getting_started(base):
 
 def scenario(base):
     links()
+    commands()
     getting_started(base)
 
 

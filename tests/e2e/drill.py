@@ -31,6 +31,10 @@ def add(path, x):
         con.close()
 
 
+def objects(store):
+    return {os.path.join(d, f) for d, _, files in os.walk(store) for f in files}
+
+
 def run(base):
     with open(os.path.join(ROOT, "docs", "recovery.md")) as f:
         drill, day = [re.findall(r"^```sh\n(.*?)^```$", part, re.M | re.S) for part in f.read().split("\n## 2.")]
@@ -74,8 +78,11 @@ def run(base):
             sh(day[0])
             need(rows(base + "/new/app.db") == [0, 1, 2, 3, 4, 5] and rows(base + "/new/shop/orders.db") == ["order"], "the new host")
             sh(day[1])
+            was = objects(m.store)
             add(base + "/new/app.db", "new")
             fazt("sync", "--wait", "--timeout", "30", base + "/new")
+            new = [f for f in objects(m.store) - was if "/claim/" not in f]
+            need(new and all(f.endswith(".age") for f in new), "shipped unencrypted: %s", new)
             log = m.log("app.db")
             # what the new host took as a snapshot is one merged state now; behind it nothing may be missing
             need([c["txid"] for c in log] == list(range(1, last["txid"] + 3)), "the history has a hole: %s", [c["txid"] for c in log])
