@@ -71,7 +71,7 @@ static int measure(struct bench *b, const struct cmd_bench_work *w, struct fz_er
 		for (int on = 0; rc == 0 && on < 2; on++) {
 			snprintf(path, sizeof(path), "%s/bench-%llu.db", on ? b->place.mount : b->place.native,
 			         reads ? 0 : i);
-			rc = stop ? fz_fail(err, EINTR, "interrupted")
+			rc = stop ? fz_fail(err, ECANCELED, "interrupted")
 			          : cmd_bench_run(w, path, b->seconds, b->place.uid, b->place.gid, &stop, &v[on][i],
 			                          err);
 			if (rc == 0)

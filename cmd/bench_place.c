@@ -6,6 +6,7 @@
 #include "ltx/age.h"
 
 #include <cJSON.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define NAME   ".fazt-bench-"
 #define ROOM   (UINT64_C(1) << 30)
 #define ASK_MS 10000
 
@@ -49,6 +51,23 @@ static int make_dir(struct cmd_bench_place *p, char *path, struct fz_err *err)
 	return 0;
 }
 
+/* One that was killed leaves its mount and what it wrote. Told, and not removed: others may own the directory, and one may be at work. */
+static void tell_left(const char *parent)
+{
+	DIR *d = opendir(parent);
+	struct dirent *e;
+
+	while (d && (e = readdir(d)))
+		if (!strncmp(e->d_name, NAME, strlen(NAME)))
+			fprintf(stderr,
+			        "fazt bench: another one is at work in %s/%s, or was killed: then fazt umount its "
+			        "mount, "
+			        "and remove it\n",
+			        parent, e->d_name);
+	if (d)
+		closedir(d);
+}
+
 static int make_base(struct cmd_bench_place *p, struct fz_err *err)
 {
 	char parent[PATH_MAX];
@@ -66,7 +85,8 @@ static int make_base(struct cmd_bench_place *p, struct fz_err *err)
 			               p->where.dir);
 		slash[slash == parent] = 0;
 	}
-	if (snprintf(p->base, sizeof(p->base), "%s/.fazt-bench-XXXXXX", parent) >= (int)sizeof(p->base))
+	tell_left(parent);
+	if (snprintf(p->base, sizeof(p->base), "%s/" NAME "XXXXXX", parent) >= (int)sizeof(p->base))
 		return fz_fail_errno(err, ENAMETOOLONG, "%s", parent);
 	if (statvfs(parent, &vfs) == 0 && (uint64_t)vfs.f_bavail * vfs.f_frsize < ROOM) {
 		p->base[0] = 0;
@@ -182,7 +202,7 @@ int cmd_bench_enter(struct cmd_bench_place *p, struct fz_err *err)
 		rc = make_mount(p, err);
 		return rc < 0 ? rc : look(p, p->mount, err);
 	}
-	snprintf(p->mount, sizeof(p->mount), "%.4000s/.fazt-bench-XXXXXX", p->where.dir);
+	snprintf(p->mount, sizeof(p->mount), "%.4000s/" NAME "XXXXXX", p->where.dir);
 	if (!mkdtemp(p->mount)) {
 		fz_fail_errno(err, errno, "%s", p->mount);
 		p->mount[0] = 0;

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -197,12 +198,16 @@ static int work(const struct cmd_bench_work *w, const char *path, double seconds
 	return rc < 0 ? rc : close_db(&a);
 }
 
-static void child(const struct cmd_bench_work *w, const char *path, double seconds, uid_t uid, gid_t gid, int out)
+static void child(const struct cmd_bench_work *w, const char *path, double seconds, uid_t uid, gid_t gid, int out,
+                  pid_t parent)
 {
 	struct result r = {0};
 
 	if (geteuid() == 0 && uid && (setgroups(0, NULL) < 0 || setgid(gid) < 0 || setuid(uid) < 0))
 		fz_fail_errno(&r.err, errno, "becoming user %u", (unsigned)uid);
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* after the change of user, which clears it */
+	if (getppid() != parent)
+		_exit(1);
 	if (r.err.code == 0 && work(w, path, seconds, &r) == 0)
 		r.err.code = 0;
 	_exit(fz_write(out, &r, sizeof(r)) < 0);
@@ -213,8 +218,8 @@ int cmd_bench_run(const struct cmd_bench_work *w, const char *path, double secon
 {
 	int fds[2] = {-1, -1}, status = 0, rc = 0;
 	struct result r = {0};
+	pid_t pid, parent = getpid();
 	struct pollfd p;
-	pid_t pid;
 
 	if (pipe2(fds, O_CLOEXEC) < 0 || (pid = fork()) < 0) {
 		rc = fz_fail_errno(err, errno, "starting a child");
@@ -222,7 +227,7 @@ int cmd_bench_run(const struct cmd_bench_work *w, const char *path, double secon
 	}
 	if (pid == 0) {
 		fz_close(&fds[0]);
-		child(w, path, seconds, uid, gid, fds[1]);
+		child(w, path, seconds, uid, gid, fds[1], parent);
 	}
 	fz_close(&fds[1]);
 	p = (struct pollfd){.fd = fds[0], .events = POLLIN};
@@ -230,7 +235,7 @@ int cmd_bench_run(const struct cmd_bench_work *w, const char *path, double secon
 		if (*stop)
 			kill(pid, SIGKILL); /* its end closes the pipe */
 	if (read(fds[0], &r, sizeof(r)) != (ssize_t)sizeof(r))
-		rc = *stop ? fz_fail(err, EINTR, "interrupted") : fz_fail(err, FZ_EINTERNAL, "the child died");
+		rc = *stop ? fz_fail(err, ECANCELED, "interrupted") : fz_fail(err, FZ_EINTERNAL, "the child died");
 	else if (r.err.code) {
 		*err = r.err;
 		rc = r.err.code;

@@ -2,6 +2,7 @@
 """fazt bench: a table for people and JSON, on a directory and beside a mount, and in a mount; whatever ends it, nothing is left. Speed is not judged."""
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -49,12 +50,24 @@ with scratch("bench") as base:
     clean()
 
     # interrupted in the middle
-    p = subprocess.Popen([FAZT, "bench", "--rounds", "9", "--seconds", "30", app], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                         stdin=subprocess.DEVNULL)
-    wait_for("the benchmark's database", lambda: any(n.endswith("bench-0.db") for n in below(app)))
-    p.send_signal(signal.SIGTERM)
-    p.communicate(timeout=60)
-    need(p.returncode == 1, "interrupted: exit %d", p.returncode)
+    def ended(sig):
+        p = subprocess.Popen([FAZT, "bench", "--rounds", "9", "--seconds", "30", app], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                             stdin=subprocess.DEVNULL, start_new_session=True)
+        wait_for("the benchmark's database", lambda: any(n.endswith("bench-0.db") for n in below(app)))
+        p.send_signal(sig)
+        p.wait(timeout=60)
+        with p.stderr:
+            if sig == signal.SIGTERM:
+                need(p.returncode == 1 and b"FZ-0125" in p.stderr.read(), "interrupted: exit %d", p.returncode)
+    ended(signal.SIGTERM)
+    clean()
+    # killed: the next one tells what is left, which goes as it says
+    ended(signal.SIGKILL)
+    r = fazt("bench", *QUICK, app)
+    left = re.search(r"work in (\S+/\.fazt-bench-\w+), or was killed", r.stderr)
+    need(left and mounts(app) == [left[1] + "/mount"], "after a kill: %s %s", r.stderr, mounts(app))
+    fazt("umount", left[1] + "/mount")  # nobody has a file open there any more
+    shutil.rmtree(left[1])
     clean()
 
     # beside a mount: not in it; in it only when asked for, and then it is captured
