@@ -79,12 +79,13 @@ out:
 /* A link below one mount may lead to another: that one's owner would get what was meant for here. */
 static int one_mount(const char *arg, const struct cmd_where *w, struct fz_err *err)
 {
-	char copy[PATH_MAX];
+	char copy[PATH_MAX + 2];
 	struct cmd_where up;
 
 	if (strstr(arg, "/../")) /* leads out again without a link */
 		return 0;
-	snprintf(copy, sizeof(copy), "%s", arg);
+	snprintf(copy, sizeof(copy), "%s%s", *arg == '/' ? "" : "./",
+	         arg); /* the link may lie in the working directory */
 	for (char *slash; (slash = strrchr(copy, '/')) && slash != copy;) {
 		size_t n;
 
@@ -101,18 +102,16 @@ static int one_mount(const char *arg, const struct cmd_where *w, struct fz_err *
 
 int cmd_place_of(const char *path, int *dirfd, struct fz_err *err)
 {
-	const char *slash = strrchr(path, '/');
-	char full[PATH_MAX + 2], name[512];
 	struct cmd_where w;
+	char name[512];
 	int rc;
 
 	*dirfd = -1;
-	if (snprintf(full, sizeof(full), "%s%s", slash ? "" : "./", path) >= (int)sizeof(full) ||
-	    cmd_source_split(full, &w, name, sizeof(name), NULL) < 0)
+	if (cmd_source_split(path, &w, name, sizeof(name), NULL) < 0)
 		return 0;
 	if (!strncmp(name, "../", 3)) /* DIR/../NAME: out of it again */
 		return 0;
-	rc = one_mount(full, &w, err);
+	rc = one_mount(path, &w, err);
 	return rc < 0 ? rc : cmd_place_below(&w, name, dirfd, err);
 }
 

@@ -34,15 +34,30 @@ const struct cmd_target *cmd_target_arg(const struct cmd_conf *c, const char *ar
 	return NULL;
 }
 
+int cmd_source_path(const char *arg, char full[static PATH_MAX], struct fz_err *err)
+{
+	char here[PATH_MAX] = "";
+
+	while (!strncmp(arg, "./", 2))
+		arg += 2;
+	if (*arg != '/' && !getcwd(here, sizeof(here)))
+		return fz_fail_errno(err, errno, "the working directory");
+	if (snprintf(full, PATH_MAX, "%s%s%s", here, *here ? "/" : "", arg) >= PATH_MAX)
+		return fz_fail(err, FZ_EUSAGE, "the path is too long");
+	return 0;
+}
+
 int cmd_source_split(const char *arg, struct cmd_where *w, char *database, size_t cap, struct fz_err *err)
 {
-	char copy[PATH_MAX], state[PATH_MAX + 8];
+	char full[PATH_MAX], copy[PATH_MAX], state[PATH_MAX + 8];
+	int rc = cmd_source_path(arg, full, err);
 
-	if (snprintf(copy, sizeof(copy), "%s", arg) >= (int)sizeof(copy))
-		return fz_fail(err, FZ_EUSAGE, "the path is too long");
+	if (rc < 0)
+		return rc;
+	memcpy(copy, full, sizeof(copy));
 	/* The longest leading part that fazt serves, or served. */
 	for (char *slash; (slash = strrchr(copy, '/'));) {
-		const char *rest = arg + (slash - copy) + 1;
+		const char *rest = full + (slash - copy) + 1;
 
 		slash[slash == copy] = 0; /* the root keeps its name */
 		if (*rest && cmd_where_find(w, copy, NULL) == 0) {

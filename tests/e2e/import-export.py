@@ -206,6 +206,20 @@ def exports_and_clones(base, m):
     app.close()
 
 
+def within(base, m):
+    """A name is one below the working directory, as for any command."""
+    out = os.path.join(base, "within.db")
+    os.mkdir(os.path.join(m.dir, "sub dir"))
+    for at, name in ((m.dir, "app.db"), (m.dir, "sub dir/c.db"), (os.path.join(m.dir, "sub dir"), "./d.db"), (base, os.path.basename(m.dir) + "/e.db")):
+        if name != "app.db":
+            fazt("clone", os.path.join(m.dir, "app.db"), name, cwd=at)
+        fazt("export", name, out, "--force", cwd=at)
+        need(content(out) == content(os.path.join(at, name)), "export of %s in %s", name, at)
+        need(fazt_json("log", "--json", name, cwd=at), "log of %s in %s", name, at)
+    os.unlink(os.path.join(m.dir, "sub dir", "d.db"))
+    fazt("drop", "--yes", "d.db", cwd=os.path.join(m.dir, "sub dir"))
+
+
 def owners(base, m):
     """Below a mount a new file is for those who can use the live database, else for the directory's owner; elsewhere it is ours alone."""
     live, out = os.path.join(m.dir, "owned.db"), os.path.join(base, "owned.db")
@@ -276,7 +290,7 @@ def killed(base, m):
 def scenario(base):
     with Mount(base) as m:
         m.start()
-        for part in (imports, refusals, forced, exports_and_clones, owners, killed):
+        for part in (imports, refusals, forced, exports_and_clones, within, owners, killed):
             part(base, m)
         r = fazt("clone", "--progress", os.path.join(m.dir, "from-wal.db"), os.path.join(m.dir, "seen.db"))
         need("cloning" in r.stderr and "MB" in r.stderr, "--progress says: %s", r.stderr)

@@ -59,8 +59,8 @@ def as_user(directory, *args):
     subprocess.run(args, cwd=directory, user=USER, group=USER, extra_groups=[], check=True, timeout=60)
 
 
-def refused(what, code, *args):
-    r = fazt(*args, check=False)
+def refused(what, code, *args, **kw):
+    r = fazt(*args, check=False, **kw)
     need(r.returncode in (1, 2) and code in r.stderr, "%s: exit %d instead of %s: %s%s", what, r.returncode, code, r.stdout, r.stderr)
     return r.stderr
 
@@ -106,6 +106,8 @@ def places(base, m, victim):
                 refused("migrate", "FZ-0001", "migrate", to, sql)
                 for command in (["restore", app, "-o", to], ["restore", m.source("app.db"), "-i", m.key, "-o", to], ["export", app, to]):
                     refused(command[0], "FZ-0001", *command)
+                for command in (["restore", "app.db", "-o"], ["export", "app.db"], ["import", source], ["clone", "app.db"]):
+                    refused("%s from within" % command[0], "FZ-0001", *command, there + "/new.db", cwd=d)
             to = os.path.join(d, "staging", "victim.db")
             refused("export --force", "FZ-0001", "export", app, to, "--force")
             refused("restore --in-place", "FZ-0001", "restore", app, "--in-place", "-o", to)
