@@ -111,6 +111,8 @@ int cmd_place_of(const char *path, int *dirfd, struct fz_err *err)
 		return 0;
 	if (!strncmp(name, "../", 3)) /* DIR/../NAME: out of it again */
 		return 0;
+	if (!cmd_place_name(name)) /* a live database's WAL, say */
+		return fz_fail(err, FZ_EUSAGE, "'%s' cannot be the name of a database", name);
 	rc = one_mount(path, &w, err);
 	return rc < 0 ? rc : cmd_place_below(&w, name, dirfd, err);
 }

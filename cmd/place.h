@@ -21,7 +21,8 @@ bool cmd_place_name(const char *name);
 /* NAME below DIR, where it leads to no other place: who owns a directory can put symbolic links there, and root follows them. *dirfd: the
  * directory of the file, open. -EPERM says what is in the way; -ENOENT: no such directory. There may be no file yet. */
 int cmd_place_below(const struct cmd_where *w, const char *name, int *dirfd, struct fz_err *err) FZ_MUST_CHECK;
-/* A path that the user gave for a file: the same if it lies below a directory that fazt serves, or served; *dirfd = -1 if not. */
+/* A path that the user gave for a file: the same if it lies below a directory that fazt serves, or served; *dirfd = -1 if not. -FZ_EUSAGE: what
+ * cmd_place_name() refuses. */
 int cmd_place_of(const char *path, int *dirfd, struct fz_err *err) FZ_MUST_CHECK;
 /* On success the caller closes it. -FZ_ENOTFOUND, -FZ_ENOTMOUNTED, those of cmd_place_below(); -FZ_EUSAGE where the mount is a replica's, whose databases come from its primary, or the name is none. */
 int cmd_place_find(struct cmd_place *p, const char *arg, struct fz_err *err) FZ_MUST_CHECK;

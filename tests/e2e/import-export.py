@@ -5,6 +5,7 @@ its commits; a name that is there stays unless --force says so, and then applica
 be undone; what is no whole database is refused. An export beside a writer has every commit made before it. A clone is what SQLite had at
 that commit, has a history of its own from its first commit on, and goes its own way. Killed or interrupted at many moments, a name
 is there whole or not at all, and the next one leaves nothing behind."""
+import contextlib
 import hashlib
 import os
 import random
@@ -116,6 +117,11 @@ def refusals(base, m):
             ("a name that is none", 2, (f, os.path.join(m.dir, "x.db-wal")))):
         r = fazt("import", *args, check=False)
         need(r.returncode in (code, 3) and "FZ-" in r.stderr, "%s: exit %d %s", what, r.returncode, r.stderr)
+    with contextlib.closing(sqlite3.connect(to)) as con:  # what a live database needs beside it is not to be replaced
+        con.execute("SELECT count(*) FROM t").fetchall()
+        for args in (("export", to, to + "-wal", "--force"), ("restore", to, "-o", to + "-shm", "--force")):
+            r = fazt(*args, check=False)
+            need(r.returncode == 2 and "cannot be the name" in r.stderr, "%s: exit %d %s", args, r.returncode, r.stderr)
     damaged = os.path.join(base, "damaged.db")
     with open(f, "rb") as g:
         image = bytearray(g.read())
