@@ -9,7 +9,9 @@
 #include "replica/inplace.h"
 
 #include <cJSON.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define IN_PLACE_WAIT_MS 30000
@@ -39,9 +41,15 @@ int cmd_moment_read(const struct cmd_moment *m, struct replica_restore_conf *con
  * or else for the directory's owner. Anywhere else it is ours alone: NULL. */
 static const struct stat *like(const struct cmd_source *s, int dirfd, struct stat *st)
 {
+	int live = -1;
+	bool found;
+
 	if (dirfd < 0)
 		return NULL;
-	if (*s->live && lstat(s->live, st) == 0 && S_ISREG(st->st_mode))
+	found = *s->live && cmd_place_of(s->live, &live, NULL) == 0 && live >= 0 &&
+	        fstatat(live, basename(s->live), st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st->st_mode);
+	fz_close(&live);
+	if (found)
 		return st;
 	if (fstat(dirfd, st) < 0)
 		return NULL;
@@ -94,22 +102,34 @@ struct cJSON *cmd_fetch_json(const char *label, const struct replica_restore_res
 	return o;
 }
 
-int cmd_in_place(const char *restored, const char *live, struct replica_inplace_guard *guard,
+int cmd_in_place(const char *restored, const char *live, const int *dir, struct replica_inplace_guard *guard,
                  struct replica_inplace_result *placed, struct fz_err *err)
 {
-	int dirfd, rc = cmd_place_of(live, &dirfd, err);
+	char *resolved = NULL;
+	int dirfd = -1, rc = dir ? 0 : cmd_place_of(live, &dirfd, err);
 
+	if (rc == 0 && !dir && dirfd < 0 &&
+	    (resolved = realpath(live, NULL))) { /* a link from outside to a place below */
+		live = resolved;
+		rc = cmd_place_of(live, &dirfd, err);
+	}
+	if (rc == 0)
+		rc = replica_inplace_guarded(restored, live,
+		                             dir         ? dir
+		                             : dirfd < 0 ? NULL
+		                                         : &dirfd,
+		                             IN_PLACE_WAIT_MS, cmd_interruptible(), guard, placed, err);
+	if (rc == -FZ_EBUSY)
+		rc = cmd_place_busy(live, err);
 	fz_close(&dirfd);
-	if (rc < 0)
-		return rc;
-	rc = replica_inplace_guarded(restored, live, IN_PLACE_WAIT_MS, cmd_interruptible(), guard, placed, err);
-	return rc == -FZ_EBUSY ? cmd_place_busy(live, err) : rc;
+	free(resolved);
+	return rc;
 }
 
 /* A place beside the live database would be captured by the mount, and a copy with a name would stay when the process is killed. */
 int cmd_fetch_in_place(struct cmd_source *s, struct replica_restore_conf *conf, struct cmd_progress *p,
-                       const char *live, struct replica_inplace_guard *guard, struct replica_restore_result *result,
-                       struct replica_inplace_result *placed, struct fz_err *err)
+                       const char *live, const int *dir, struct replica_inplace_guard *guard,
+                       struct replica_restore_result *result, struct replica_inplace_result *placed, struct fz_err *err)
 {
 	char file[32];
 	int fd = fz_temp_file(fz_temp_dir(), err), rc;
@@ -120,7 +140,7 @@ int cmd_fetch_in_place(struct cmd_source *s, struct replica_restore_conf *conf, 
 	rc = cmd_fetch(s, conf, p, result, err);
 	snprintf(file, sizeof(file), "/proc/self/fd/%d", fd);
 	if (rc == 0)
-		rc = cmd_in_place(file, live, guard, placed, err);
+		rc = cmd_in_place(file, live, dir, guard, placed, err);
 	conf->into = NULL;
 	fz_close(&fd);
 	return rc;

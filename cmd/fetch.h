@@ -17,14 +17,16 @@ int cmd_moment_read(const struct cmd_moment *m, struct replica_restore_conf *con
 /* replica_restore() of one place after the other: the local log, then the stores. p may be NULL. */
 int cmd_fetch(struct cmd_source *s, struct replica_restore_conf *conf, struct cmd_progress *p,
               struct replica_restore_result *result, struct fz_err *err) FZ_MUST_CHECK;
-/* The same into the live database, as one new transaction (replica/inplace.h): by way of a copy in $TMPDIR or /var/tmp, that has no name. guard may be NULL. */
+/* The same into the live database, as one new transaction (replica/inplace.h): by way of a copy in $TMPDIR or /var/tmp, that has no name.
+ * dir: the directory of live, where the caller has it open (cmd/place.h); NULL = it is looked up. guard may be NULL. */
 struct replica_inplace_guard;
 struct replica_inplace_result;
 int cmd_fetch_in_place(struct cmd_source *s, struct replica_restore_conf *conf, struct cmd_progress *p,
-                       const char *live, struct replica_inplace_guard *guard, struct replica_restore_result *result,
+                       const char *live, const int *dir, struct replica_inplace_guard *guard,
+                       struct replica_restore_result *result,
                        struct replica_inplace_result *placed, struct fz_err *err) FZ_MUST_CHECK;
-/* A complete database file into the live one, unless interrupted before the writer's lock was there. guard may be NULL. */
-int cmd_in_place(const char *restored, const char *live, struct replica_inplace_guard *guard,
+/* A complete database file into the live one, unless interrupted before the writer's lock was there. dir and guard as above. */
+int cmd_in_place(const char *restored, const char *live, const int *dir, struct replica_inplace_guard *guard,
                  struct replica_inplace_result *placed, struct fz_err *err) FZ_MUST_CHECK;
 /* Where it came from, for people: valid after cmd_fetch(). */
 const char *cmd_fetch_label(const struct cmd_source *s, const struct replica_restore_result *result);

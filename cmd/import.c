@@ -50,7 +50,7 @@ static int copy_apart(struct importing *m, const char *file, struct fz_temp *tmp
 	rc = fd < 0 ? fz_fail_errno(err, errno, "cannot create %s", copy) : 0;
 	fz_close(&fd);
 	if (rc == 0)
-		rc = replica_backup(file, copy, WAIT_MS, &m->p.bytes, m->cancel, &m->copy, err);
+		rc = replica_backup(file, NULL, copy, WAIT_MS, &m->p.bytes, m->cancel, &m->copy, err);
 	return rc == -FZ_EBUSY ? cmd_place_busy(file, err) : rc;
 }
 
@@ -104,7 +104,7 @@ static int as_new(struct importing *m, const char *file, const struct stat *st, 
 /* 0 = it has no pages yet. */
 static uint32_t page_size_of(const struct cmd_place *p)
 {
-	int fd = openat(p->dirfd, strrchr(p->path, '/') + 1, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	int fd = openat(p->dirfd, basename(p->path), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	uint8_t head[18];
 	uint32_t size = 0;
 
@@ -128,7 +128,7 @@ static int in_place(struct importing *m, const char *file, struct fz_err *err)
 		             "'COPY'; and import that",
 		             m->place.path, live, file, m->copy.page_size, live);
 	if (rc == 0)
-		rc = cmd_in_place(copy, m->place.path, NULL, &m->placed, err);
+		rc = cmd_in_place(copy, m->place.path, &m->place.dirfd, NULL, &m->placed, err);
 	fz_temp_close(&tmp);
 	m->replaced = rc == 0;
 	return rc;
@@ -174,7 +174,7 @@ static int place_it(struct importing *m, const char *file, const struct stat *st
 	bool exists;
 	int rc;
 
-	exists = lstat(m->place.path, &there) == 0;
+	exists = fstatat(m->place.dirfd, basename(m->place.path), &there, AT_SYMLINK_NOFOLLOW) == 0;
 	if (exists && !m->force)
 		return fz_fail(err, FZ_EEXISTS,
 		               "%s exists: choose another name, or make FILE its next commit with --force",

@@ -65,12 +65,12 @@ static int look(struct migrating *m, struct fz_err *err)
 	struct stat st;
 	int rc;
 
-	m->existed = lstat(m->place.path, &st) == 0;
+	m->existed = fstatat(m->place.dirfd, basename(m->place.path), &st, AT_SYMLINK_NOFOLLOW) == 0;
 	if (!m->existed)
 		return errno == ENOENT ? 0 : fz_fail_errno(err, errno, "%s", m->place.path);
 	if (!S_ISREG(st.st_mode))
 		return fz_fail(err, FZ_EUSAGE, "%s is no file", m->place.path);
-	rc = cmd_migrate_open(&db, m->place.path, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOFOLLOW, err);
+	rc = cmd_migrate_open(&db, &m->place.dirfd, m->place.path, SQLITE_OPEN_READONLY, err);
 	if (rc == 0)
 		rc = cmd_migrate_applied(db, &m->applied, err);
 	sqlite3_close(db);
@@ -85,7 +85,7 @@ static int make_new(const struct cmd_place *p, struct fz_err *err)
 	struct stat st;
 	int fd, rc = 0;
 
-	fd = openat(p->dirfd, strrchr(p->path, '/') + 1, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	fd = openat(p->dirfd, basename(p->path), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
 	if (fd < 0 || fstat(p->dirfd, &st) < 0 || (geteuid() == 0 && fchown(fd, st.st_uid, st.st_gid) < 0))
 		rc = fz_fail_errno(err, errno, "making %s", p->path);
 	fz_close(&fd);
@@ -110,9 +110,10 @@ static int rehearse(struct migrating *m, struct fz_err *err)
 		rc = fz_fail_errno(err, errno, "cannot create %s", copy);
 	fz_close(&fd);
 	if (rc == 0 && m->existed)
-		rc = replica_backup(m->place.path, copy, COPY_WAIT_MS, NULL, cmd_interruptible(), &copied, err);
+		rc = replica_backup(m->place.path, &m->place.dirfd, copy, COPY_WAIT_MS, NULL, cmd_interruptible(),
+		                    &copied, err);
 	if (rc == 0)
-		rc = cmd_migrate_open(&db, copy, SQLITE_OPEN_READWRITE, err);
+		rc = cmd_migrate_open(&db, &tmp.fd, copy, SQLITE_OPEN_READWRITE, err);
 	for (size_t i = 0; rc == 0 && i < m->files.n; i++)
 		if (!is_applied(m, m->files.v[i].number)) {
 			rc = cmd_migrate_apply(db, &m->files.v[i], NULL, &done, err);
@@ -179,7 +180,7 @@ static int apply_all(struct migrating *m, struct fz_err *err)
 	else
 		rc = make_new(&m->place, err);
 	if (rc == 0)
-		rc = cmd_migrate_open(&db, m->place.path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOFOLLOW, err);
+		rc = cmd_migrate_open(&db, &m->place.dirfd, m->place.path, SQLITE_OPEN_READWRITE, err);
 	for (size_t i = 0; rc == 0 && i < m->files.n; i++)
 		if (!is_applied(m, m->files.v[i].number))
 			rc = apply_one(m, db, &m->files.v[i], err);

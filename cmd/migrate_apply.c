@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "cmd/ask.h"
 #include "cmd/progress.h"
+#include "replica/opendb.h"
 
 #include <cJSON.h>
 #include <errno.h>
@@ -46,9 +47,9 @@ static int sql_fail(sqlite3 *db, const char *what, struct fz_err *err)
 	               "%s: %s", what, sqlite3_errmsg(db));
 }
 
-int cmd_migrate_open(sqlite3 **db, const char *path, int flags, struct fz_err *err)
+int cmd_migrate_open(sqlite3 **db, const int *dir, const char *path, int flags, struct fz_err *err)
 {
-	if (sqlite3_open_v2(path, db, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
+	if (replica_opendb(db, dir, path, flags | SQLITE_OPEN_NOMUTEX) != SQLITE_OK)
 		return sql_fail(*db, path, err);
 	sqlite3_busy_handler(*db, wait_on, NULL);
 	sqlite3_progress_handler(*db, STEPS, stop, NULL);

@@ -115,7 +115,7 @@ static void count(struct cmd_undo *u, const struct between *b, struct replica_so
 static int find_first(struct cmd_undo *u, struct between *b, struct fz_err *err)
 {
 	sqlite3 *db = NULL;
-	int rc = cmd_migrate_open(&db, u->where->path, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOFOLLOW, err);
+	int rc = cmd_migrate_open(&db, &u->where->dirfd, u->where->path, SQLITE_OPEN_READONLY, err);
 
 	if (rc == 0)
 		rc = cmd_migrate_applied(db, &b->applied, err);
@@ -218,7 +218,8 @@ int cmd_migrate_undo(struct cmd_undo *u, struct fz_err *err)
 		conf.dry_run = true;
 		rc = cmd_fetch(&s, &conf, NULL, &result, err);
 	} else if (rc == 0) {
-		rc = cmd_fetch_in_place(&s, &conf, NULL, u->where->path, &g.guard, &result, &placed, err);
+		rc = cmd_fetch_in_place(&s, &conf, NULL, u->where->path, &u->where->dirfd, &g.guard, &result, &placed,
+		                        err);
 	}
 	if (rc < 0 || u->dry_run)
 		goto out;

@@ -2,7 +2,6 @@
 
 #include "base/file.h"
 #include "cmd/ask.h"
-#include "cmd/source_arg.h"
 #include "fs/inuse.h"
 
 #include <cJSON.h>
@@ -14,7 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define ASK_MS 30000
+#define ASK_MS    30000
+#define LINKS_MAX 40
 
 bool cmd_place_name(const char *s)
 {
@@ -34,87 +34,186 @@ bool cmd_place_name(const char *s)
 	return n > 0 && s[n - 1] != '/';
 }
 
-int cmd_place_below(const struct cmd_where *w, const char *name, int *dirfd, struct fz_err *err)
-{
-	const char *slash = strrchr(name, '/');
-	char parent[PATH_MAX];
-	struct stat top, st;
-	int root, rc;
+/* A path, one step after the other, by descriptors: above what fazt serves as anybody goes, below it through no symbolic link, which
+ * whoever owns the directory can turn. What was reached stays open, whatever becomes of the names. */
+struct walk {
+	char rest[PATH_MAX]; /* what is still to go */
+	char path[PATH_MAX]; /* of fd, without links; "" = the root */
+	int fd;
+	unsigned links;
+	struct cmd_where w; /* the innermost directory on the way that fazt serves, or served */
+	bool in;            /* there is one */
+	size_t top;         /* its part of path */
+	dev_t dev;
+};
 
-	*dirfd = -1;
-	snprintf(parent, sizeof(parent), "%.*s", slash ? (int)(slash - name) : 0, name);
-	root = open(w->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (root < 0 || fstat(root, &top) < 0) {
-		rc = fz_fail_errno(err, errno, "cannot open %s", w->dir);
-		goto out;
-	}
-	rc = fz_open_below(root, parent);
-	if (rc >= 0) {
-		*dirfd = rc;
-		rc = fstat(*dirfd, &st) < 0 ? -errno : 0;
-	}
-	if (rc == -ELOOP)
-		rc = fz_fail(
+static int look(struct walk *s, struct fz_err *err)
+{
+	struct cmd_where w = {0};
+	struct stat st;
+	int rc;
+
+	snprintf(w.dir, sizeof(w.dir), "%s", *s->path ? s->path : "/");
+	rc = cmd_where_refresh(&w, err);
+	if (rc < 0 || !(w.fazt || (!w.mounted && faccessat(s->fd, ".fazt", X_OK, 0) == 0)))
+		return rc;
+	s->w = w;
+	s->in = true;
+	s->top = strlen(s->path);
+	if (fstat(s->fd, &st) < 0)
+		return fz_fail_errno(err, errno, "cannot open %s", w.dir);
+	s->dev = st.st_dev;
+	return 0;
+}
+
+/* From the root: before + "/" + what was still to go. */
+static int begin(struct walk *s, const char *before, struct fz_err *err)
+{
+	char rest[PATH_MAX];
+
+	if (snprintf(rest, sizeof(rest), "%s/%s", before, s->rest) >= (int)sizeof(rest))
+		return fz_fail(err, FZ_EUSAGE, "the path is too long");
+	memcpy(s->rest, rest, sizeof(rest));
+	s->path[0] = 0;
+	s->in = false;
+	fz_close(&s->fd);
+	s->fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return s->fd < 0 ? fz_fail_errno(err, errno, "cannot open /") : look(s, err);
+}
+
+/* Anywhere else it goes on where the link leads. */
+static int follow(struct walk *s, const char *name, const char *to, struct fz_err *err)
+{
+	char before[2 * PATH_MAX];
+
+	if (s->in)
+		return fz_fail(
 		        err, EPERM,
 		        "%s/%s: a symbolic link below %s leads to another place, and whoever owns its directory can "
 		        "turn it: name that place itself",
-		        w->dir, name, w->dir);
-	else if (rc < 0)
-		rc = fz_fail_errno(err, -rc, "%s/%s", w->dir, parent);
-	else if (w->fazt && st.st_dev != top.st_dev)
-		rc = fz_fail(err, EPERM, "%s/%s lies on another file system than %s: fazt does not serve it", w->dir,
-		             name, w->dir);
-	if (rc == 0 && fstatat(*dirfd, slash ? slash + 1 : name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode))
-		rc = fz_fail(err, EPERM, "%s/%s is %s, not a file: name the database itself", w->dir, name,
-		             S_ISLNK(st.st_mode)   ? "a symbolic link"
-		             : S_ISDIR(st.st_mode) ? "a directory"
-		                                   : "no regular file");
-out:
-	fz_close(&root);
-	if (rc < 0)
-		fz_close(dirfd);
+		        s->path, name, s->w.dir);
+	if (++s->links > LINKS_MAX)
+		return fz_fail_errno(err, ELOOP, "%s/%s", s->path, name);
+	snprintf(before, sizeof(before), "%s%s%s", *to == '/' ? "" : s->path, *to == '/' ? "" : "/", to);
+	return begin(s, before, err);
+}
+
+/* Into the directory name of s->fd. */
+static int step(struct walk *s, const char *name, struct fz_err *err)
+{
+	size_t at = strlen(s->path);
+	char to[PATH_MAX];
+	ssize_t n;
+	int next, rc;
+
+	if (!*name || !strcmp(name, "."))
+		return 0;
+	if (!strcmp(name, "..")) {
+		snprintf(to, sizeof(to), "%.*s", at ? (int)(strrchr(s->path, '/') - s->path) : 0, s->path);
+		return begin(s, to, err);
+	}
+	next = openat(s->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (next < 0)
+		return fz_fail_errno(err, errno, "%s/%s", s->path, name);
+	n = readlinkat(next, "", to, sizeof(to) - 1); /* asks a mount that is dead for nothing */
+	if (n >= 0) {
+		to[n] = 0;
+		rc = follow(s, name, to, err);
+	} else if (snprintf(s->path + at, sizeof(s->path) - at, "/%s", name) >= (int)(sizeof(s->path) - at)) {
+		rc = fz_fail(err, FZ_EUSAGE, "the path is too long");
+	} else {
+		fz_close(&s->fd);
+		s->fd = next;
+		return look(s, err);
+	}
+	fz_close(&next);
 	return rc;
 }
 
-/* A link below one mount may lead to another: that one's owner would get what was meant for here. */
-static int one_mount(const char *arg, const struct cmd_where *w, struct fz_err *err)
+/* All but the last element of path, which is *name then. */
+static int walk(struct walk *s, const char *path, const char **name, struct fz_err *err)
 {
-	char copy[PATH_MAX + 2];
-	struct cmd_where up;
+	char cwd[PATH_MAX] = "";
+	int rc;
 
-	if (strstr(arg, "/../")) /* leads out again without a link */
-		return 0;
-	snprintf(copy, sizeof(copy), "%s%s", *arg == '/' ? "" : "./",
-	         arg); /* the link may lie in the working directory */
-	for (char *slash; (slash = strrchr(copy, '/')) && slash != copy;) {
-		size_t n;
+	*s = (struct walk){.fd = -1};
+	*name = "";
+	if (*path != '/' && !getcwd(cwd, sizeof(cwd)))
+		return fz_fail_errno(err, errno, "the current directory");
+	if (snprintf(s->rest, sizeof(s->rest), "%s", path) >= (int)sizeof(s->rest))
+		return fz_fail(err, FZ_EUSAGE, "the path is too long");
+	rc = begin(s, cwd, err);
+	for (char *slash; rc == 0 && (slash = strchr(s->rest, '/'));) {
+		char step_name[PATH_MAX];
 
-		*slash = 0;
-		if (cmd_where_find(&up, copy, NULL) < 0 || !up.fazt)
-			continue;
-		n = strlen(up.dir);
-		if (strncmp(w->dir, up.dir, n) || (w->dir[n] && w->dir[n] != '/'))
-			return fz_fail(err, EPERM, "%s: a symbolic link leads from %s to %s: name that place itself",
-			               arg, up.dir, w->dir);
+		snprintf(step_name, sizeof(step_name), "%.*s", (int)(slash - s->rest), s->rest);
+		memmove(s->rest, slash + 1, strlen(slash));
+		rc = step(s, step_name, err);
 	}
+	*name = s->rest;
+	return rc;
+}
+
+/* The file's own path, without links. There may be no file yet; what is there must be one. *dirfd: readable, while what was searched needs
+ * not be. */
+static int arrive(struct walk *s, const char *name, char path[static PATH_MAX], int *dirfd, struct fz_err *err)
+{
+	struct stat st;
+
+	if (snprintf(path, PATH_MAX, "%s/%s", s->path, name) >= PATH_MAX)
+		return fz_fail(err, FZ_EUSAGE, "the path is too long");
+	if (!cmd_place_name(path + s->top + 1)) /* a live database's WAL, say */
+		return fz_fail(err, FZ_EUSAGE, "'%s' cannot be the name of a database", path + s->top + 1);
+	if (fstat(s->fd, &st) < 0 || (*dirfd = openat(s->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+		return fz_fail_errno(err, errno, "cannot open %s", s->path);
+	if (s->w.fazt && st.st_dev != s->dev)
+		return fz_fail(err, EPERM, "%s lies on another file system than %s: fazt does not serve it", path,
+		               s->w.dir);
+	if (fstatat(*dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode))
+		return fz_fail(err, EPERM, "%s is %s, not a file: name the database itself", path,
+		               S_ISLNK(st.st_mode)   ? "a symbolic link"
+		               : S_ISDIR(st.st_mode) ? "a directory"
+		                                     : "no regular file");
 	return 0;
 }
 
 int cmd_place_of(const char *path, int *dirfd, struct fz_err *err)
 {
-	struct cmd_where w;
-	char name[512];
-	int rc;
+	char there[PATH_MAX];
+	const char *name;
+	struct walk s;
+	int rc = walk(&s, path, &name, err);
 
 	*dirfd = -1;
-	if (cmd_source_split(path, &w, name, sizeof(name), NULL) < 0)
-		return 0;
-	if (!strncmp(name, "../", 3)) /* DIR/../NAME: out of it again */
-		return 0;
-	if (!cmd_place_name(name)) /* a live database's WAL, say */
-		return fz_fail(err, FZ_EUSAGE, "'%s' cannot be the name of a database", name);
-	rc = one_mount(path, &w, err);
-	return rc < 0 ? rc : cmd_place_below(&w, name, dirfd, err);
+	if (!s.in)
+		rc = 0; /* whoever opens it says what is wrong */
+	else if (rc == 0)
+		rc = arrive(&s, name, there, dirfd, err);
+	fz_close(&s.fd);
+	if (rc < 0)
+		fz_close(dirfd);
+	return rc;
+}
+
+/* The place itself: nothing is asked of the worker yet. */
+static int find(struct cmd_place *p, const char *arg, struct fz_err *err)
+{
+	const char *name;
+	struct walk s;
+	int rc = walk(&s, arg, &name, err);
+
+	p->w = s.w;
+	if (!s.in)
+		rc = fz_fail(err, FZ_ENOTFOUND, "'%s' is no name below a directory that fazt serves", arg);
+	else if (!p->w.fazt)
+		rc = fz_fail(err, FZ_ENOTMOUNTED, "%s is not mounted by fazt", p->w.dir);
+	else if (rc == 0)
+		rc = arrive(&s, name, p->path, &p->dirfd, err);
+	if (rc == 0 &&
+	    snprintf(p->database, sizeof(p->database), "%s", p->path + s.top + 1) >= (int)sizeof(p->database))
+		rc = fz_fail(err, FZ_EUSAGE, "the path is too long");
+	fz_close(&s.fd);
+	return rc;
 }
 
 int cmd_place_find(struct cmd_place *p, const char *arg, struct fz_err *err)
@@ -126,24 +225,9 @@ int cmd_place_find(struct cmd_place *p, const char *arg, struct fz_err *err)
 
 	memset(p, 0, sizeof(*p));
 	p->dirfd = -1;
-	rc = cmd_source_split(arg, &p->w, p->database, sizeof(p->database), err);
-	if (rc < 0)
-		return rc == -FZ_ENOTFOUND
-		               ? fz_fail(err, FZ_ENOTFOUND, "'%s' is no name below a directory that fazt serves", arg)
-		               : rc;
-	if (!p->w.fazt)
-		return fz_fail(err, FZ_ENOTMOUNTED, "%s is not mounted by fazt", p->w.dir);
-	if (!cmd_place_name(p->database))
-		return fz_fail(err, FZ_EUSAGE, "'%s' cannot be the name of a database", p->database);
-	if (snprintf(p->path, sizeof(p->path), "%s/%s", strcmp(p->w.dir, "/") ? p->w.dir : "", p->database) >=
-	    (int)sizeof(p->path))
-		return fz_fail(err, FZ_EUSAGE, "the path is too long");
-	rc = one_mount(arg, &p->w, err);
+	rc = find(p, arg, err);
 	if (rc == 0)
-		rc = cmd_place_below(&p->w, p->database, &p->dirfd, err);
-	if (rc < 0)
-		return rc;
-	rc = cmd_ask(p->w.dir, cmd_request("status"), ASK_MS, &w, &answer, err);
+		rc = cmd_ask(p->w.dir, cmd_request("status"), ASK_MS, &w, &answer, err);
 	role = cJSON_GetStringValue(cJSON_GetObjectItem(answer, "role"));
 	if (rc == 0 && role && !strcmp(role, "replica"))
 		rc = fz_fail(err, FZ_EUSAGE, "%s is a replica: its databases come from its primary, do it there",
@@ -199,7 +283,7 @@ int cmd_place_capture(const char *dir, struct fz_err *err)
 
 int cmd_place_settle(struct cmd_place *p, struct fz_err *err)
 {
-	int fd = openat(p->dirfd, strrchr(p->path, '/') + 1, O_RDONLY | O_CLOEXEC | O_NOFOLLOW),
+	int fd = openat(p->dirfd, basename(p->path), O_RDONLY | O_CLOEXEC | O_NOFOLLOW),
 	    rc; /* the first handle of a file shows that it is a database */
 	cJSON *answer = NULL;
 	const cJSON *d;

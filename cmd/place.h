@@ -10,7 +10,7 @@ struct cmd_place {
 	struct cmd_where w;
 	char database[512];  /* below the mount */
 	char path[PATH_MAX]; /* of the file */
-	int dirfd;           /* of its directory; -1 = closed */
+	int dirfd;           /* of its directory, looked up once; -1 = closed */
 	/* once it is settled */
 	bool captured;
 	char lineage[17];
@@ -18,13 +18,12 @@ struct cmd_place {
 };
 /* Can a database below a mount be called that? Not ../x.db, app.db-wal or .fazt/x. */
 bool cmd_place_name(const char *name);
-/* NAME below DIR, where it leads to no other place: who owns a directory can put symbolic links there, and root follows them. *dirfd: the
- * directory of the file, open. -EPERM says what is in the way; -ENOENT: no such directory. There may be no file yet. */
-int cmd_place_below(const struct cmd_where *w, const char *name, int *dirfd, struct fz_err *err) FZ_MUST_CHECK;
-/* A path that the user gave for a file: the same if it lies below a directory that fazt serves, or served; *dirfd = -1 if not. -FZ_EUSAGE: what
- * cmd_place_name() refuses. */
+/* A path that the user gave for a file. Below a directory that fazt serves, or served, it must lead to no other place: who owns a directory can
+ * put symbolic links there, and root follows them. *dirfd: the directory of the file, open, for all that is done with it from then on, since the
+ * names can become others at any moment; -1: it lies anywhere else. -EPERM says what is in the way; -ENOENT: no such directory; -FZ_EUSAGE: what
+ * cmd_place_name() refuses. There may be no file yet. */
 int cmd_place_of(const char *path, int *dirfd, struct fz_err *err) FZ_MUST_CHECK;
-/* On success the caller closes it. -FZ_ENOTFOUND, -FZ_ENOTMOUNTED, those of cmd_place_below(); -FZ_EUSAGE where the mount is a replica's, whose databases come from its primary, or the name is none. */
+/* On success the caller closes it. -FZ_ENOTFOUND, -FZ_ENOTMOUNTED, those of cmd_place_of(); -FZ_EUSAGE where the mount is a replica's, whose databases come from its primary, or the name is none. */
 int cmd_place_find(struct cmd_place *p, const char *arg, struct fz_err *err) FZ_MUST_CHECK;
 void cmd_place_close(struct cmd_place *p);
 /* The file is there: has it captured, and says as what. captured = false: the configuration excludes it. */

@@ -81,7 +81,7 @@ static int restore_in_place(struct cmd_source *s, struct restoring *r, const cha
 	struct cmd_progress p;
 
 	cmd_progress_begin(&p, "restoring", r->progress, r->json);
-	return cmd_fetch_in_place(s, &r->conf, &p, live, NULL, &r->result, &r->placed, err);
+	return cmd_fetch_in_place(s, &r->conf, &p, live, NULL, NULL, &r->result, &r->placed, err);
 }
 
 static int restore_it(struct restoring *r, const char *source, struct fz_err *err)

@@ -34,7 +34,8 @@ const struct cmd_target *cmd_target_arg(const struct cmd_conf *c, const char *ar
 	return NULL;
 }
 
-int cmd_source_path(const char *arg, char full[static PATH_MAX], struct fz_err *err)
+/* A path as it was given, from the root: nothing is resolved. */
+static int from_root(const char *arg, char full[static PATH_MAX], struct fz_err *err)
 {
 	char here[PATH_MAX] = "";
 
@@ -50,7 +51,7 @@ int cmd_source_path(const char *arg, char full[static PATH_MAX], struct fz_err *
 int cmd_source_split(const char *arg, struct cmd_where *w, char *database, size_t cap, struct fz_err *err)
 {
 	char full[PATH_MAX], copy[PATH_MAX], state[PATH_MAX + 8];
-	int rc = cmd_source_path(arg, full, err);
+	int rc = from_root(arg, full, err);
 
 	if (rc < 0)
 		return rc;

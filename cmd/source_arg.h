@@ -41,8 +41,6 @@ int cmd_source_open_target(struct cmd_source *s, const char *arg, size_t target,
 bool cmd_source_next(struct cmd_source *s, const struct fz_err *err);
 void cmd_source_close(struct cmd_source *s);
 
-/* A path as it was given, from the root: nothing is resolved. -FZ_EUSAGE: too long. */
-int cmd_source_path(const char *arg, char full[static PATH_MAX], struct fz_err *err) FZ_MUST_CHECK;
 /* Splits "DIR/DB", of which DIR may be a part of the working directory: w = the mount or the directory with a .fazt, database = the rest. -FZ_ENOTFOUND. */
 int cmd_source_split(const char *arg, struct cmd_where *w, char *database, size_t cap,
                      struct fz_err *err) FZ_MUST_CHECK;

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/cursor.h"
 #include "base/file.h"
+#include "replica/opendb.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -39,9 +40,10 @@ static int wait_on(void *arg, int times)
 	return 1;
 }
 
-static int look(const char *file, struct replica_backup_result *r, struct fz_err *err)
+static int look(const char *file, const int *dir, struct replica_backup_result *r, struct fz_err *err)
 {
-	int fd = open(file, O_RDONLY | O_CLOEXEC);
+	int fd = dir ? openat(*dir, basename(file), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
+	             : open(file, O_RDONLY | O_CLOEXEC);
 	uint8_t head[100];
 	ssize_t n;
 
@@ -79,15 +81,15 @@ static int sqlite_fail(sqlite3 *db, int code, const char *file, struct fz_err *e
 
 /* For writing where that is allowed: a journal that a killed application left is played back, as by every application that comes. Only
  * the -shm is written otherwise; no checkpoint. */
-static int open_source(sqlite3 **db, const char *file, struct patience *wait, struct replica_backup_result *r,
-                       struct fz_err *err)
+static int open_source(sqlite3 **db, const char *file, const int *dir, struct patience *wait,
+                       struct replica_backup_result *r, struct fz_err *err)
 {
 	sqlite3_stmt *st = NULL;
-	int rc = sqlite3_open_v2(file, db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+	int rc = replica_opendb(db, dir, file, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX);
 
 	if (rc != SQLITE_OK) {
 		sqlite3_close(*db);
-		rc = sqlite3_open_v2(file, db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
+		rc = replica_opendb(db, dir, file, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX);
 	}
 	if (rc == SQLITE_OK) {
 		sqlite3_db_config(*db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
@@ -152,7 +154,7 @@ static int set_mode(const char *copy, bool wal, struct fz_err *err)
 	return rc < 0 ? fz_fail_errno(err, -rc, "writing %s", copy) : 0;
 }
 
-int replica_backup(const char *file, const char *copy, int64_t wait_ms, struct replica_progress *p,
+int replica_backup(const char *file, const int *dir, const char *copy, int64_t wait_ms, struct replica_progress *p,
                    const volatile bool *cancel, struct replica_backup_result *result, struct fz_err *err)
 {
 	struct patience wait = {fz_mono_ns() + (uint64_t)(wait_ms > 0 ? wait_ms : 0) * 1000000u, cancel};
@@ -160,9 +162,9 @@ int replica_backup(const char *file, const char *copy, int64_t wait_ms, struct r
 	int rc;
 
 	memset(result, 0, sizeof(*result));
-	rc = look(file, result, err);
+	rc = look(file, dir, result, err);
 	if (rc == 0)
-		rc = open_source(&from, file, &wait, result, err);
+		rc = open_source(&from, file, dir, &wait, result, err);
 	if (rc == 0 &&
 	    (sqlite3_open_v2(copy, &to, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK ||
 	     sqlite3_exec(to, "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE", NULL,

@@ -10,9 +10,9 @@ struct replica_backup_result {
 	uint32_t page_size, pages;
 	bool wal; /* the journal mode of the file, and of the copy */
 };
-/* copy: an empty file that is ours alone, at a path; it is synced by the caller. What SQLite's integrity_check says of the copy counts:
+/* dir: the directory of file, where the caller has it open; NULL = as the path says. copy: an empty file that is ours alone, at a path; it is synced by the caller. What SQLite's integrity_check says of the copy counts:
  * -FZ_EVERIFY. -FZ_EUSAGE: no database. -FZ_EBUSY: locked for longer than wait_ms. p, cancel: NULL = none. */
-int replica_backup(const char *file, const char *copy, int64_t wait_ms, struct replica_progress *p,
+int replica_backup(const char *file, const int *dir, const char *copy, int64_t wait_ms, struct replica_progress *p,
                    const volatile bool *cancel, struct replica_backup_result *result, struct fz_err *err) FZ_MUST_CHECK;
 
 #endif

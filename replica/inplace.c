@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "ltx/ltx.h"
 #include "replica/lock.h"
+#include "replica/opendb.h"
 #include "replica/rollback.h"
 #include "replica/walapply.h"
 
@@ -30,8 +31,9 @@
 
 struct job {
 	const char *restored, *live;
-	char *path; /* live, resolved: SQLite names WAL and journal after it */
-	int rfd, dbfd;
+	int rfd, dbfd, dirfd;
+	const char *path;          /* its last element is the name in dirfd: WAL and journal are named after it */
+	char *resolved;            /* path where the caller gave no directory */
 	uint32_t page_size, pages; /* of the restored file */
 	uint64_t deadline_ns;
 	const volatile bool *cancel;         /* NULL = none */
@@ -93,7 +95,7 @@ static int play_back(struct job *j, struct fz_err *err)
 	sqlite3 *db = NULL;
 	int rc = -EAGAIN;
 
-	if (sqlite3_open_v2(j->path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) == SQLITE_OK) {
+	if (replica_opendb(&db, &j->dirfd, j->path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX) == SQLITE_OK) {
 		sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 		sqlite3_busy_timeout(db, PIECE_MS);
 	}
@@ -144,7 +146,7 @@ static int into_wal(struct job *j, struct fz_err *err)
 	uint32_t changed = 0, live;
 	int rc;
 
-	rc = replica_wal_attach(&w, j->dbfd, -1, AT_FDCWD, j->path, j->page_size, soon(j), err);
+	rc = replica_wal_attach(&w, j->dbfd, -1, j->dirfd, basename(j->path), j->page_size, soon(j), err);
 	if (rc == 0)
 		rc = replica_wal_begin(w, soon(j), err);
 	if (rc == -FZ_EBUSY)
@@ -233,7 +235,7 @@ static int into_rollback(struct job *j, struct fz_err *err)
 	uint32_t n = 0;
 	int rc;
 
-	rc = replica_rollback_begin(&r, j->dbfd, j->path, j->page_size, j->deadline_ns, err);
+	rc = replica_rollback_begin(&r, j->dbfd, j->dirfd, j->path, j->page_size, j->deadline_ns, err);
 	if (rc == 0 && (!changed || !page1))
 		rc = fz_fail_errno(err, ENOMEM, "restoring %s", j->live);
 	r.cancel = j->cancel;
@@ -271,15 +273,18 @@ static int attempt(struct job *j, struct fz_err *err)
 	uint8_t head[100];
 	uint32_t page_size;
 	uint64_t size;
+	struct stat st;
 	int rc;
 
-	j->dbfd = open(j->path, O_RDWR | O_CLOEXEC);
-	if (j->dbfd < 0)
+	j->dbfd = openat(j->dirfd, basename(j->path), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (j->dbfd < 0 || fstat(j->dbfd, &st) < 0)
 		return fz_fail_errno(err, errno, "cannot open %s", j->live);
+	if (!S_ISREG(st.st_mode))
+		return fz_fail(err, FZ_EUSAGE, "%s is not a regular file", j->live);
 	rc = replica_lock_shared(j->dbfd, soon(j));
 	if (rc < 0)
 		return rc == -EAGAIN ? rc : fz_fail_errno(err, -rc, "locking %s", j->live);
-	rc = replica_rollback_hot(j->dbfd, j->path, err);
+	rc = replica_rollback_hot(j->dbfd, j->dirfd, j->path, err);
 	if (rc)
 		return rc < 0 ? rc : -FZ_EORDER;
 	/* SHARED is held: neither journal mode nor page size can change from here on */
@@ -297,17 +302,33 @@ static int attempt(struct job *j, struct fz_err *err)
 int replica_inplace(const char *restored, const char *live, int64_t wait_ms, struct replica_inplace_result *result,
                     struct fz_err *err)
 {
-	return replica_inplace_guarded(restored, live, wait_ms, NULL, NULL, result, err);
+	return replica_inplace_guarded(restored, live, NULL, wait_ms, NULL, NULL, result, err);
 }
 
-int replica_inplace_guarded(const char *restored, const char *live, int64_t wait_ms, const volatile bool *cancel,
-                            struct replica_inplace_guard *guard, struct replica_inplace_result *result,
-                            struct fz_err *err)
+static int open_dir(struct job *j, const int *dir, struct fz_err *err)
+{
+	char *slash;
+
+	if (dir) {
+		j->path = j->live;
+		j->dirfd = fcntl(*dir, F_DUPFD_CLOEXEC, 0);
+	} else if ((j->path = j->resolved = realpath(j->live, NULL)) && (slash = strrchr(j->resolved, '/'))) {
+		*slash = 0;
+		j->dirfd = open(*j->resolved ? j->resolved : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		*slash = '/';
+	}
+	return j->dirfd < 0 ? fz_fail_errno(err, errno, "cannot open %s", j->live) : 0;
+}
+
+int replica_inplace_guarded(const char *restored, const char *live, const int *dir, int64_t wait_ms,
+                            const volatile bool *cancel, struct replica_inplace_guard *guard,
+                            struct replica_inplace_result *result, struct fz_err *err)
 {
 	struct job j = {.restored = restored,
 	                .live = live,
 	                .rfd = -1,
 	                .dbfd = -1,
+	                .dirfd = -1,
 	                .cancel = cancel,
 	                .guard = guard,
 	                .result = result};
@@ -317,9 +338,9 @@ int replica_inplace_guarded(const char *restored, const char *live, int64_t wait
 
 	memset(result, 0, sizeof(*result));
 	j.deadline_ns = fz_mono_ns() + (uint64_t)(wait_ms > 0 ? wait_ms : 0) * 1000000u;
-	j.path = realpath(live, NULL);
-	if (!j.path)
-		return fz_fail_errno(err, errno, "cannot open %s", live);
+	rc = open_dir(&j, dir, err);
+	if (rc < 0)
+		goto out;
 	j.rfd = open(restored, O_RDONLY | O_CLOEXEC);
 	if (j.rfd < 0) {
 		rc = fz_fail_errno(err, errno, "cannot open %s", restored);
@@ -355,7 +376,8 @@ int replica_inplace_guarded(const char *restored, const char *live, int64_t wait
 out:
 	fz_close(&j.dbfd);
 	fz_close(&j.rfd);
-	free(j.path);
+	fz_close(&j.dirfd);
+	free(j.resolved);
 	free(j.want);
 	free(j.have);
 	return rc;

@@ -17,12 +17,13 @@ struct replica_inplace_result {
 struct replica_inplace_guard {
 	int (*locked)(struct replica_inplace_guard *g, struct fz_err *err);
 };
-/* restored: path of a complete database file (made by replica_restore) with the same page size; live: path of the
+/* dir: the directory of live, where the caller has it open; NULL = as the path says. Nothing is looked up anywhere else, and
+ * no symbolic link in it is followed. restored: path of a complete database file (made by replica_restore) with the same page size; live: path of the
  * database in the mount. wait_ms: how long to wait for the writer's lock (-FZ_EBUSY). cancel, NULL = none: once it is true, waiting
  * ends, and nothing that was not begun is written (-ECANCELED). Another page size: -FZ_EUSAGE with what to do. */
 int replica_inplace(const char *restored, const char *live, int64_t wait_ms, struct replica_inplace_result *result,
                     struct fz_err *err) FZ_MUST_CHECK;
-int replica_inplace_guarded(const char *restored, const char *live, int64_t wait_ms, const volatile bool *cancel,
+int replica_inplace_guarded(const char *restored, const char *live, const int *dir, int64_t wait_ms, const volatile bool *cancel,
                             struct replica_inplace_guard *guard, struct replica_inplace_result *result,
                             struct fz_err *err) FZ_MUST_CHECK;
 

@@ -18,7 +18,7 @@
 
 static const uint8_t magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
 
-int replica_rollback_hot(int dbfd, const char *path, struct fz_err *err)
+int replica_rollback_hot(int dbfd, int dirfd, const char *path, struct fz_err *err)
 {
 	char *journal;
 	uint8_t first = 0;
@@ -26,7 +26,7 @@ int replica_rollback_hot(int dbfd, const char *path, struct fz_err *err)
 
 	if (asprintf(&journal, "%s-journal", path) < 0)
 		return fz_fail_errno(err, ENOMEM, "looking for a journal of %s", path);
-	fd = open(journal, O_RDONLY | O_CLOEXEC);
+	fd = openat(dirfd, basename(journal), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd >= 0 && fz_pread(fd, &first, 1, 0) == 1 && first) {
 		/* with a RESERVED lock it is a transaction under way, not one that died */
 		who = replica_lock_test(dbfd, REPLICA_LOCK_RESERVED, 1);
@@ -39,21 +39,25 @@ int replica_rollback_hot(int dbfd, const char *path, struct fz_err *err)
 	return rc;
 }
 
-int replica_rollback_begin(struct replica_rollback *r, int dbfd, const char *path, uint32_t page_size,
+int replica_rollback_begin(struct replica_rollback *r, int dbfd, int dirfd, const char *path, uint32_t page_size,
                            uint64_t deadline_ns, struct fz_err *err)
 {
 	uint8_t head[SECTOR_BYTES] = {0};
 	struct stat st;
 	int rc;
 
-	*r = (struct replica_rollback){
-	        .dbfd = dbfd, .path = path, .jfd = -1, .page_size = page_size, .deadline_ns = deadline_ns};
+	*r = (struct replica_rollback){.dbfd = dbfd,
+	                               .dirfd = dirfd,
+	                               .path = path,
+	                               .jfd = -1,
+	                               .page_size = page_size,
+	                               .deadline_ns = deadline_ns};
 	rc = replica_lock(dbfd, F_WRLCK, REPLICA_LOCK_RESERVED, 1, 0);
 	if (rc < 0)
 		return rc == -EAGAIN ? rc : fz_fail_errno(err, -rc, "locking %s", path);
 	r->level = 1;
 	/* our own RESERVED lock does not show in a test of our own description, so a journal now is a dead one's */
-	rc = replica_rollback_hot(dbfd, path, err);
+	rc = replica_rollback_hot(dbfd, dirfd, path, err);
 	if (rc)
 		return rc < 0 ? rc : fz_fail(err, FZ_EORDER, "%s-journal must be played back first", path);
 	if (fstat(dbfd, &st) < 0 || getrandom(&r->seed, sizeof(r->seed), 0) != sizeof(r->seed))
@@ -63,7 +67,8 @@ int replica_rollback_begin(struct replica_rollback *r, int dbfd, const char *pat
 		r->journal = NULL;
 		return fz_fail_errno(err, ENOMEM, "starting a transaction on %s", path);
 	}
-	r->jfd = open(r->journal, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, st.st_mode & 0777);
+	r->jfd = openat(dirfd, basename(r->journal), O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
+	                st.st_mode & 0777);
 	if (r->jfd < 0)
 		return fz_fail_errno(err, errno, "cannot create %s", r->journal);
 	r->level = 2;
@@ -127,9 +132,8 @@ int replica_rollback_exclusive(struct replica_rollback *r, struct fz_err *err)
 	rc = fz_pwrite(r->jfd, count, 4, 8);
 	if (rc < 0 || fsync(r->jfd) < 0)
 		return fz_fail_errno(err, rc < 0 ? -rc : errno, "syncing %s", r->journal);
-	rc = fz_sync_parent(AT_FDCWD, r->journal, err);
-	if (rc < 0)
-		return rc;
+	if (fsync(r->dirfd) < 0)
+		return fz_fail_errno(err, errno, "syncing the directory of %s", r->path);
 	rc = lock_out(r);
 	if (rc < 0)
 		return rc == -EAGAIN ? fz_fail(err, FZ_EBUSY, "%s is being read by an application", r->path)
@@ -149,16 +153,16 @@ int replica_rollback_commit(struct replica_rollback *r, uint32_t pages, struct f
 {
 	if (ftruncate(r->dbfd, (off_t)pages * r->page_size) < 0 || fsync(r->dbfd) < 0)
 		return fz_fail_errno(err, errno, "syncing %s", r->path);
-	if (unlink(r->journal) < 0)
+	if (unlinkat(r->dirfd, basename(r->journal), 0) < 0)
 		return fz_fail_errno(err, errno, "removing %s", r->journal);
 	unlock(r);
-	return fz_sync_parent(AT_FDCWD, r->journal, err);
+	return fsync(r->dirfd) < 0 ? fz_fail_errno(err, errno, "syncing the directory of %s", r->path) : 0;
 }
 
 void replica_rollback_end(struct replica_rollback *r)
 {
 	if (r->level == 2)
-		(void)unlink(r->journal); /* nothing was written to the database */
+		(void)unlinkat(r->dirfd, basename(r->journal), 0); /* nothing was written to the database */
 	if (r->level)
 		unlock(r);
 	fz_fd_sink_fini(&r->sink);

@@ -13,7 +13,8 @@
 
 struct replica_rollback {
 	int dbfd;         /* borrowed */
-	const char *path; /* borrowed */
+	int dirfd;        /* of its directory, where the journal lies; borrowed */
+	const char *path; /* borrowed; its last element is the name in dirfd */
 	char *journal;    /* its path */
 	int jfd;
 	uint32_t page_size, old_pages, seed, records;
@@ -25,7 +26,7 @@ struct replica_rollback {
 };
 /* -EAGAIN: another writer is at work. Then SHARED must be given up before the next try: that writer waits for it, too.
  * -FZ_EORDER: a hot journal lies there; it must be played back first. deadline_ns: for readers to leave. */
-int replica_rollback_begin(struct replica_rollback *r, int dbfd, const char *path, uint32_t page_size,
+int replica_rollback_begin(struct replica_rollback *r, int dbfd, int dirfd, const char *path, uint32_t page_size,
                            uint64_t deadline_ns, struct fz_err *err) FZ_MUST_CHECK;
 /* Before anything is written: the old content of each page that will change or be cut off (pgno <= old_pages). */
 int replica_rollback_save(struct replica_rollback *r, uint32_t pgno, const uint8_t *old,
@@ -37,6 +38,6 @@ int replica_rollback_commit(struct replica_rollback *r, uint32_t pages, struct f
 /* Gives up: before EXCLUSIVE nothing was written and the journal goes; after it the journal stays and is hot. */
 void replica_rollback_end(struct replica_rollback *r);
 /* True when a journal lies beside path that a reader would have to play back (SHARED held on dbfd). */
-int replica_rollback_hot(int dbfd, const char *path, struct fz_err *err) FZ_MUST_CHECK;
+int replica_rollback_hot(int dbfd, int dirfd, const char *path, struct fz_err *err) FZ_MUST_CHECK;
 
 #endif

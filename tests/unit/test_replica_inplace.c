@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "tests/unit/walindex_make.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -25,11 +26,44 @@
 static char dir[] = "/tmp/fazt-inplace-XXXXXX";
 static char live[64], restored[64], other[64];
 
+/* ---- before the n-th call that opens or changes a file a symbolic link takes the place of the database's directory ---- */
+static long swap_at = -1;
+static char swapped[40], link_there[40];
+
+static void maybe_swap(void)
+{
+	if (swap_at >= 0 && swap_at-- == 0)
+		(void)syscall(SYS_renameat2, AT_FDCWD, swapped, AT_FDCWD, link_there, RENAME_EXCHANGE);
+}
+int open64(const char *path, int flags, ...)
+{
+	va_list args;
+	mode_t mode;
+
+	va_start(args, flags);
+	mode = flags & O_CREAT ? va_arg(args, mode_t) : 0;
+	va_end(args);
+	maybe_swap();
+	return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
+int openat64(int dirfd, const char *path, int flags, ...)
+{
+	va_list args;
+	mode_t mode;
+
+	va_start(args, flags);
+	mode = flags & O_CREAT ? va_arg(args, mode_t) : 0;
+	va_end(args);
+	maybe_swap();
+	return (int)syscall(SYS_openat, dirfd, path, flags, mode);
+}
+
 /* ---- the n-th call that changes a file is the last one of this process ---- */
 static long kill_at = -1;
 
 static void maybe_die(void)
 {
+	maybe_swap();
 	if (kill_at >= 0 && kill_at-- == 0)
 		kill(getpid(), SIGKILL);
 }
@@ -60,7 +94,12 @@ int ftruncate64(int fd, off64_t n)
 int unlink(const char *path)
 {
 	maybe_die();
-	return (int)syscall(SYS_unlink, path);
+	return (int)syscall(SYS_unlinkat, AT_FDCWD, path, 0);
+}
+int unlinkat(int dirfd, const char *path, int flags)
+{
+	maybe_die();
+	return (int)syscall(SYS_unlinkat, dirfd, path, flags);
 }
 
 /* ---- SQLite in children ---- */
@@ -611,6 +650,130 @@ static void test_killed_anywhere(void **state)
 	}
 }
 
+/* A directory in which nothing may change: one file in it, and what that holds. */
+static uint8_t *all_of(const char *path, size_t *n)
+{
+	struct dirent *e;
+	unsigned files = 0;
+	DIR *d = opendir(path);
+
+	assert_non_null(d);
+	while ((e = readdir(d)))
+		files += e->d_name[0] != '.';
+	closedir(d);
+	assert_int_equal(files, 1);
+	return slurp(path, "/live.db", n);
+}
+
+/* Whoever owns the directory above puts a link to a place of somebody else there, at any moment: all goes on in the directory that was
+ * opened, also what SQLite does, and nothing in that place. */
+static void test_swapped_anywhere(void **state)
+{
+	static const struct swap {
+		const char *mode;
+		bool killed; /* an application left its journal, or its WAL */
+	} swaps[] = {
+	        {"WAL",    false},
+	        {"WAL",    true },
+	        {"DELETE", false},
+	        {"DELETE", true },
+	};
+	char secret[40], victim[64];
+	struct fz_err err = {0};
+
+	(void)state;
+	for (size_t k = 0; k < sizeof(swaps) / sizeof(swaps[0]); k++) {
+		bool finished = false;
+		long n;
+
+		for (n = 0; !finished; n++) {
+			size_t before_bytes, after_bytes;
+			uint8_t *before, *after;
+			struct conn c;
+			pid_t pid;
+			int st, dirfd;
+
+			snprintf(swapped, sizeof(swapped), "%s/app", dir);
+			snprintf(link_there, sizeof(link_there), "%s/link", dir);
+			snprintf(secret, sizeof(secret), "%s/secret", dir);
+			snprintf(victim, sizeof(victim), "%s/live.db", secret);
+			snprintf(live, sizeof(live), "%s/live.db", swapped);
+			assert_int_equal(mkdir(swapped, 0700) + mkdir(secret, 0700) + symlink(secret, link_there), 0);
+			make(swaps[k].mode, 4096);
+			sql(victim, "CREATE TABLE victim(x); SELECT count(*) FROM victim", "0");
+			before = all_of(secret, &before_bytes);
+			if (swaps[k].killed) {
+				c = conn_open(live);
+				ask(&c, "PRAGMA cache_size=5");
+				ASK(&c, "BEGIN; UPDATE t SET v=hex(randomblob(900))", "ok");
+				conn_close(&c, SIGKILL);
+			}
+			dirfd = open(swapped, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+			assert_true(dirfd >= 0);
+			pid = fork();
+			if (!pid) {
+				struct replica_inplace_result r;
+				int rc;
+
+				swap_at = n;
+				rc = replica_inplace_guarded(restored, live, &dirfd, 2000, NULL, &r, &err);
+				if (rc < 0)
+					print_error("%s, swapped at %ld: %s\n", swaps[k].mode, n, err.text);
+				_exit(rc < 0 ? 1 : swap_at >= 0 ? 2 : 0);
+			}
+			assert_int_equal(waitpid(pid, &st, 0), pid);
+			assert_true(WIFEXITED(st) && WEXITSTATUS(st) != 1);
+			finished = WEXITSTATUS(st) == 2;
+			close(dirfd);
+			after = all_of(secret, &after_bytes);
+			assert_int_equal(before_bytes, after_bytes);
+			assert_memory_equal(before, after, after_bytes);
+			free(before);
+			free(after);
+			snprintf(live, sizeof(live), "%s/live.db", finished ? swapped : link_there);
+			sql(live, DIGEST, "300:36000.0:old:old");
+			sql(live, "PRAGMA integrity_check", "ok");
+			teardown(NULL);
+			setup(NULL);
+		}
+		assert_true(n > 6);
+	}
+}
+
+/* Links in the place of what belongs to the database are followed neither by SQLite nor by us. */
+static void test_links_beside(void **state)
+{
+	static const struct beside {
+		const char *mode, *suffix;
+	} beside[] = {
+	        {"WAL",    "-wal"    },
+	        {"WAL",    "-shm"    },
+	        {"DELETE", "-journal"},
+	        {"DELETE", ""        },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(beside) / sizeof(beside[0]); i++) {
+		struct replica_inplace_result r;
+		char secret[40], name[80];
+		struct fz_err err = {0};
+		struct stat st;
+		int dirfd;
+
+		make(beside[i].mode, 4096);
+		snprintf(secret, sizeof(secret), "%s/secret", dir);
+		snprintf(name, sizeof(name), "%s%s", live, beside[i].suffix);
+		assert_true(rename(name, secret) == 0 || errno == ENOENT);
+		assert_int_equal(symlink(secret, name), 0);
+		dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		assert_true(replica_inplace_guarded(restored, live, &dirfd, 100, NULL, &r, &err) < 0);
+		close(dirfd);
+		assert_true(*beside[i].suffix ? stat(secret, &st) < 0 : stat(secret, &st) == 0);
+		teardown(NULL);
+		setup(NULL);
+	}
+}
+
 /* Readers and a writer at full speed while states change place under them: never a mixture. */
 static void test_busy_neighbours(void **state)
 {
@@ -708,6 +871,8 @@ int main(void)
 	        cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_empty_live, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_killed_anywhere, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_swapped_anywhere, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_links_beside, setup, teardown),
 	        cmocka_unit_test_setup_teardown(test_busy_neighbours, setup, teardown),
 	};
 
