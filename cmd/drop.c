@@ -224,8 +224,8 @@ static int ask_for_name(const struct dropping *x, struct fz_err *err)
 	                                   : 0;
 }
 
-/* As `rm` does, with what belongs to it. */
-static int delete_file(const struct dropping *x, struct fz_err *err)
+/* As `rm` does, with what belongs to it: in the directory that was looked at, whoever owns the one above may have put a link there by now. */
+static int delete_file(const struct dropping *x, int dirfd, struct fz_err *err)
 {
 	static const char *const with[] = {"", "-wal", "-shm", "-journal"};
 	char who[CMD_PLACE_WHO];
@@ -235,11 +235,11 @@ static int delete_file(const struct dropping *x, struct fz_err *err)
 		rc = fz_fail(err, FZ_EBUSY, "%s has %s open", who, x->path);
 
 	for (size_t i = 0; rc == 0 && i < 4; i++) {
-		char path[PATH_MAX + 16];
+		char name[PATH_MAX + 16];
 
-		snprintf(path, sizeof(path), "%s%s", x->path, with[i]);
-		if (unlink(path) < 0 && errno != ENOENT)
-			rc = fz_fail_errno(err, errno, "cannot delete %s", path);
+		snprintf(name, sizeof(name), "%s%s", basename(x->path), with[i]);
+		if (unlinkat(dirfd, name, 0) < 0 && errno != ENOENT)
+			rc = fz_fail_errno(err, errno, "cannot delete %s%s", x->path, with[i]);
 	}
 	return rc;
 }
@@ -258,27 +258,31 @@ static int ask_worker(const struct dropping *x, bool ask, cJSON **answer, struct
 static int drop_here(struct dropping *x, struct fz_err *err)
 {
 	cJSON *answer = NULL;
+	int dirfd = -1, rc;
+	struct stat st;
 	bool there;
-	int rc;
 
 	if (!x->s.w.fazt)
 		return fz_fail(err, FZ_ENOTMOUNTED, "%s is not mounted by fazt", x->s.w.dir);
 	if (snprintf(x->path, sizeof(x->path), "%s/%s", strcmp(x->s.w.dir, "/") ? x->s.w.dir : "", x->s.database) >=
 	    (int)sizeof(x->path))
 		return fz_fail(err, FZ_EUSAGE, "the path is too long");
-	there = access(x->path, F_OK) == 0;
+	rc = cmd_place_of(x->path, &dirfd, err);
+	if (rc < 0 && rc != -ENOENT)
+		return rc;
+	there = dirfd >= 0 && fstatat(dirfd, basename(x->path), &st, AT_SYMLINK_NOFOLLOW) == 0;
 	if (there && !x->force)
-		return fz_fail(err, FZ_EEXISTS, "%s is there: delete it first, or --force", x->path);
-	rc = there ? ask_worker(x, true, &answer, err) : 0;
+		rc = fz_fail(err, FZ_EEXISTS, "%s is there: delete it first, or --force", x->path);
+	else
+		rc = there ? ask_worker(x, true, &answer, err) : 0;
 	cJSON_Delete(answer);
 	answer = NULL;
 	if (rc == 0)
 		rc = ask_for_name(x, err);
+	if (rc == 0 && there && !x->dry_run)
+		rc = delete_file(x, dirfd, err);
+	fz_close(&dirfd);
 	if (rc < 0 || x->dry_run)
-		return rc;
-	if (there)
-		rc = delete_file(x, err);
-	if (rc < 0)
 		return rc;
 	rc = ask_worker(x, false, &answer, err);
 	if (rc == 0) {

@@ -23,8 +23,8 @@ struct replica_inplace_guard;
 struct replica_inplace_result;
 int cmd_fetch_in_place(struct cmd_source *s, struct replica_restore_conf *conf, struct cmd_progress *p,
                        const char *live, const int *dir, struct replica_inplace_guard *guard,
-                       struct replica_restore_result *result,
-                       struct replica_inplace_result *placed, struct fz_err *err) FZ_MUST_CHECK;
+                       struct replica_restore_result *result, struct replica_inplace_result *placed,
+                       struct fz_err *err) FZ_MUST_CHECK;
 /* A complete database file into the live one, unless interrupted before the writer's lock was there. dir and guard as above. */
 int cmd_in_place(const char *restored, const char *live, const int *dir, struct replica_inplace_guard *guard,
                  struct replica_inplace_result *placed, struct fz_err *err) FZ_MUST_CHECK;

@@ -47,7 +47,8 @@ const char *cmd_migrate_refuses(const char *statement, size_t n);
 
 /* ---- the table and applying (cmd/migrate_apply.c) ---- */
 /* Opens the database as an application does. dir, path, flags: of replica_opendb(). */
-int cmd_migrate_open(struct sqlite3 **db, const int *dir, const char *path, int flags, struct fz_err *err) FZ_MUST_CHECK;
+int cmd_migrate_open(struct sqlite3 **db, const int *dir, const char *path, int flags,
+                     struct fz_err *err) FZ_MUST_CHECK;
 /* What was applied; none when there is no table. */
 int cmd_migrate_applied(struct sqlite3 *db, struct cmd_migrations *m, struct fz_err *err) FZ_MUST_CHECK;
 /* -FZ_ECHANGED: an applied file is another one now, or is gone, or one below the newest applied was not applied. */

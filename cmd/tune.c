@@ -6,8 +6,10 @@
 #include "cmd/ask.h"
 #include "cmd/cmd.h"
 #include "cmd/control.h"
+#include "cmd/place.h"
 #include "cmd/quote.h"
 #include "cmd/state.h"
+#include "replica/opendb.h"
 
 #include <cJSON.h>
 #include <errno.h>
@@ -39,9 +41,9 @@ static int use_wal(const char *file, struct fz_err *err)
 {
 	sqlite3_stmt *s = NULL;
 	sqlite3 *db = NULL;
-	int rc = 0;
+	int dirfd, rc = cmd_place_of(file, &dirfd, err);
 
-	if (sqlite3_open_v2(file, &db, SQLITE_OPEN_READWRITE, NULL) != SQLITE_OK)
+	if (rc == 0 && replica_opendb(&db, dirfd < 0 ? NULL : &dirfd, file, SQLITE_OPEN_READWRITE) != SQLITE_OK)
 		rc = fz_fail(err, FZ_ENOTFOUND, "%s: %s", file, sqlite3_errmsg(db));
 	if (rc == 0) {
 		sqlite3_busy_timeout(db, 5000);
@@ -54,6 +56,7 @@ static int use_wal(const char *file, struct fz_err *err)
 	}
 	sqlite3_finalize(s);
 	sqlite3_close(db);
+	fz_close(&dirfd);
 	return rc;
 }
 

@@ -4,12 +4,14 @@
 of an import is being written, a state directory, a key) must not have root write, or give away, what he could not write himself."""
 import contextlib
 import os
+import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from faztlib import Mount, fazt, main, need  # noqa: E402
+from faztlib import FAZT, Mount, fazt, main, need, wait_for  # noqa: E402
 
 USER = 1111
 SWAP = r"""
@@ -25,6 +27,15 @@ while time.monotonic() < end:
             sys.exit(0)
 sys.exit(1)
 """
+TURN = r"""
+import fcntl, os, sys
+with open("held/app.db", "r+b") as f:
+    fcntl.lockf(f, fcntl.LOCK_EX, 1, 0x40000001)  # SQLite's RESERVED
+    print("held", flush=True)
+    sys.stdin.readline()
+    os.rename("held", "moved")
+    os.symlink(sys.argv[1], "held")
+"""
 
 
 def database(path, rows=5, journal="DELETE", size=100):
@@ -36,6 +47,13 @@ def database(path, rows=5, journal="DELETE", size=100):
     con.execute("COMMIT")
     con.close()
     return path
+
+
+def query(path, sql):
+    con = sqlite3.connect(path)
+    value = con.execute(sql).fetchone()[0]
+    con.close()
+    return value
 
 
 def bytes_of(path):
@@ -139,6 +157,78 @@ def places(base, m, victim):
     fazt("export", app, os.path.join(way, "..", "out.db"))
 
 
+def waits(pid):
+    """In nanosleep(), for a lock of the database: what it does with the place has begun."""
+    with open("/proc/%d/wchan" % pid) as f:
+        return "nanosleep" in f.read()
+
+
+def turned(base, m, secret):
+    """The database is locked, so a command that has looked at the place waits; meanwhile a link to a directory of root's, with a database of that name,
+    takes the place of the directory. The command goes on where it was, or not at all."""
+    d, source, sql = m.dir, database(os.path.join(base, "turned.db"), rows=300), os.path.join(base, "turned-sql")
+    held, moved = os.path.join(d, "held"), os.path.join(d, "moved")
+    app, there = os.path.join(held, "app.db"), os.path.join(moved, "app.db")
+    os.mkdir(sql)
+    with open(os.path.join(sql, "0001-a.sql"), "w") as f:
+        f.write("CREATE TABLE a(x);")
+
+    def one(what, sqlite, code=0):
+        as_user(d, "mkdir", "held")
+        database(app)
+        os.chown(app, USER, USER)
+        m.sync()
+        if what[:2] == ["migrate", "--undo"]:
+            fazt("migrate", app, sql)
+        with unharmed(secret, os.path.join(secret, "app.db")), \
+                subprocess.Popen([sys.executable, "-c", TURN, secret], cwd=d, user=USER, group=USER, extra_groups=[], stdin=subprocess.PIPE,
+                                 stdout=subprocess.PIPE, text=True) as holder:
+            need(holder.stdout.readline() == "held\n", "no lock")
+            with subprocess.Popen([FAZT, *what], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True) as p:
+                wait_for("%s to wait for the lock" % what, lambda: waits(p.pid) or p.poll() is not None)
+                need(p.poll() is None, "%s did not wait: %s", what, p.returncode)
+                os.kill(p.pid, signal.SIGSTOP)
+                holder.communicate("go\n", timeout=60)
+                need(holder.returncode == 0, "nothing was swapped")
+                os.kill(p.pid, signal.SIGCONT)
+                said = p.communicate(timeout=120)[0]
+            need(p.returncode == code, "%s: exit %d: %s", what, p.returncode, said)
+        need(os.path.islink(held), "nothing was swapped")
+        need(query(there, sqlite[0]) == sqlite[1] and sorted(os.listdir(moved)) == ["app.db"], "%s: %s, %s", what, query(there, sqlite[0]), os.listdir(moved))
+        os.unlink(held)
+        shutil.rmtree(moved)
+        return said
+
+    rows = "SELECT count(*) FROM t"
+    one(["import", "--force", source, app], (rows, 300))
+    one(["restore", app, "--in-place"], (rows, 5))
+    one(["migrate", app, sql], ("SELECT count(*) FROM a", 0))
+    one(["migrate", "--undo", app], ("SELECT count(*) FROM a", 0), 1)  # another database has that name: nothing is undone
+
+
+def dropped(m, secret):
+    """Root is asked for the name once more; meanwhile a link takes the place of the database's directory. What is deleted is what was there."""
+    as_user(m.dir, "mkdir", "gone")
+    to = database(os.path.join(m.dir, "gone", "app.db"))
+    m.sync()
+    master, terminal = os.openpty()
+    with unharmed(secret, os.path.join(secret, "app.db")), \
+            subprocess.Popen([FAZT, "drop", "--force", to], stdin=terminal, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as p:
+        said = b""
+        while b"Type the name" not in said:
+            more = os.read(p.stderr.fileno(), 4096)
+            need(more, "it does not ask: %s", said)
+            said += more
+        as_user(m.dir, "mv", "gone", "was")
+        as_user(m.dir, "ln", "-s", secret, "gone")
+        os.write(master, b"gone/app.db\n")
+        said += p.communicate(timeout=60)[1]
+    os.close(master)
+    os.close(terminal)
+    need(os.listdir(os.path.join(m.dir, "was")) == [], "it is still there: %s", said)
+    refused("drop of what a link leads to", "FZ-0001", "drop", "--force", "--yes", to)
+
+
 def state(base):
     """DIR/.fazt is a link, or his own directory: neither a mount nor init takes it, or follows it."""
     d, target = os.path.join(base, "linked"), os.path.join(base, "target")
@@ -211,6 +301,9 @@ def scenario(base):
         m.start()
         swapped_copy(base, m, victim)
         places(base, m, victim)
+        database(os.path.join(secret, "app.db"), rows=7)
+        turned(base, m, secret)
+        dropped(m, secret)
         m.umount(wait=True)
     state(base)
     keys(base)

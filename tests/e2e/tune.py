@@ -120,6 +120,15 @@ with scratch("tune") as base:
         r = run("--apply", "--database", os.path.join(m.dir, "b.db"), m.dir, code=1)
         need("FZ-1401" in r.stderr and journal("b.db") == 1, "a database in use: %s", r.stderr)
         con.close()
+        outside = os.path.join(base, "outside.db")  # where a link below the mount leads is not what was named
+        with sqlite3.connect(outside) as con:
+            con.execute("CREATE TABLE t(x)")
+        con.close()
+        os.symlink(outside, os.path.join(m.dir, "link.db"))
+        r = run("--apply", "--database", os.path.join(m.dir, "link.db"), m.dir, code=1)
+        with open(outside, "rb") as f:
+            need("FZ-0001" in r.stderr and f.read(20)[18] == 1, "a link: %s", r.stderr)
+        os.unlink(os.path.join(m.dir, "link.db"))
         run("--undo")
         need(now()["fs.inotify.max_user_watches"] == "100", "--undo: %s", now())
 
