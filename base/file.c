@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define LOCK_PAUSE_MS 10
@@ -180,39 +182,28 @@ int fz_write_file(int dirfd, const char *path, const void *data, size_t n, mode_
 	return fz_sync_parent(dirfd, path, err);
 }
 
-int fz_open_below(int dirfd, const char *path)
+int fz_open_below(int dirfd, const char *path, int flags, mode_t mode)
 {
-	int fd = openat(dirfd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC), rc = fd < 0 ? -errno : 0, out;
+	struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC),
+	                       .mode = flags & O_CREAT ? mode & 07777 : 0,
+	                       .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
+	long fd;
 
-	/* one step after the other, as openat2(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS) where there is none */
-	for (const char *p = path; rc == 0 && *p; p += strcspn(p, "/"), p += strspn(p, "/")) {
-		size_t n = strcspn(p, "/");
-		char *name = strndup(p, n);
-		struct stat st;
-		int next = -1;
+	do {
+		fd = syscall(SYS_openat2, dirfd, path, &how, sizeof(how));
+	} while (fd < 0 && (errno == EINTR || errno == EAGAIN)); /* EAGAIN: a rename raced with the walk */
+	return (int)fd;
+}
 
-		if (!name)
-			rc = -ENOMEM;
-		else if (!strcmp(name, ".."))
-			rc = -ELOOP;
-		else
-			next = openat(fd, n ? name : ".", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		if (rc == 0 && next < 0) {
-			rc = -errno; /* of a link: ENOTDIR with O_DIRECTORY */
-			if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode))
-				rc = -ELOOP;
-		}
-		free(name);
-		fz_close(&fd);
-		fd = next;
-	}
-	out = rc < 0 ? -1
-	             : openat(fd, ".",
-	                      O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* what was searched needs not be readable */
-	if (rc == 0 && out < 0)
-		rc = -errno;
-	fz_close(&fd);
-	return rc < 0 ? rc : out;
+int fz_open_parent(int dirfd, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char *dir = slash ? strndup(path, (size_t)(slash - path)) : strdup(".");
+	int fd = dir ? fz_open_below(dirfd, dir, O_RDONLY | O_DIRECTORY, 0) : -1, saved = dir ? errno : ENOMEM;
+
+	free(dir);
+	errno = saved;
+	return fd;
 }
 
 int fz_mkdirs(int dirfd, const char *path, mode_t mode, struct fz_err *err)
@@ -277,10 +268,10 @@ int fz_remove_tree(int dirfd, const char *path, struct fz_err *err)
 
 int fz_open_like(int dirfd, const char *path, const struct stat *like, struct fz_err *err)
 {
-	int fd = openat(dirfd, path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, like->st_mode & 0777);
+	int fd = fz_open_below(dirfd, path, O_RDWR | O_CREAT | O_EXCL, like->st_mode & 0777);
 
 	if (fd < 0 && errno == EEXIST)
-		fd = openat(dirfd, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+		fd = fz_open_below(dirfd, path, O_RDWR, 0);
 	else if (fd >= 0) {
 		(void)fchmod(fd, like->st_mode & 0777); /* whatever the umask is */
 		if (fchown(fd, like->st_uid, like->st_gid) < 0 && errno != EPERM) {

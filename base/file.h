@@ -32,12 +32,14 @@ int fz_write_file(int dirfd, const char *path, const void *data, size_t n, mode_
 int fz_lock(int fd) FZ_MUST_CHECK;
 /* fsync of the directory that holds path. */
 int fz_sync_parent(int dirfd, const char *path, struct fz_err *err) FZ_MUST_CHECK;
-/* Opens path for reading and writing. Where there is none it is made, with mode and owner of like (who may not give it away keeps it): who
+/* Opens path, as fz_open_below(), for reading and writing. Where there is none it is made, with mode and owner of like (who may not give it away keeps it): who
  * can use one can use the other. Returns the descriptor. */
 int fz_open_like(int dirfd, const char *path, const struct stat *like, struct fz_err *err) FZ_MUST_CHECK;
-/* A directory below dirfd, to which no symbolic link and no ".." leads: its descriptor. "" is dirfd itself. -ELOOP, -ENOENT, -ENOTDIR. */
-int fz_open_below(int dirfd, const char *path);
-/* Its entries, for readdir() and closedir(); NULL, and errno. */
+/* openat(2) of what lies below dirfd: no symbolic link is followed, ELOOP, and no ".." out of it. flags: O_CLOEXEC is added. */
+int fz_open_below(int dirfd, const char *path, int flags, mode_t mode);
+/* The directory below dirfd that holds path, in the same way. */
+int fz_open_parent(int dirfd, const char *path);
+/* The entries of a directory, for readdir() and closedir(); NULL, and errno. */
 DIR *fz_opendir(int dirfd, const char *path);
 /* mkdir -p with mode; exists already is success. */
 int fz_mkdirs(int dirfd, const char *path, mode_t mode, struct fz_err *err) FZ_MUST_CHECK;

@@ -259,7 +259,7 @@ static int read_shm(struct shm **list, int mountfd, const char *path, uint8_t ou
 			return -ENOMEM;
 		strcpy(m->path, path);
 		m->ino = st.stx_ino;
-		m->fd = openat(mountfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		m->fd = fz_open_below(mountfd, name, O_RDONLY, 0);
 		if (m->fd < 0) {
 			n = errno == ENOENT ? -FZ_ENOTFOUND : -errno;
 			free(m);
@@ -302,7 +302,7 @@ static int take(struct held **list, int mountfd, const char *path, int wait_ms)
 	if (!h)
 		return -ENOMEM;
 	strcpy(h->path, path);
-	h->fd = openat(mountfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	h->fd = fz_open_below(mountfd, path, O_RDONLY, 0);
 	if (h->fd < 0) {
 		rc = errno == ENOENT ? -FZ_ENOTFOUND : -errno;
 		free(h);
@@ -334,7 +334,7 @@ static int pin(struct fs_deadman *d, int mountfd, const char *path)
 	if (rc == 0 && fs_deadman_has(d, path, st.stx_ino))
 		return 0;
 	if (rc == 0) {
-		fd = openat(mountfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+		fd = fz_open_below(mountfd, name, O_RDWR, 0);
 		rc = fd < 0 ? -errno : 0;
 	}
 	if (rc < 0 && rc != -ENOENT)

@@ -58,7 +58,7 @@ int fs_wal_find(struct fs_db *db, struct fz_err *err)
 
 	if (snprintf(path, sizeof(path), "%s-wal", db->name) >= (int)sizeof(path))
 		return 0;
-	fd = openat(db->c->conf.rootfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	fd = fz_open_below(db->c->conf.rootfd, path, O_RDONLY | O_NONBLOCK, 0);
 	if (fd < 0)
 		return errno == ENOENT ? 0 : fz_fail_errno(err, errno, "cannot open %s", path);
 	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > LTX_WAL_HEADER_SIZE)

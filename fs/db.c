@@ -91,11 +91,13 @@ int fs_db_fd(struct fs_db *db, struct fz_err *err)
 {
 	if (db->fd >= 0)
 		return 0;
-	db->fd = openat(db->c->conf.rootfd, db->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	if (db->fd < 0)
-		return errno == ENOENT ? fz_fail(err, FZ_ENOTFOUND, "%s is not there", db->name)
-		                       : fz_fail_errno(err, errno, "cannot open %s", db->name);
-	return 0;
+	db->fd = fz_open_below(db->c->conf.rootfd, db->name, O_RDONLY | O_NONBLOCK, 0);
+	if (db->fd >= 0)
+		return 0;
+	/* a link, or a file, where it or its directory was: what that leads to is another one */
+	return errno == ENOENT || errno == ELOOP || errno == ENOTDIR
+	               ? fz_fail(err, FZ_ENOTFOUND, "%s is not there", db->name)
+	               : fz_fail_errno(err, errno, "cannot open %s", db->name);
 }
 
 int fs_db_read_head(struct fs_db *db, struct fs_db_head *h, struct fz_err *err)
@@ -167,7 +169,7 @@ int fs_db_open_journal(const struct fs_db *db)
 
 	if (snprintf(path, sizeof(path), "%s-journal", db->name) >= (int)sizeof(path))
 		return -1;
-	return openat(db->c->conf.rootfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	return fz_open_below(db->c->conf.rootfd, path, O_RDONLY, 0);
 }
 
 bool fs_db_journal_hot(struct fs_db *db)

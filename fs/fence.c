@@ -37,7 +37,7 @@ static bool journal_is_hot(int mountfd, const char *path)
 	int fd;
 
 	snprintf(name, sizeof(name), "%s-journal", path);
-	fd = openat(mountfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	fd = fz_open_below(mountfd, name, O_RDONLY, 0);
 	hot = fd >= 0 && fz_pread(fd, head, sizeof(head), 0) == sizeof(head) && ltx_journal_is_hot(head, sizeof(head));
 	fz_close(&fd);
 	return hot;
@@ -85,7 +85,7 @@ static int open_shm(struct fs_deadman *deadman, int mountfd, const char *path, i
 	    fs_deadman_has(deadman, path, st.stx_ino))
 		fd = fs_deadman_share(deadman, path);
 	if (fd < 0)
-		fd = openat(mountfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+		fd = fz_open_below(mountfd, name, O_RDWR, 0);
 	return fd >= 0 || errno != ENOENT ? fd : make_shm(mountfd, path, db_fd);
 }
 
@@ -105,7 +105,7 @@ int fs_fence_take(struct fs_fence **list, struct fs_deadman *deadman, int mountf
 	f->next = NULL;
 	f->shm_fd = -1;
 	/* O_NONBLOCK: a worker that does not know yet whose process this is answers, instead of waiting for its lease (fs/lapse.h) */
-	f->db_fd = openat(mountfd, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	f->db_fd = fz_open_below(mountfd, path, O_RDWR | O_NONBLOCK, 0);
 	rc = f->db_fd < 0 ? (errno == ENOENT ? -FZ_ENOTFOUND : -errno) : 0;
 	while (rc == 0 && (rc = fs_lock_shared(f->db_fd)) == -EAGAIN && fz_mono_ns() < end) {
 		nanosleep(&(struct timespec){.tv_nsec = 300000}, NULL);

@@ -41,7 +41,7 @@ static enum kind kind_of(struct fs_capture *c, const char *path, int fd, bool *w
 
 static enum kind kind_at(struct fs_capture *c, const char *path, bool *wal)
 {
-	int fd = openat(c->conf.rootfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	int fd = fz_open_below(c->conf.rootfd, path, O_RDONLY | O_NONBLOCK, 0);
 	enum kind k = KIND_OTHER;
 
 	*wal = false;

@@ -6,10 +6,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define SQLITE_PENDING_BYTE 0x40000000
@@ -31,8 +29,6 @@ void fs_held_sweep(struct fs_super *s)
 
 int fs_held_lock(struct fs_super *s, const char *path, struct fz_err *err)
 {
-	struct open_how how = {.flags = O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW,
-	                       .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
 	struct flock l = {
 	        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = SQLITE_PENDING_BYTE, .l_len = SQLITE_LOCK_BYTES};
 	struct fs_held *more;
@@ -40,7 +36,7 @@ int fs_held_lock(struct fs_super *s, const char *path, struct fz_err *err)
 	int fd, rc = 0;
 
 	fs_held_sweep(s);
-	fd = fs_child_high((int)syscall(SYS_openat2, s->rootfd, path, &how, sizeof(how)));
+	fd = fs_child_high(fz_open_below(s->rootfd, path, O_RDWR | O_NONBLOCK, 0));
 	if (fd < 0 || fstat(fd, &st) < 0) {
 		rc = fz_fail_errno(err, errno, "cannot open %s", path);
 		goto out;

@@ -29,7 +29,7 @@ static bool database_at(struct fs_capture *c, const char *path)
 
 	if (fs_registry_split(path, &len) != FS_ROLE_DB)
 		return false;
-	fd = openat(c->conf.rootfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	fd = fz_open_below(c->conf.rootfd, path, O_RDONLY | O_NONBLOCK, 0);
 	if (fd >= 0)
 		yes = fs_file_is_database(c, path, fd);
 	fz_close(&fd);

@@ -6,11 +6,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/statvfs.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 __thread struct fs_thread *fs_self;
@@ -42,15 +40,9 @@ struct fs_intent fs_intent_for(enum fs_redo_op op, uint64_t parent, const char *
 
 int fs_root_open(struct fs_session *s, const char *path, int flags, mode_t mode)
 {
-	struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC),
-	                       .mode = flags & O_CREAT ? mode & 07777 : 0,
-	                       .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
-	long fd;
+	int fd = fz_open_below(s->rootfd, path, flags, mode);
 
-	do {
-		fd = syscall(SYS_openat2, s->rootfd, path, &how, sizeof(how));
-	} while (fd < 0 && (errno == EINTR || errno == EAGAIN)); /* EAGAIN: a rename raced with the walk */
-	return fd < 0 ? -errno : (int)fd;
+	return fd < 0 ? -errno : fd;
 }
 
 int fs_path(struct fs_session *s, uint64_t node, char path[static PATH_MAX])

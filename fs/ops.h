@@ -84,7 +84,7 @@ static inline struct fs_session *fs_session_of(fuse_req_t req)
 bool fs_repeated(struct fs_session *s, enum fs_redo_op op, uint64_t *node);
 /* An intent for the current request. */
 struct fs_intent fs_intent_for(enum fs_redo_op op, uint64_t parent, const char *name, uint64_t node);
-/* openat2(2) below the root that follows no symbolic link. Returns a descriptor or -errno. */
+/* fz_open_below() the root. Returns a descriptor or -errno. */
 int fs_root_open(struct fs_session *s, const char *path, int flags, mode_t mode);
 /* Path of a node, or of a name; 0 or -errno. Holds no lock when it returns. */
 int fs_path(struct fs_session *s, uint64_t node, char path[static PATH_MAX]);

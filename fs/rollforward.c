@@ -20,19 +20,24 @@
 
 static int open_rw(struct fs_db *db, int *fd, struct fz_err *err)
 {
-	*fd = openat(db->c->conf.rootfd, db->name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	*fd = fz_open_below(db->c->conf.rootfd, db->name, O_RDWR, 0);
 	return *fd < 0 ? fz_fail_errno(err, errno, "cannot open %s for writing", db->name) : 0;
 }
 
 int fs_rollforward_unlink(struct fs_db *db, const char *suffix, struct fz_err *err)
 {
 	char path[4200];
+	int fd, rc = 0;
 
 	if (snprintf(path, sizeof(path), "%s%s", db->name, suffix) >= (int)sizeof(path))
 		return 0;
-	if (unlinkat(db->c->conf.rootfd, path, 0) < 0)
-		return errno == ENOENT ? 0 : fz_fail_errno(err, errno, "cannot remove %s", path);
-	return fz_sync_parent(db->c->conf.rootfd, path, err);
+	fd = fz_open_parent(db->c->conf.rootfd, path);
+	if (fd < 0 || unlinkat(fd, basename(path), 0) < 0)
+		rc = errno == ENOENT ? 0 : fz_fail_errno(err, errno, "cannot remove %s", path);
+	else if (fsync(fd) < 0)
+		rc = fz_fail_errno(err, errno, "syncing the directory of %s", path);
+	fz_close(&fd);
+	return rc;
 }
 
 static int put_page(int fd, uint32_t page_size, uint32_t pgno, const uint8_t *data, struct fz_err *err)
@@ -64,7 +69,7 @@ int fs_rollforward_journal(struct fs_db *db, struct fz_err *err)
 	rc = open_rw(db, &fd, err);
 	if (rc < 0)
 		goto out;
-	jfd = openat(db->c->conf.rootfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	jfd = fz_open_below(db->c->conf.rootfd, path, O_RDONLY, 0);
 	if (jfd < 0 || fstat(jfd, &st) < 0) {
 		rc = fz_fail_errno(err, errno, "cannot open %s", path);
 		goto out;

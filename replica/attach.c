@@ -18,12 +18,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define NAME_BYTES 300
@@ -46,11 +44,22 @@ static bool name_ok(const char *name)
 	}
 }
 
-/* The directory, opened once: nothing that is renamed or linked later leads out of the mount. */
+/* Into the directory called so, which is made where there is none. */
+static int enter(int *dirfd, const char *name, mode_t mode)
+{
+	int next = mkdirat(*dirfd, name, mode) < 0 && errno != EEXIST
+	                   ? -1
+	                   : fz_open_below(*dirfd, name, O_RDONLY | O_DIRECTORY, 0);
+
+	fz_close(dirfd);
+	*dirfd = next;
+	return next < 0 ? -errno : 0;
+}
+
+/* The directory, opened once, and through no link: nothing that is renamed or linked, before or later, leads out of the mount. */
 int replica_attach_directory(struct replica_apply *a, struct fz_err *err)
 {
-	struct open_how how = {.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_BENEATH};
-	char *slash, *dir;
+	const char *slash;
 	struct stat st;
 	int rc = 0;
 
@@ -60,18 +69,14 @@ int replica_attach_directory(struct replica_apply *a, struct fz_err *err)
 		return fz_fail_errno(err, errno, "reading the mount's directory");
 	slash = strrchr(a->name, '/');
 	a->file = slash ? slash + 1 : a->name;
-	dir = slash ? strndup(a->name, (size_t)(slash - a->name)) : strdup(".");
-	if (!dir)
-		return fz_fail_errno(err, ENOMEM, "applying to %s", a->name);
-	if (slash)
-		rc = fz_mkdirs(a->conf.mountfd, dir, st.st_mode & 0777, err);
-	if (rc == 0) {
-		a->dirfd = (int)syscall(SYS_openat2, a->conf.mountfd, dir, &how, sizeof(how));
-		if (a->dirfd < 0)
-			rc = fz_fail_errno(err, errno, "cannot open the directory of %s", a->name);
+	a->dirfd = fz_open_below(a->conf.mountfd, ".", O_RDONLY | O_DIRECTORY, 0);
+	for (const char *p = a->name; a->dirfd >= 0 && p != a->file; p += strcspn(p, "/") + 1) {
+		char name[NAME_BYTES];
+
+		snprintf(name, sizeof(name), "%.*s", (int)strcspn(p, "/"), p);
+		rc = enter(&a->dirfd, name, st.st_mode & 0777);
 	}
-	free(dir);
-	return rc;
+	return a->dirfd < 0 ? fz_fail_errno(err, rc < 0 ? -rc : errno, "cannot open the directory of %s", a->name) : 0;
 }
 
 static char *with(char out[static NAME_BYTES], const char *file, const char *suffix)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from faztlib import FAZT, Mount, fazt, main, need, wait_for  # noqa: E402
+from faztlib import FAZT, Mount, fazt, fazt_json, main, need, wait_for  # noqa: E402
 
 USER = 1111
 SWAP = r"""
@@ -35,6 +35,14 @@ with open("held/app.db", "r+b") as f:
     sys.stdin.readline()
     os.rename("held", "moved")
     os.symlink(sys.argv[1], "held")
+"""
+HOT = r"""
+import os, sqlite3, sys
+con = sqlite3.connect(sys.argv[1], isolation_level=None)
+con.execute("PRAGMA cache_size=5")
+con.execute("BEGIN")
+con.executemany("INSERT INTO t VALUES(?)", [(os.urandom(3000),) for _ in range(100)])
+os.kill(os.getpid(), 9)
 """
 
 
@@ -229,6 +237,33 @@ def dropped(m, secret):
     refused("drop of what a link leads to", "FZ-0001", "drop", "--force", "--yes", to)
 
 
+def started(base, secret):
+    """While nothing is mounted a link takes the place of a database's directory; the one that it leads to has a hot journal. A start plays nothing back there,
+    and captures nothing of it."""
+    m = Mount(base, name="again", store="store3")
+    os.chown(m.dir, USER, USER)
+    victim = os.path.join(secret, "app.db")
+    with m:
+        m.start()
+        as_user(m.dir, "mkdir", "sub")
+        for name in ("sub/app.db", "file.db"):
+            database(os.path.join(m.dir, name))
+        m.sync()
+        m.umount(wait=True)
+        as_user(m.dir, "mv", "sub", "away")
+        as_user(m.dir, "ln", "-s", secret, "sub")
+        as_user(m.dir, "ln", "-sf", victim, "file.db")
+        subprocess.run([sys.executable, "-c", HOT, victim], check=False, timeout=60)
+        need(os.path.getsize(victim + "-journal") > 512, "no hot journal")
+        with unharmed(secret, victim, victim + "-journal"):
+            m.start()
+            m.sync()
+            names = [d["name"] for d in fazt_json("status", "--json", m.dir)["databases"]]
+            need(names == ["away/app.db"], "databases: %s", names)
+            m.umount(wait=True)
+    os.unlink(victim + "-journal")
+
+
 def state(base):
     """DIR/.fazt is a link, or his own directory: neither a mount nor init takes it, or follows it."""
     d, target = os.path.join(base, "linked"), os.path.join(base, "target")
@@ -305,6 +340,7 @@ def scenario(base):
         turned(base, m, secret)
         dropped(m, secret)
         m.umount(wait=True)
+    started(base, secret)
     state(base)
     keys(base)
 

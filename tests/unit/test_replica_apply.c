@@ -1585,22 +1585,24 @@ static void test_large_and_empty(void **state)
 /* Nothing leads out of the mount, and what the mount's directory says about owner and mode counts. */
 static void test_names(void **state)
 {
-	static const char *const bad[] = {"",     "/app.db",    "../app.db",   "a/../app.db",
-	                                  "a//b", "out/app.db", ".fazt/app.db"};
+	static const char *const bad[] = {"",     "/app.db",    "../app.db",    "a/../app.db",
+	                                  "a//b", "out/app.db", ".fazt/app.db", "out/made/app.db"};
 	struct world world, *w = &world;
-	char path[300];
+	char path[300], elsewhere[300];
 	struct stat st;
 
 	(void)state;
 	world_init_in(w, 4096, "DELETE", 19);
 	world_path(path, sizeof(path), "%s/out", w->mount);
-	assert_int_equal(symlink("/tmp", path), 0);
+	world_path(elsewhere, sizeof(elsewhere), "%s/elsewhere", w->dir);
+	assert_int_equal(mkdir(elsewhere, 0700) + symlink(elsewhere, path), 0);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		struct replica_apply_conf conf = {.mountfd = w->mountfd, .name = bad[i], .log = w->ro};
 		struct replica_apply *a = NULL;
 
 		assert_true(replica_apply_open(&a, &conf, 0, &w->err) < 0);
 	}
+	assert_int_equal(rmdir(elsewhere), 0); /* nothing was made there */
 	world_path(path, sizeof(path), "%s/target", w->dir);
 	assert_int_equal(symlink(path, w->db), 0); /* a link in the database's place is moved, not followed */
 	assert_int_equal(fchmod(w->mountfd, 0770), 0);
