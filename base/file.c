@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <poll.h>
 #include <stdatomic.h>
@@ -195,15 +196,17 @@ int fz_open_below(int dirfd, const char *path, int flags, mode_t mode)
 	return (int)fd;
 }
 
-int fz_open_parent(int dirfd, const char *path)
+int fz_open_parent(int dirfd, const char *path, int flags)
 {
 	const char *slash = strrchr(path, '/');
-	char *dir = slash ? strndup(path, (size_t)(slash - path)) : strdup(".");
-	int fd = dir ? fz_open_below(dirfd, dir, O_RDONLY | O_DIRECTORY, 0) : -1, saved = dir ? errno : ENOMEM;
+	char dir[PATH_MAX];
 
-	free(dir);
-	errno = saved;
-	return fd;
+	if (snprintf(dir, sizeof(dir), "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".") >=
+	    (int)sizeof(dir)) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	return fz_open_below(dirfd, dir, flags | O_DIRECTORY, 0);
 }
 
 int fz_mkdirs(int dirfd, const char *path, mode_t mode, struct fz_err *err)

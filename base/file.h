@@ -37,8 +37,8 @@ int fz_sync_parent(int dirfd, const char *path, struct fz_err *err) FZ_MUST_CHEC
 int fz_open_like(int dirfd, const char *path, const struct stat *like, struct fz_err *err) FZ_MUST_CHECK;
 /* openat(2) of what lies below dirfd: no symbolic link is followed, ELOOP, and no ".." out of it. flags: O_CLOEXEC is added. */
 int fz_open_below(int dirfd, const char *path, int flags, mode_t mode);
-/* The directory below dirfd that holds path, in the same way. */
-int fz_open_parent(int dirfd, const char *path);
+/* The directory below dirfd that holds path, in the same way; O_PATH is enough for names in it. */
+int fz_open_parent(int dirfd, const char *path, int flags);
 /* The entries of a directory, for readdir() and closedir(); NULL, and errno. */
 DIR *fz_opendir(int dirfd, const char *path);
 /* mkdir -p with mode; exists already is success. */

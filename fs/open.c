@@ -45,11 +45,17 @@ static uint32_t nopen_locked(struct fs_session *s, uint64_t node)
 
 static void remove_hidden(struct fs_session *s, uint64_t node)
 {
+	struct fs_spot at;
 	char path[64];
+	int rc;
 
 	snprintf(path, sizeof(path), FS_HIDDEN_DIR "/%llu", (unsigned long long)node);
-	if (unlinkat(s->rootfd, path, 0) < 0 && errno != ENOENT)
-		fz_warn("cannot remove %s: %s", path, fz_strerror(-errno));
+	rc = fs_spot_open(&at, s->rootfd, path);
+	if (rc == 0 && unlinkat(at.dirfd, at.name, 0) < 0)
+		rc = -errno;
+	fs_spot_close(&at);
+	if (rc < 0 && rc != -ENOENT)
+		fz_warn("cannot remove %s: %s", path, fz_strerror(rc));
 }
 
 /* The node's last handle is gone: what the table still holds for it. */

@@ -45,6 +45,18 @@ int fs_root_open(struct fs_session *s, const char *path, int flags, mode_t mode)
 	return fd < 0 ? -errno : fd;
 }
 
+int fs_spot_open(struct fs_spot *at, int rootfd, const char *path)
+{
+	at->dirfd = fz_open_parent(rootfd, path, O_PATH);
+	at->name = basename(path);
+	return at->dirfd < 0 ? -errno : 0;
+}
+
+void fs_spot_close(struct fs_spot *at)
+{
+	fz_close(&at->dirfd);
+}
+
 int fs_path(struct fs_session *s, uint64_t node, char path[static PATH_MAX])
 {
 	int rc;

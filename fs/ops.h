@@ -86,6 +86,14 @@ bool fs_repeated(struct fs_session *s, enum fs_redo_op op, uint64_t *node);
 struct fs_intent fs_intent_for(enum fs_redo_op op, uint64_t parent, const char *name, uint64_t node);
 /* fz_open_below() the root. Returns a descriptor or -errno. */
 int fs_root_open(struct fs_session *s, const char *path, int flags, mode_t mode);
+/* A name that is made, removed or changed: no link on the way to it is followed either. */
+struct fs_spot {
+	int dirfd; /* of its directory */
+	const char *name;
+};
+/* path: below rootfd, borrowed. 0 or -errno; the spot is closed in either case. */
+int fs_spot_open(struct fs_spot *at, int rootfd, const char *path);
+void fs_spot_close(struct fs_spot *at);
 /* Path of a node, or of a name; 0 or -errno. Holds no lock when it returns. */
 int fs_path(struct fs_session *s, uint64_t node, char path[static PATH_MAX]);
 int fs_child_path(struct fs_session *s, uint64_t parent, const char *name, char path[static PATH_MAX]);

@@ -94,6 +94,44 @@ void fs_op_forget_multi(fuse_req_t req, size_t n, struct fuse_forget_data *f)
 	fuse_reply_none(req);
 }
 
+/* ---- names ---- */
+
+static int linked(const struct fs_spot *from, const struct fs_spot *to, unsigned flags)
+{
+	return linkat(from->dirfd, from->name, to->dirfd, to->name, (int)flags);
+}
+
+static int renamed(const struct fs_spot *from, const struct fs_spot *to, unsigned flags)
+{
+	return renameat2(from->dirfd, from->name, to->dirfd, to->name, flags);
+}
+
+static int move(struct fs_session *s, int (*how)(const struct fs_spot *, const struct fs_spot *, unsigned),
+                const char *from, const char *to, unsigned flags)
+{
+	struct fs_spot a = {.dirfd = -1}, b = {.dirfd = -1};
+	int rc = fs_spot_open(&a, s->rootfd, from);
+
+	if (rc == 0)
+		rc = fs_spot_open(&b, s->rootfd, to);
+	if (rc == 0 && how(&a, &b, flags) < 0)
+		rc = -errno;
+	fs_spot_close(&a);
+	fs_spot_close(&b);
+	return rc;
+}
+
+static int remove_name(struct fs_session *s, const char *path, int flags)
+{
+	struct fs_spot at;
+	int rc = fs_spot_open(&at, s->rootfd, path);
+
+	if (rc == 0 && unlinkat(at.dirfd, at.name, flags) < 0)
+		rc = -errno;
+	fs_spot_close(&at);
+	return rc;
+}
+
 /* ---- new names ---- */
 
 struct make {
@@ -104,15 +142,20 @@ struct make {
 
 static int make_at(struct fs_session *s, const char *path, const struct make *m)
 {
-	int rc;
+	struct fs_spot at;
+	int rc = fs_spot_open(&at, s->rootfd, path);
 
+	if (rc < 0)
+		return rc;
 	if (S_ISDIR(m->mode))
-		rc = mkdirat(s->rootfd, path, m->mode & 07777);
+		rc = mkdirat(at.dirfd, at.name, m->mode & 07777);
 	else if (S_ISLNK(m->mode))
-		rc = symlinkat(m->target, s->rootfd, path);
+		rc = symlinkat(m->target, at.dirfd, at.name);
 	else
-		rc = mknodat(s->rootfd, path, m->mode, m->rdev);
-	return rc < 0 ? -errno : 0;
+		rc = mknodat(at.dirfd, at.name, m->mode, m->rdev);
+	rc = rc < 0 ? -errno : 0;
+	fs_spot_close(&at);
+	return rc;
 }
 
 static int do_make(struct fs_session *s, fuse_req_t req, uint64_t parent, const char *name, const struct make *m,
@@ -227,7 +270,7 @@ static int do_link(struct fs_session *s, uint64_t node, uint64_t parent, const c
 		rc = -EEXIST;
 	if (rc == 0) {
 		fs_redo_begin(fs_self->slot, &in);
-		rc = linkat(s->rootfd, from, s->rootfd, to, 0) < 0 ? -errno : 0;
+		rc = move(s, linked, from, to, 0);
 		FS_CRASHPOINT(link_made);
 		if (rc == 0) {
 			fs_table_lock(&s->tab);
@@ -318,9 +361,9 @@ static int remove_at(struct fs_session *s, const char *path, bool dir, uint64_t 
 	char hidden[64];
 
 	if (loss != FS_LOSS_HIDDEN)
-		return unlinkat(s->rootfd, path, dir ? AT_REMOVEDIR : 0) < 0 ? -errno : 0;
+		return remove_name(s, path, dir ? AT_REMOVEDIR : 0);
 	hidden_path(hidden, node);
-	return renameat(s->rootfd, path, s->rootfd, hidden) < 0 ? -errno : 0;
+	return move(s, renamed, path, hidden, 0);
 }
 
 /* The name that is left to what lost one, told to the capture. */
@@ -422,13 +465,13 @@ static int rename_locked(struct fs_session *s, struct fs_intent *in, const struc
 	fs_redo_begin(fs_self->slot, in);
 	if (in->loss == FS_LOSS_HIDDEN) { /* a second name first, so that the replacement stays atomic */
 		hidden_path(hidden, in->node2);
-		rc = linkat(s->rootfd, to, s->rootfd, hidden, 0) < 0 ? -errno : 0;
+		rc = move(s, linked, to, hidden, 0);
 		FS_CRASHPOINT(rename_linked);
 	}
-	if (rc == 0 && syscall(SYS_renameat2, s->rootfd, from, s->rootfd, to, in->rename_flags) < 0) {
-		rc = -errno;
-		if (in->loss == FS_LOSS_HIDDEN)
-			(void)unlinkat(s->rootfd, hidden, 0);
+	if (rc == 0) {
+		rc = move(s, renamed, from, to, in->rename_flags);
+		if (rc < 0 && in->loss == FS_LOSS_HIDDEN)
+			(void)remove_name(s, hidden, 0);
 	}
 	FS_CRASHPOINT(rename_done);
 	if (rc < 0) {

@@ -1,5 +1,6 @@
 #include "fs/redo.h"
 
+#include "base/file.h"
 #include "base/log.h"
 #include "fs/crashpoint.h"
 
@@ -135,9 +136,12 @@ static bool stat_name(struct fs_table *t, int rootfd, uint64_t parent, const cha
 static void drop_hidden(int rootfd, uint64_t node)
 {
 	char path[64];
+	int fd;
 
 	snprintf(path, sizeof(path), FS_HIDDEN_DIR "/%llu", (unsigned long long)node);
-	(void)unlinkat(rootfd, path, 0);
+	fd = fz_open_parent(rootfd, path, O_PATH);
+	(void)unlinkat(fd, basename(path), 0);
+	fz_close(&fd);
 }
 
 /* Settles one intent; *done tells whether its operation happened. Needs mu. */

@@ -31,7 +31,7 @@ int fs_rollforward_unlink(struct fs_db *db, const char *suffix, struct fz_err *e
 
 	if (snprintf(path, sizeof(path), "%s%s", db->name, suffix) >= (int)sizeof(path))
 		return 0;
-	fd = fz_open_parent(db->c->conf.rootfd, path);
+	fd = fz_open_parent(db->c->conf.rootfd, path, O_RDONLY);
 	if (fd < 0 || unlinkat(fd, basename(path), 0) < 0)
 		rc = errno == ENOENT ? 0 : fz_fail_errno(err, errno, "cannot remove %s", path);
 	else if (fsync(fd) < 0)

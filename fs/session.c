@@ -30,21 +30,26 @@ enum { BASE_THREADS = 4 };
 
 static int prepare_hidden(struct fs_session *s, struct fz_err *err)
 {
+	const char *name = basename(FS_HIDDEN_DIR);
 	struct stat st;
-	int rc;
+	int fd, rc = fz_mkdirs(s->rootfd, ".fazt", 0700, err);
 
-	if (!s->resumed) { /* what a power cut left behind belongs to nobody */
-		rc = fz_remove_tree(s->rootfd, FS_HIDDEN_DIR, err);
-		if (rc < 0)
-			return rc;
-	}
-	rc = fz_mkdirs(s->rootfd, FS_HIDDEN_DIR, 0700, err);
 	if (rc < 0)
 		return rc;
-	if (fstatat(s->rootfd, FS_HIDDEN_DIR, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
-		return fz_fail(err, FZ_EINTERNAL, "%s is no directory", FS_HIDDEN_DIR);
-	s->hidden_dev = st.st_dev;
-	return 0;
+	fd = fz_open_parent(s->rootfd, FS_HIDDEN_DIR,
+	                    O_PATH); /* itself: the directory's owner could have put a link there */
+	if (fd < 0)
+		return fz_fail_errno(err, errno, "cannot open %s", FS_HIDDEN_DIR);
+	if (!s->resumed) /* what a power cut left behind belongs to nobody */
+		rc = fz_remove_tree(fd, name, err);
+	if (rc == 0)
+		rc = fz_mkdirs(fd, name, 0700, err);
+	if (rc == 0 && (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode)))
+		rc = fz_fail(err, FZ_EINTERNAL, "%s is no directory", FS_HIDDEN_DIR);
+	if (rc == 0)
+		s->hidden_dev = st.st_dev;
+	fz_close(&fd);
+	return rc;
 }
 
 /* libfuse asks for one; the serving threads read themselves. */

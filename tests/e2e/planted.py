@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -35,6 +36,36 @@ with open("held/app.db", "r+b") as f:
     sys.stdin.readline()
     os.rename("held", "moved")
     os.symlink(sys.argv[1], "held")
+"""
+BENEATH = r"""
+import os, sys
+what, secret, under = sys.argv[1], sys.argv[2], int(sys.argv[3])
+sub, top = os.open("sub", os.O_RDONLY), os.open(".", os.O_RDONLY)
+os.rename("sub", "moved", src_dir_fd=under, dst_dir_fd=under)
+os.symlink(secret, "sub", dir_fd=under)
+try:
+    if what == "mkdir":
+        os.mkdir("made", dir_fd=sub)
+    elif what == "symlink":
+        os.symlink("x", "made", dir_fd=sub)
+    elif what == "link":
+        os.link("mine", "made", src_dir_fd=top, dst_dir_fd=sub)
+    elif what == "rename":
+        os.rename("app.db", "made", src_dir_fd=sub, dst_dir_fd=sub)
+    elif what == "move":
+        os.rename("app.db", "made", src_dir_fd=sub, dst_dir_fd=top)
+    elif what == "unlink":
+        os.unlink("app.db", dir_fd=sub)
+    elif what == "rmdir":
+        os.rmdir("d", dir_fd=sub)
+    else:
+        os.close(os.open("made", os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=sub))
+    print("done")
+except OSError as e:
+    print("refused")
+finally:
+    os.unlink("sub", dir_fd=under)
+    os.rename("moved", "sub", src_dir_fd=under, dst_dir_fd=under)
 """
 HOT = r"""
 import os, sqlite3, sys
@@ -237,6 +268,30 @@ def dropped(m, secret):
     refused("drop of what a link leads to", "FZ-0001", "drop", "--force", "--yes", to)
 
 
+def beneath(base, secret):
+    """A process of his was in DIR before the mount, and turns names there that the worker serves by path. What he then asks of the mount does not
+    become root's work elsewhere."""
+    m = Mount(base, name="under", store="store4")
+    os.chown(m.dir, USER, USER)
+    for name in ("sub", "sub/d"):
+        as_user(m.dir, "mkdir", name)
+    for name in ("mine", "sub/app.db"):
+        as_user(m.dir, "touch", name)
+    before = os.open(m.dir, os.O_RDONLY)
+    ours, theirs = socket.socketpair()  # where nobody looks for open directories
+    socket.send_fds(ours, [b"x"], [before])
+    os.close(before)
+    with m:
+        m.start()
+        before = socket.recv_fds(theirs, 1, 1)[1][0]
+        for what in ("mkdir", "symlink", "link", "rename", "move", "unlink", "rmdir", "create"):
+            said = subprocess.run([sys.executable, "-c", BENEATH, what, secret, str(before)], cwd=m.dir, user=USER, group=USER, extra_groups=[],
+                                  pass_fds=[before], stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout
+            need(said == "refused\n", "%s: %s", what, said)
+        os.close(before)
+        m.umount(wait=True)
+
+
 def started(base, secret):
     """While nothing is mounted a link takes the place of a database's directory; the one that it leads to has a hot journal. A start plays nothing back there,
     and captures nothing of it."""
@@ -340,6 +395,9 @@ def scenario(base):
         turned(base, m, secret)
         dropped(m, secret)
         m.umount(wait=True)
+    os.mkdir(os.path.join(secret, "d"))
+    with unharmed(secret, victim, os.path.join(secret, "app.db")):
+        beneath(base, secret)
     started(base, secret)
     state(base)
     keys(base)
