@@ -283,7 +283,7 @@ int cmd_place_capture(const char *dir, struct fz_err *err)
 
 int cmd_place_settle(struct cmd_place *p, struct fz_err *err)
 {
-	int fd = openat(p->dirfd, basename(p->path), O_RDONLY | O_CLOEXEC | O_NOFOLLOW),
+	int fd = openat(p->dirfd, basename(p->path), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK),
 	    rc; /* the first handle of a file shows that it is a database */
 	cJSON *answer = NULL;
 	const cJSON *d;

@@ -276,7 +276,7 @@ static int attempt(struct job *j, struct fz_err *err)
 	struct stat st;
 	int rc;
 
-	j->dbfd = openat(j->dirfd, basename(j->path), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	j->dbfd = openat(j->dirfd, basename(j->path), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (j->dbfd < 0 || fstat(j->dbfd, &st) < 0)
 		return fz_fail_errno(err, errno, "cannot open %s", j->live);
 	if (!S_ISREG(st.st_mode))
