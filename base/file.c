@@ -192,7 +192,8 @@ int fz_open_below(int dirfd, const char *path, int flags, mode_t mode)
 
 	do {
 		fd = syscall(SYS_openat2, dirfd, path, &how, sizeof(how));
-	} while (fd < 0 && (errno == EINTR || errno == EAGAIN)); /* EAGAIN: a rename raced with the walk */
+		/* EAGAIN: a rename raced with the walk; or, with O_NONBLOCK, somebody has a lease on the file */
+	} while (fd < 0 && (errno == EINTR || (errno == EAGAIN && !(flags & O_NONBLOCK))));
 	return (int)fd;
 }
 
