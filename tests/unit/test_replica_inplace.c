@@ -716,7 +716,7 @@ static void test_swapped_anywhere(void **state)
 				int rc;
 
 				swap_at = n;
-				rc = replica_inplace_guarded(restored, live, &dirfd, 2000, NULL, &r, &err);
+				rc = replica_inplace_guarded(restored, live, &dirfd, 2000, NULL, NULL, &r, &err);
 				if (rc < 0)
 					print_error("%s, swapped at %ld: %s\n", swaps[k].mode, n, err.text);
 				_exit(rc < 0 ? 1 : swap_at >= 0 ? 2 : 0);
@@ -766,7 +766,7 @@ static void test_links_beside(void **state)
 		assert_true(rename(name, secret) == 0 || errno == ENOENT);
 		assert_int_equal(symlink(secret, name), 0);
 		dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		assert_true(replica_inplace_guarded(restored, live, &dirfd, 100, NULL, &r, &err) < 0);
+		assert_true(replica_inplace_guarded(restored, live, &dirfd, 100, NULL, NULL, &r, &err) < 0);
 		close(dirfd);
 		assert_true(*beside[i].suffix ? stat(secret, &st) < 0 : stat(secret, &st) == 0);
 		teardown(NULL);
