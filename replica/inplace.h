@@ -23,8 +23,8 @@ struct replica_inplace_guard {
  * ends, and nothing that was not begun is written (-ECANCELED). Another page size: -FZ_EUSAGE with what to do. */
 int replica_inplace(const char *restored, const char *live, int64_t wait_ms, struct replica_inplace_result *result,
                     struct fz_err *err) FZ_MUST_CHECK;
-int replica_inplace_guarded(const char *restored, const char *live, const int *dir, int64_t wait_ms, const volatile bool *cancel,
-                            struct replica_inplace_guard *guard, struct replica_inplace_result *result,
-                            struct fz_err *err) FZ_MUST_CHECK;
+int replica_inplace_guarded(const char *restored, const char *live, const int *dir, int64_t wait_ms,
+                            const volatile bool *cancel, struct replica_inplace_guard *guard,
+                            struct replica_inplace_result *result, struct fz_err *err) FZ_MUST_CHECK;
 
 #endif
