@@ -296,8 +296,8 @@ static int sync_targets(struct cmd_serving *w, int64_t timeout_ms, struct fz_err
 			rc = 0;
 			break;
 		}
-		if (cmd_control_stopping(w->control)) {
-			rc = fz_fail(err, ECANCELED, "the worker is stopping");
+		if (cmd_control_gone(w->control)) {
+			rc = cmd_control_unfinished(w->control, err);
 			break;
 		}
 		if (timeout_ms >= 0 && fz_mono_ns() >= end) {
@@ -316,7 +316,7 @@ static int capture_all(struct cmd_serving *w, struct fz_err *err)
 	int rc;
 
 	while ((rc = fs_capture_sync(w->capture, NULL, err)) == -FZ_ETIMEOUT && fz_mono_ns() < end &&
-	       !cmd_control_stopping(w->control))
+	       !cmd_control_gone(w->control))
 		(void)!poll(NULL, 0, 100);
 	return rc;
 }
@@ -344,8 +344,8 @@ static int wait_captured(struct cmd_serving *w, int64_t *timeout_ms, struct fz_e
 			               name);
 		if (*timeout_ms >= 0 && gone_ms >= *timeout_ms)
 			return fz_fail(err, FZ_ETIMEOUT, "%s: all pages are still being read", name);
-		if (cmd_control_stopping(w->control))
-			return fz_fail(err, ECANCELED, "the worker is stopping");
+		if (cmd_control_gone(w->control))
+			return cmd_control_unfinished(w->control, err);
 		(void)!poll(NULL, 0, 10);
 	}
 }

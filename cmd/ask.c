@@ -19,14 +19,22 @@ struct cJSON *cmd_request(const char *cmd)
 int cmd_ask(const char *dir, struct cJSON *request, int64_t timeout_ms, struct cmd_where *w, struct cJSON **answer,
             struct fz_err *err)
 {
+	return cmd_ask_following(dir, request, timeout_ms, NULL, w, answer, err);
+}
+
+int cmd_ask_following(const char *dir, struct cJSON *request, int64_t timeout_ms, struct cmd_control_listener *l,
+                      struct cmd_where *w, struct cJSON **answer, struct fz_err *err)
+{
 	int rc;
 
 	*answer = NULL;
 	rc = cmd_where_find(w, dir, err);
 	if (rc == 0 && !w->fazt)
 		rc = fz_fail(err, FZ_ENOTMOUNTED, "%s is not mounted by fazt", w->dir);
+	if (rc == 0 && l)
+		cJSON_AddBoolToObject(request, "progress", true);
 	if (rc == 0)
-		rc = cmd_control_call(w, request, timeout_ms, answer, NULL, err);
+		rc = cmd_control_follow(w, request, timeout_ms, l, answer, NULL, err);
 	cJSON_Delete(request);
 	return rc;
 }

@@ -5,11 +5,15 @@
 #include "cmd/where.h"
 
 struct cJSON;
+struct cmd_control_listener;
 
 /* Finds the mount and asks. request is consumed. *w is filled as far as it came. The caller deletes *answer. */
 int cmd_ask(const char *dir, struct cJSON *request, int64_t timeout_ms, struct cmd_where *w, struct cJSON **answer,
             struct fz_err *err) FZ_MUST_CHECK;
-/* The same (cmd/promote.c), and then waits until the worker says that role: after a change of roles another worker answers. */
+/* The same; l, NULL = none: is told how far it is. */
+int cmd_ask_following(const char *dir, struct cJSON *request, int64_t timeout_ms, struct cmd_control_listener *l,
+                      struct cmd_where *w, struct cJSON **answer, struct fz_err *err) FZ_MUST_CHECK;
+/* As cmd_ask() (cmd/promote.c), and then waits until the worker says that role: after a change of roles another worker answers. */
 int cmd_change_role(const char *dir, struct cJSON *request, int64_t timeout_ms, const char *role, struct cmd_where *w,
                     struct cJSON **answer, struct fz_err *err) FZ_MUST_CHECK;
 /* {"cmd": cmd} */

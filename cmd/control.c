@@ -1,5 +1,6 @@
-/* control.c - the server. THREADS (4): each accepts, answers one request, closes; a client that says nothing is dropped
- * after a few seconds, so that it can keep nobody out for long. */
+/* control.c - the server. THREADS (1 to 32): each accepts, answers one request, closes; whoever takes the last idle one's place starts the next,
+ * since an answer may take as long as a target is away. A client that says nothing is dropped after a few seconds, and one that has gone
+ * keeps no thread that asks cmd_control_gone(). */
 #include "cmd/control.h"
 
 #include "base/buf.h"
@@ -22,7 +23,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define THREADS         4
+#define THREADS_MAX     32
 #define REQUEST_MAX     65536
 #define REQUEST_WAIT_MS 5000
 #define ANSWER_WAIT_MS  10000
@@ -32,9 +33,17 @@ struct cmd_control {
 	int listenfd, stopfd;
 	ino_t inode; /* of the socket's file: only ours is removed */
 	atomic_bool stopping;
-	struct fz_worker threads[THREADS];
+	pthread_mutex_t mu;
+	unsigned n, idle; /* under mu: threads, and those that answer nobody */
+	struct fz_worker threads[THREADS_MAX];
 	char path[108];
 };
+
+/* Whom this thread answers. */
+static _Thread_local struct {
+	int fd; /* valid while serving */
+	bool serving, listens;
+} client;
 
 /* One line up to '\n', within the deadline and the size. */
 static int read_line(struct cmd_control *c, int fd, struct fz_buf *line)
@@ -120,6 +129,9 @@ static void serve_one(struct cmd_control *c, int fd)
 	if (rc < 0 && rc != -EMSGSIZE)
 		goto out;
 	request = rc == 0 ? cJSON_ParseWithLength((char *)line.data, line.size) : NULL;
+	client.fd = fd;
+	client.serving = true;
+	client.listens = cJSON_IsTrue(cJSON_GetObjectItem(request, "progress"));
 	if (!cJSON_IsObject(request))
 		rc = fz_fail(&err, FZ_EUSAGE, "the request is no JSON object of at most %d bytes", REQUEST_MAX);
 	else
@@ -137,10 +149,41 @@ static void serve_one(struct cmd_control *c, int fd)
 	if (rc < 0)
 		fz_debug("control: the answer was not taken: %s", strerror(-rc));
 out:
+	client.serving = false;
 	cJSON_free(text);
 	cJSON_Delete(request);
 	cJSON_Delete(answer);
 	fz_buf_fini(&line);
+}
+
+static void run(void *arg);
+
+/* One more, unless there are enough. Needs mu. */
+static int add_thread(struct cmd_control *c, struct fz_err *err)
+{
+	int rc = 0;
+
+	if (c->n < THREADS_MAX && !atomic_load(&c->stopping) &&
+	    (rc = fz_worker_start(&c->threads[c->n], "control", run, c, err)) == 0) {
+		c->n++;
+		c->idle++;
+	}
+	return rc;
+}
+
+static void took_one(struct cmd_control *c)
+{
+	pthread_mutex_lock(&c->mu);
+	if (--c->idle == 0 && add_thread(c, NULL) < 0)
+		fz_debug("control: no thread for who comes next");
+	pthread_mutex_unlock(&c->mu);
+}
+
+static void idle_again(struct cmd_control *c)
+{
+	pthread_mutex_lock(&c->mu);
+	c->idle++;
+	pthread_mutex_unlock(&c->mu);
 }
 
 static void run(void *arg)
@@ -161,8 +204,10 @@ static void run(void *arg)
 		fd = accept4(c->listenfd, NULL, NULL, SOCK_CLOEXEC);
 		if (fd < 0)
 			continue; /* another thread was faster */
+		took_one(c);
 		serve_one(c, fd);
 		fz_close(&fd);
+		idle_again(c);
 	}
 }
 
@@ -202,6 +247,7 @@ int cmd_control_start(struct cmd_control **out, const char *path, struct cmd_con
 		return fz_fail_errno(err, ENOMEM, "control socket");
 	c->listenfd = c->stopfd = -1;
 	c->handler = handler;
+	pthread_mutex_init(&c->mu, NULL);
 	if (snprintf(c->path, sizeof(c->path), "%s", path) >= (int)sizeof(c->path)) {
 		rc = fz_fail_errno(err, ENAMETOOLONG, "control socket %s", path);
 		goto out;
@@ -211,8 +257,11 @@ int cmd_control_start(struct cmd_control **out, const char *path, struct cmd_con
 	if (rc == 0)
 		rc = bind_socket(c, err);
 	*out = c; /* before the threads: what they answer looks at it */
-	for (int i = 0; rc == 0 && i < THREADS; i++)
-		rc = fz_worker_start(&c->threads[i], "control", run, c, err);
+	if (rc == 0) {
+		pthread_mutex_lock(&c->mu);
+		rc = add_thread(c, err);
+		pthread_mutex_unlock(&c->mu);
+	}
 	if (rc == 0)
 		return 0;
 out:
@@ -226,20 +275,54 @@ bool cmd_control_stopping(const struct cmd_control *c)
 	return c && atomic_load(&c->stopping);
 }
 
+bool cmd_control_gone(const struct cmd_control *c)
+{
+	struct pollfd p = {.fd = client.fd}; /* who only writes no more is there: POLLHUP is both directions */
+
+	return cmd_control_stopping(c) || (client.serving && poll(&p, 1, 0) > 0 && p.revents);
+}
+
+int cmd_control_unfinished(const struct cmd_control *c, struct fz_err *err)
+{
+	return fz_fail(err, ECANCELED, cmd_control_stopping(c) ? "the worker is stopping" : "who asked is gone");
+}
+
+void cmd_control_tell(struct cJSON *progress)
+{
+	cJSON *o = cJSON_CreateObject();
+	char *text;
+
+	if (!cJSON_AddItemToObject(o, "progress", progress))
+		cJSON_Delete(progress);
+	text = client.serving && client.listens ? cJSON_PrintUnformatted(o) : NULL;
+	if (text) {
+		size_t n = strlen(text);
+
+		text[n] = '\n';
+		if (write_answer(client.fd, text, n + 1, -1) < 0)
+			client.listens = false;
+	}
+	cJSON_free(text);
+	cJSON_Delete(o);
+}
+
 void cmd_control_stop(struct cmd_control *c)
 {
 	struct stat st;
 
 	if (!c)
 		return;
-	atomic_store(&c->stopping, true);
+	pthread_mutex_lock(&c->mu);
+	atomic_store(&c->stopping, true); /* from here on no thread is added */
+	pthread_mutex_unlock(&c->mu);
 	if (c->stopfd >= 0)
 		(void)!write(c->stopfd, &(uint64_t){1}, sizeof(uint64_t));
-	for (int i = 0; i < THREADS; i++)
+	for (unsigned i = 0; i < c->n; i++)
 		fz_worker_stop(&c->threads[i]);
 	if (c->inode && stat(c->path, &st) == 0 && st.st_ino == c->inode)
 		unlink(c->path);
 	fz_close(&c->listenfd);
 	fz_close(&c->stopfd);
+	pthread_mutex_destroy(&c->mu);
 	free(c);
 }

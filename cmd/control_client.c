@@ -20,6 +20,7 @@
 #define ANSWER_MAX  (64u << 20)
 #define REPLACED_MS 5000 /* a new worker answers within this */
 #define RETRY_MS    20
+#define TOLD        "{\"progress\":"
 
 bool cmd_control_path(char *out, size_t cap, const char *dir, unsigned uid, unsigned which)
 {
@@ -89,8 +90,29 @@ static int send_all(int fd, const char *text)
 	return 0;
 }
 
-/* Reads up to the end of the line; keeps one descriptor that comes along. */
-static int receive(int sock, int64_t timeout_ms, struct fz_buf *b, int *fd)
+/* Takes what is only told out of b. Is the answer there? */
+static bool answered(struct fz_buf *b, struct cmd_control_listener *l)
+{
+	const uint8_t *end;
+
+	while ((end = memchr(b->data, '\n', b->size))) {
+		size_t n = (size_t)(end - b->data) + 1;
+		cJSON *o;
+
+		if (n < sizeof(TOLD) || memcmp(b->data, TOLD, sizeof(TOLD) - 1) != 0)
+			return true;
+		o = cJSON_ParseWithLength((const char *)b->data, n);
+		if (l && o)
+			l->told(l, cJSON_GetObjectItem(o, "progress"));
+		cJSON_Delete(o);
+		memmove(b->data, b->data + n, b->size - n);
+		b->size -= n;
+	}
+	return false;
+}
+
+/* Reads up to the end of the answer; keeps one descriptor that comes along. */
+static int receive(int sock, int64_t timeout_ms, struct cmd_control_listener *l, struct fz_buf *b, int *fd)
 {
 	uint64_t end = fz_mono_ns() + (uint64_t)(timeout_ms < 0 ? 0 : timeout_ms) * 1000000;
 
@@ -133,15 +155,15 @@ static int receive(int sock, int64_t timeout_ms, struct fz_buf *b, int *fd)
 		if (n == 0)
 			return -EPIPE;
 		b->size += (size_t)n;
-		if (memchr(to, '\n', (size_t)n))
+		if (memchr(to, '\n', (size_t)n) && answered(b, l))
 			return 0;
 		if (b->size > ANSWER_MAX)
 			return -EMSGSIZE;
 	}
 }
 
-int cmd_control_call_at(const char *path, const struct cJSON *request, int64_t timeout_ms, struct cJSON **answer,
-                        int *fd, struct fz_err *err)
+int cmd_control_call_at(const char *path, const struct cJSON *request, int64_t timeout_ms,
+                        struct cmd_control_listener *l, struct cJSON **answer, int *fd, struct fz_err *err)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	char *text = cJSON_PrintUnformatted(request);
@@ -162,7 +184,7 @@ int cmd_control_call_at(const char *path, const struct cJSON *request, int64_t t
 	if (rc == 0)
 		rc = send_all(sock, "\n");
 	if (rc == 0)
-		rc = receive(sock, timeout_ms, &b, &passed);
+		rc = receive(sock, timeout_ms, l, &b, &passed);
 	if (rc == -ETIMEDOUT) {
 		rc = fz_fail(err, FZ_ETIMEOUT, "the worker did not answer in %lld ms", (long long)timeout_ms);
 		goto out;
@@ -205,6 +227,12 @@ out:
 int cmd_control_call(const struct cmd_where *w, const struct cJSON *request, int64_t timeout_ms, struct cJSON **answer,
                      int *fd, struct fz_err *err)
 {
+	return cmd_control_follow(w, request, timeout_ms, NULL, answer, fd, err);
+}
+
+int cmd_control_follow(const struct cmd_where *w, const struct cJSON *request, int64_t timeout_ms,
+                       struct cmd_control_listener *l, struct cJSON **answer, int *fd, struct fz_err *err)
+{
 	struct cmd_where now = *w;
 	uint64_t give_up = fz_mono_ns() + REPLACED_MS * UINT64_C(1000000);
 	char path[108];
@@ -217,7 +245,7 @@ int cmd_control_call(const struct cmd_where *w, const struct cJSON *request, int
 		if (!now.fazt)
 			return fz_fail(err, FZ_ENOTMOUNTED, "%s is not mounted by fazt", w->dir);
 		for (unsigned i = 0; cmd_control_path(path, sizeof(path), w->dir, w->uid, i); i++) {
-			rc = cmd_control_call_at(path, request, timeout_ms, answer, fd, err);
+			rc = cmd_control_call_at(path, request, timeout_ms, l, answer, fd, err);
 			if (rc != -ENOENT && rc != -ECONNREFUSED)
 				break;
 		}

@@ -111,7 +111,7 @@ static int remove_logs(struct cmd_serving *w, const char *name, unsigned *remove
 				(void)!poll(NULL, 0, LOOK_MS);
 			}
 		}
-		if (rc == -FZ_EBUSY && fz_mono_ns() < end && !cmd_control_stopping(w->control)) {
+		if (rc == -FZ_EBUSY && fz_mono_ns() < end && !cmd_control_gone(w->control)) {
 			(void)!poll(NULL, 0, LOOK_MS);
 			rc = 0;
 		}

@@ -27,7 +27,7 @@
 struct migrating {
 	struct cmd_place place;
 	struct cmd_migrations applied, files;
-	bool dry_run, json, existed;
+	bool dry_run, json, progress, existed;
 	uint64_t txid; /* after the last one */
 	cJSON *list;   /* of what was done */
 };
@@ -96,6 +96,7 @@ static int make_new(const struct cmd_place *p, struct fz_err *err)
 static int rehearse(struct migrating *m, struct fz_err *err)
 {
 	struct replica_backup_result copied;
+	struct cmd_progress p;
 	char copy[PATH_MAX + 16];
 	struct fz_temp tmp;
 	sqlite3 *db = NULL;
@@ -109,9 +110,11 @@ static int rehearse(struct migrating *m, struct fz_err *err)
 	if (fd < 0)
 		rc = fz_fail_errno(err, errno, "cannot create %s", copy);
 	fz_close(&fd);
+	cmd_progress_begin(&p, "copying", m->progress, m->json);
 	if (rc == 0 && m->existed)
-		rc = replica_backup(m->place.path, &m->place.dirfd, copy, COPY_WAIT_MS, NULL, cmd_interruptible(),
+		rc = replica_backup(m->place.path, &m->place.dirfd, copy, COPY_WAIT_MS, &p.bytes, cmd_interruptible(),
 		                    &copied, err);
+	cmd_progress_end(&p);
 	if (rc == 0)
 		rc = cmd_migrate_open(&db, &tmp.fd, copy, SQLITE_OPEN_READWRITE, err);
 	for (size_t i = 0; rc == 0 && i < m->files.n; i++)
@@ -273,7 +276,8 @@ static void print_undo(const struct cmd_undo *u, bool json)
 }
 
 /* [N] DB */
-static int undo(struct cmd_undo *u, struct cmd_place *place, char **args, int n, bool json, struct fz_err *err)
+static int undo(struct cmd_undo *u, struct cmd_place *place, char **args, int n, bool json, bool progress,
+                struct fz_err *err)
 {
 	unsigned long long number = 0;
 	int rc = 0;
@@ -286,8 +290,10 @@ static int undo(struct cmd_undo *u, struct cmd_place *place, char **args, int n,
 		rc = cmd_place_find(place, args[n - 1], err);
 	u->number = (uint32_t)number;
 	u->where = place;
+	cmd_progress_begin(&u->p, "restoring", progress, json);
 	if (rc == 0)
 		rc = cmd_migrate_undo(u, err);
+	cmd_progress_end(&u->p);
 	if (rc == 0)
 		print_undo(u, json);
 	return rc;
@@ -307,6 +313,7 @@ int cmd_migrate(int argc, char **argv)
 	        {"identity",     'i', "KEY",
 	         "with --undo: identity that decrypts the backup, should the log not reach back", NULL, &u.identity,
 	         NULL},
+	        CMD_OPT_PROGRESS(&m.progress),
 	        CMD_OPT_JSON(&m.json),
 	        CMD_OPT_CONFIG(&u.config),
 	        {0      },
@@ -344,7 +351,7 @@ int cmd_migrate(int argc, char **argv)
 	if (rc == 0 && !take_back && !list && n != 2)
 		rc = fz_fail(&err, FZ_EUSAGE, "which files? fazt migrate DIR/NAME FILES");
 	if (rc == 0 && take_back)
-		rc = undo(&u, &m.place, args, n, m.json, &err);
+		rc = undo(&u, &m.place, args, n, m.json, m.progress, &err);
 	else if (rc == 0)
 		rc = cmd_place_find(&m.place, args[0], &err);
 	(void)cmd_interruptible();

@@ -9,6 +9,7 @@
 #define FZ_CMD_MIGRATE_H
 
 #include "cmd/place.h"
+#include "cmd/progress.h"
 
 #include "base/buf.h"
 
@@ -67,6 +68,7 @@ int cmd_migrate_position(const struct cmd_place *where, uint64_t *txid, char lin
 struct cmd_undo {
 	const struct cmd_place *where;
 	const char *identity, *config;
+	struct cmd_progress p;
 	bool force, dry_run;
 	uint32_t number; /* back to before this migration; 0 = the newest */
 	/* filled: */

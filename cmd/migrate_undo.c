@@ -218,7 +218,7 @@ int cmd_migrate_undo(struct cmd_undo *u, struct fz_err *err)
 		conf.dry_run = true;
 		rc = cmd_fetch(&s, &conf, NULL, &result, err);
 	} else if (rc == 0) {
-		rc = cmd_fetch_in_place(&s, &conf, NULL, u->where->path, &u->where->dirfd, &g.guard, &result, &placed,
+		rc = cmd_fetch_in_place(&s, &conf, &u->p, u->where->path, &u->where->dirfd, &g.guard, &result, &placed,
 		                        err);
 	}
 	if (rc < 0 || u->dry_run)

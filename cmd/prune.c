@@ -18,6 +18,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define TELL_NS UINT64_C(100000000)
+
 /* ---- one result, as JSON ----------------------------------------------------------------------------------------- */
 
 static cJSON *result_of(const char *target, const struct primary_prune *p, const struct fz_err *err)
@@ -59,18 +61,36 @@ static cJSON *result_of(const char *target, const struct primary_prune *p, const
 struct watch {
 	struct primary_prune_watch w; /* first */
 	struct cmd_control *control;
+	uint64_t next_ns;
 	cJSON *list;
 };
 
+static void tell(const struct primary_prune *p)
+{
+	cJSON *o = cJSON_CreateObject();
+
+	cJSON_AddNumberToObject(o, "deleted", (double)p->deleted);
+	cJSON_AddNumberToObject(o, "objects", (double)p->objects);
+	cmd_control_tell(o);
+}
+
 static bool stop(struct primary_prune_watch *w, const struct primary_prune *p)
 {
-	return cmd_control_stopping(((struct watch *)w)->control);
+	struct watch *watch = (struct watch *)w;
+	uint64_t now = fz_mono_ns();
+
+	if (now >= watch->next_ns) {
+		watch->next_ns = now + TELL_NS;
+		tell(p);
+	}
+	return cmd_control_gone(watch->control);
 }
 
 static void told(struct primary_prune_watch *w, const char *target, const struct primary_prune *p,
                  const struct fz_err *err)
 {
 	cJSON_AddItemToArray(((struct watch *)w)->list, result_of(target, p, err));
+	tell(p);
 }
 
 int cmd_prune_answer(struct cmd_serving *w, const struct cJSON *request, struct cJSON *answer, struct fz_err *err)
@@ -92,6 +112,20 @@ struct alone {
 	struct primary_prune_watch w; /* first */
 	struct cmd_progress p;
 };
+
+struct asking {
+	struct cmd_control_listener l; /* first */
+	struct cmd_progress *p;
+};
+
+static void worker_told(struct cmd_control_listener *l, const cJSON *progress)
+{
+	struct cmd_progress *shown = ((struct asking *)l)->p;
+
+	shown->objects = (uint64_t)cmd_number(progress, "deleted");
+	shown->of_objects = (uint64_t)cmd_number(progress, "objects");
+	cmd_progress_tick(shown, 0, 0);
+}
 
 static bool between(struct primary_prune_watch *w, const struct primary_prune *p)
 {
@@ -272,6 +306,7 @@ static int prune_it(const char *arg, const char *config, bool dry_run, bool json
 	struct alone alone = {
 	        .w = {NULL, between}
         };
+	struct asking asking = {{worker_told}, &alone.p};
 	cJSON *answer = NULL, *list = NULL;
 	struct cmd_stores s;
 	struct cmd_where w;
@@ -279,23 +314,23 @@ static int prune_it(const char *arg, const char *config, bool dry_run, bool json
 
 	if (rc < 0)
 		return rc;
+	cmd_progress_begin(&alone.p, "pruning", progress, json);
 	if (s.w.fazt) {
 		cJSON *request = cmd_request("prune");
 
 		cJSON_AddBoolToObject(request, "dry_run", dry_run);
 		if (*s.database)
 			cJSON_AddStringToObject(request, "name", s.database);
-		rc = cmd_ask(s.w.dir, request, -1, &w, &answer, err);
+		rc = cmd_ask_following(s.w.dir, request, -1, &asking.l, &w, &answer, err);
 		list = cJSON_DetachItemFromObject(answer, "pruned");
 		cJSON_Delete(answer);
 	} else {
 		(void)cmd_interruptible();
 		list = cJSON_CreateArray();
-		cmd_progress_begin(&alone.p, "pruning", progress, json);
 		for (size_t i = 0; rc == 0 && i < s.n; i++)
 			rc = prune_store(&s, &s.v[i], dry_run, &alone, list, err);
-		cmd_progress_end(&alone.p);
 	}
+	cmd_progress_end(&alone.p);
 	if (rc == 0 && *s.database && !cJSON_GetArraySize(list))
 		rc = fz_fail(err, FZ_ENOTFOUND, "there is no database %s", s.database);
 	if (json && list) {

@@ -86,7 +86,8 @@ def one(base, m, mode):
         todo[name] = FILES[name]
         write(sql, todo)
         before = pages(db)
-        fazt("migrate", "--dry-run", db, sql)
+        r = fazt("migrate", "--dry-run", "--progress", db, sql)
+        need(re.search(r"^copying .*MB", r.stderr, re.M), "--progress: %r", r.stderr)
         need(pages(db) == before, "%s: --dry-run has changed something", name)
         got = json.loads(fazt("migrate", "--json", db, sql).stdout)
         need([(g["name"], g["txid_before"], g["txid"]) for g in got] == [(name, states[-1][0], states[-1][0] + 1)], "%s: %s", name, got)
@@ -119,7 +120,9 @@ def one(base, m, mode):
     r = fazt("migrate", "--undo", "--dry-run", "--force", 2, db)
     need("5 commits would be undone, 2 of others" in r.stdout and dump(db) == before, "%s", r.stdout)
     tail = m.database(mode + ".db")["txid"]
-    r = fazt_json("migrate", "--json", "--undo", "--force", 2, db)
+    r = fazt("migrate", "--json", "--progress", "--undo", "--force", 2, db)
+    need(re.search(r"^restoring .*MB", r.stderr, re.M), "--progress: %r", r.stderr)
+    r = json.loads(r.stdout)
     need((r["undone_commits"], r["of_others"], r["txid"]) == (5, 2, tail + 1) and pages(db) == states[1][1], "%s", r)
     fazt("restore", "--in-place", db, "--txid", tail)  # the way back of the way back
     need(dump(db) == before, "brought again")

@@ -4,7 +4,9 @@
 nothing else; the commits that it calls lost are those that `fazt log` no longer lists, and no other; all that is listed afterwards
 restores to what SQLite had, verify passes, and a second prune finds nothing. By the worker, by the command on a store, and killed at many
 moments: what is left always verifies and restores."""
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -88,7 +90,10 @@ def scenario(base):
         need(was <= files(store), "--dry-run deleted something")
         r = fazt("prune", "--dry-run", m.dir)
         need("would be deleted" in r.stdout and "other.db" in r.stdout and "could no longer be restored" in r.stdout, r.stdout)
-        done, there = fazt_json("prune", "--json", app.path)
+        r = fazt("prune", "--json", "--progress", app.path)  # stderr: what the worker tells
+        done, there = json.loads(r.stdout)
+        shown = re.findall(r"^pruning.* (\d+) of (\d+) objects", r.stderr, re.M)
+        need(shown and shown[-1] == (str(there["deleted"]), str(there["objects"])), "--progress: %r", r.stderr)
         gone = was - files(store)
         need(done["deleted"] == done["objects"] >= dry[0]["objects"], "%s", done)
         need(all(g.startswith("app.db/") for g in gone) and 5 < len(gone) <= done["deleted"], "deleted: %s", sorted(gone))

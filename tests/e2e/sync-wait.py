@@ -4,10 +4,11 @@ yet, of one whose first snapshot takes a while, and of an application that stays
 commit. It waits neither for a transaction that is open nor for a lock that an idle application holds."""
 import os
 import sqlite3
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from faztlib import Mount, fazt, file_hash, main, need  # noqa: E402
+from faztlib import FAZT, Mount, fazt, file_hash, main, need, wait_for  # noqa: E402
 from witness import App, sound  # noqa: E402
 
 
@@ -66,7 +67,36 @@ def unshippable(base):
         mount.umount()
 
 
+def many(base):
+    """Whoever waits for a target that is away keeps nobody out, and nothing is left of him when he goes."""
+    store = os.path.join(base, "many-store")
+    with Mount(base, name="many", store="many-store") as mount:
+        mount.start()
+        with App(mount, "a.db") as a:
+            a.do("CREATE TABLE t(v)")
+            mount.sync()
+            os.rename(store, store + ".away")
+            with open(store, "w"):
+                pass
+            a.do("INSERT INTO t VALUES (1)")
+            waiting = [subprocess.Popen([FAZT, "sync", "--wait", mount.dir], stdin=subprocess.DEVNULL) for _ in range(8)]
+            try:
+                wait_for("the outage to be seen", lambda: mount.status()["targets"][0]["last_error"])
+                need(mount.status()["databases"], "no answer")
+                need(all(p.poll() is None for p in waiting), "somebody did not wait")
+            finally:
+                for p in waiting:
+                    p.kill()
+                    p.wait()
+            os.unlink(store)
+            os.rename(store + ".away", store)
+            mount.sync()
+            need(latest(mount, "a.db") == a.states[-1][0], "what was committed meanwhile is missing")
+        mount.umount()
+
+
 def run(base):
+    many(base)
     unshippable(base)
     one(base)
     one(base, "--no-passthrough")

@@ -7,8 +7,10 @@
 #include <cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
@@ -23,8 +25,21 @@
 
 struct echo {
 	struct cmd_control_handler handler; /* first */
+	struct cmd_control *control;
+	atomic_int waiting;
 	int fd;
 };
+
+#define WAITERS 20 /* more than there are threads at the start */
+
+static void comes_to(atomic_int *what, int n)
+{
+	uint64_t end = fz_mono_ns() + UINT64_C(20000000000);
+
+	while (atomic_load(what) != n && fz_mono_ns() < end)
+		(void)!poll(NULL, 0, 5);
+	assert_int_equal(atomic_load(what), n);
+}
 
 static int answer(struct cmd_control_handler *h, const struct cJSON *request, struct cJSON *out, int *pass_fd,
                   struct fz_err *err)
@@ -36,6 +51,20 @@ static int answer(struct cmd_control_handler *h, const struct cJSON *request, st
 		return fz_fail(err, FZ_EUSAGE, "no cmd");
 	if (!strcmp(cmd, "fail"))
 		return fz_fail(err, FZ_ENOCOMMIT, "nothing \"that\" old\n");
+	if (!strcmp(cmd, "wait")) {
+		atomic_fetch_add(&e->waiting, 1);
+		while (!cmd_control_gone(e->control))
+			(void)!poll(NULL, 0, 5);
+		atomic_fetch_sub(&e->waiting, 1);
+		return cmd_control_unfinished(e->control, err);
+	}
+	if (!strcmp(cmd, "count"))
+		for (int i = 1; i <= 3; i++) {
+			cJSON *o = cJSON_CreateObject();
+
+			cJSON_AddNumberToObject(o, "n", i);
+			cmd_control_tell(o);
+		}
 	if (!strcmp(cmd, "fd"))
 		*pass_fd = e->fd;
 	if (!strcmp(cmd, "big")) {
@@ -91,7 +120,7 @@ static int ask(const char *path, const char *cmd, cJSON **got, int *fd, struct f
 	int rc;
 
 	cJSON_AddStringToObject(request, "cmd", cmd);
-	rc = cmd_control_call_at(path, request, 20000, got, fd, err);
+	rc = cmd_control_call_at(path, request, 20000, NULL, got, fd, err);
 	cJSON_Delete(request);
 	return rc;
 }
@@ -182,6 +211,66 @@ static void broken_clients(void **state)
 	}
 	assert_int_equal(ask(p->path, "hello", &got, NULL, &err), 0);
 	cJSON_Delete(got);
+}
+
+/* Somebody who waits for long keeps nobody out, and is waited with no longer than he is there. */
+static void waiting_clients(void **state)
+{
+	struct place *p = *state;
+	struct fz_err err = {0};
+	int fds[WAITERS];
+	cJSON *got;
+
+	p->echo.control = p->control;
+	for (int i = 0; i < WAITERS; i++) {
+		fds[i] = dial(p);
+		assert_int_equal(fz_write(fds[i], "{\"cmd\":\"wait\"}\n", 15), 0);
+		if (i % 2)
+			shutdown(fds[i], SHUT_WR); /* still there */
+	}
+	comes_to(&p->echo.waiting, WAITERS);
+	assert_int_equal(ask(p->path, "hello", &got, NULL, &err), 0);
+	cJSON_Delete(got);
+	assert_int_equal(atomic_load(&p->echo.waiting), WAITERS);
+	for (int i = 0; i < WAITERS; i++)
+		close(fds[i]);
+	comes_to(&p->echo.waiting, 0);
+	fds[0] = dial(p);
+	assert_int_equal(fz_write(fds[0], "{\"cmd\":\"wait\"}\n", 15), 0);
+	comes_to(&p->echo.waiting, 1);
+	cmd_control_stop(p->control); /* ends it too */
+	p->control = NULL;
+	close(fds[0]);
+}
+
+struct counting {
+	struct cmd_control_listener l; /* first */
+	int sum;
+};
+
+static void counted(struct cmd_control_listener *l, const cJSON *progress)
+{
+	((struct counting *)l)->sum += cJSON_GetObjectItem(progress, "n")->valueint;
+}
+
+static void progress(void **state)
+{
+	struct place *p = *state;
+	struct counting c = {{counted}, 0};
+	cJSON *request = cJSON_Parse("{\"cmd\":\"count\"}"), *got;
+	struct fz_err err = {0};
+
+	assert_int_equal(cmd_control_call_at(p->path, request, 20000, &c.l, &got, NULL, &err), 0);
+	assert_int_equal(c.sum, 0); /* nobody asked for it */
+	cJSON_Delete(got);
+	cJSON_AddTrueToObject(request, "progress");
+	assert_int_equal(cmd_control_call_at(p->path, request, 20000, &c.l, &got, NULL, &err), 0);
+	assert_int_equal(c.sum, 1 + 2 + 3);
+	assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(got, "cmd")), "count");
+	cJSON_Delete(got);
+	assert_int_equal(cmd_control_call_at(p->path, request, 20000, NULL, &got, NULL, &err), 0); /* nobody listens */
+	cJSON_Delete(got);
+	cJSON_Delete(request);
 }
 
 static void too_large(void **state)
@@ -295,8 +384,9 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-	        TEST(answers),  TEST(descriptor), TEST(broken_clients), TEST(too_large),         TEST(silent_clients),
-	        TEST(replaced), TEST(nobody),     TEST(strangers),      cmocka_unit_test(paths),
+	        TEST(answers),        TEST(descriptor),      TEST(broken_clients),    TEST(too_large),
+	        TEST(silent_clients), TEST(waiting_clients), TEST(progress),          TEST(replaced),
+	        TEST(nobody),         TEST(strangers),       cmocka_unit_test(paths),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
