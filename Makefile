@@ -155,7 +155,7 @@ $(B)/man/fazt.1: $(B)/fazt $(wildcard docs/man/*.in) docs/fazt.conf.example scri
 man: $(B)/man/fazt.1
 
 install: $(B)/fazt $(B)/man/fazt.1
-	install -d $(BIN) $(DOC)/examples $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(MODULES) $(USERS) $(SYSTEMD) $(dir $(FAZTCONF))
+	install -d $(BIN) $(DOC)/docs $(DOC)/examples $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(MODULES) $(USERS) $(SYSTEMD) $(dir $(FAZTCONF))
 	install -m 0755 $(B)/fazt $(BIN)/fazt
 	for m in $(B)/man/*.[1-8]; do install -D -m 0644 $$m $(SHARE)/man/man$${m##*.}/$${m##*/} || exit; done
 	for s in bash zsh fish; do $(B)/fazt completion $$s >$(B)/completion.$$s || exit; done
@@ -165,9 +165,10 @@ install: $(B)/fazt $(B)/man/fazt.1
 	echo fuse >$(MODULES)/fazt.conf && chmod 0644 $(MODULES)/fazt.conf
 	install -m 0644 scripts/systemd/fazt.sysusers $(USERS)/fazt.conf
 	for u in $(UNITS); do sed 's|/usr/bin/fazt|$(PREFIX)/bin/fazt|g' $$u >$(SYSTEMD)/$${u##*/} && chmod 0644 $(SYSTEMD)/$${u##*/} || exit; done
-	install -m 0644 README.md SECURITY.md CHANGES.md LICENSE docs/*.md $(DOC)/
+	install -m 0644 README.md SECURITY.md CHANGES.md LICENSE $(DOC)/
+	install -m 0644 docs/*.md docs/fazt.conf.example $(DOC)/docs/
 	install -m 0644 $(EXAMPLES) $(DOC)/examples/
-	sed -i 's|/usr/share/doc/fazt|$(PREFIX)/share/doc/fazt|g' $(SHARE)/man/man1/fazt.1 $(SHARE)/man/man5/fazt.conf.5 $(DOC)/getting-started.md
+	sed -i 's|/usr/share/doc/fazt|$(PREFIX)/share/doc/fazt|g' $(SHARE)/man/man1/fazt.1 $(SHARE)/man/man5/fazt.conf.5 $(DOC)/docs/*.md
 	for d in $(DROPINS); do install -D -m 0644 $$d $(DOC)/examples/$${d#scripts/systemd/} || exit; done
 	[ -e $(FAZTCONF) ] || { $(COMMENTED) docs/fazt.conf.example >$(FAZTCONF) && chmod 0644 $(FAZTCONF); }
 

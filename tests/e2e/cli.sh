@@ -75,8 +75,14 @@ done
 
 echo "-- make install: what the documents name is where it was put"
 make -s B="$B" DESTDIR="$W/dest" PREFIX=/opt/x install >"$W/out" 2>"$W/err" || bad "make install"
-for named in $(cd "$W/dest" && grep -rhoE '/(usr|opt)[a-z/]*/share/doc/fazt[a-zA-Z0-9_./-]*' opt/x/share/man opt/x/share/doc/fazt/getting-started.md | sed 's/[.]$//' | sort -u); do
+for named in $(cd "$W/dest" && grep -rhoE '/(usr|opt)[a-z/]*/share/doc/fazt[a-zA-Z0-9_./-]*' opt/x/share/man opt/x/share/doc/fazt/docs | sed 's/[.]$//' | sort -u); do
 	[ -e "$W/dest$named" ] || bad "the documents name $named"
+done
+doc=$W/dest/opt/x/share/doc/fazt
+for page in "$doc"/*.md "$doc"/docs/*.md; do
+	for link in $(grep -oE '\]\([a-zA-Z0-9_./-]+[)#]' "$page" | tr -d '](#)'); do
+		[ -e "$(dirname "$page")/$link" ] || bad "${page##*/} links to $link"
+	done
 done
 for prefix in "" x "$W/a b"; do
 	scripts/install.sh --prefix "$prefix" >"$W/out" 2>"$W/err" && bad "install.sh --prefix '$prefix'"
