@@ -111,8 +111,9 @@ with scratch("init") as base, Gateway(base) as s3:
         need(says in r.stderr, "init %s: %s", args, r.stderr)
     os.chmod(base, 0o755)
     shutil.copy(FAZT, base + "/fazt")  # the build directory may be root's
-    r = subprocess.run([base + "/fazt", "init", "--config", conf, "--target", "dir:/x", app], user=65534, stdin=subprocess.DEVNULL,
-                       stderr=subprocess.PIPE, text=True, timeout=60)
+    relative = [os.path.relpath(p, base) for p in (conf, app)]  # the directories above may be root's too
+    r = subprocess.run(["./fazt", "init", "--config", relative[0], "--target", "dir:/x", relative[1]], user=65534, stdin=subprocess.DEVNULL,
+                       stderr=subprocess.PIPE, text=True, timeout=60, cwd=base)
     need(r.returncode == 1 and "root" in r.stderr and "--no-probe" in r.stderr, "not root: %d %s", r.returncode, r.stderr)
     nothing_written()
 
