@@ -74,6 +74,8 @@ bool fs_registry_excluded(const struct fs_capture *c, const char *path);
 extern const char *const fs_registry_suffix[FS_ROLES];
 /* Splits "app.db-wal" into role and length of "app.db"; FS_ROLE_DB for anything else. */
 enum fs_role fs_registry_split(const char *path, size_t *base_len);
+/* "/x.db" of "dir/x.db", or NULL. */
+const char *fs_registry_below(const char *path, const char *dir);
 
 /* ---- files.c ---- */
 /* What fd shows is a database, and not excluded under that path. */

@@ -417,19 +417,30 @@ static int wait_committed(struct fs_db *db, enum fs_role role, const struct fs_e
 	return 0;
 }
 
-/* What a rename replaces or exchanges is about to leave its WAL, or a WAL its database. */
-static void before_replaced(struct fs_capture *c, const struct fs_event *ev)
+/* Its log ends, or its WAL is about to be another's: what is visible so far was committed under this name. */
+static void before_moved(struct fs_db *db)
+{
+	pthread_mutex_lock(&db->mu);
+	fs_recover_settle(db);
+	if (db->state != FS_DB_ENDED && fs_db_in_wal(db))
+		barrier(db);
+	pthread_mutex_unlock(&db->mu);
+}
+
+/* What a rename replaces or exchanges is about to leave its WAL, or a WAL its database; and a directory takes along all
+ * below it. */
+static void before_renamed(struct fs_capture *c, const struct fs_event *ev)
 {
 	struct fs_event of = {.op = FS_EV_RENAME, .path = ev->path2};
 	struct target t = target_of(c, &of);
+	struct fs_db *db = NULL;
 
-	if (t.db) {
-		pthread_mutex_lock(&t.db->mu);
-		if (t.db->state != FS_DB_ENDED && fs_db_in_wal(t.db))
-			barrier(t.db);
-		pthread_mutex_unlock(&t.db->mu);
-	}
+	if (t.db)
+		before_moved(t.db);
 	fs_registry_put(t.db);
+	while ((db = fs_registry_next(c, db)))
+		if (fs_registry_below(db->name, ev->path) || fs_registry_below(db->name, ev->path2))
+			before_moved(db);
 }
 
 int fs_capture_before(struct fs_capture *c, struct fs_event *ev)
@@ -445,7 +456,7 @@ int fs_capture_before(struct fs_capture *c, struct fs_event *ev)
 	if (t.db && rc == 0)
 		dispatch_before(t.db, t.role, ev);
 	if (rc == 0 && ev->op == FS_EV_RENAME && ev->path2)
-		before_replaced(c, ev);
+		before_renamed(c, ev);
 	fs_registry_put(t.db);
 	return rc;
 }

@@ -359,14 +359,6 @@ void fs_names_linked(struct fs_capture *c, const char *from, const char *to)
 	fs_registry_put(db);
 }
 
-/* "/x.db" of "dir/x.db", or NULL. */
-static const char *rest_below(const char *path, const char *dir)
-{
-	size_t n = strlen(dir);
-
-	return !strncmp(path, dir, n) && path[n] == '/' ? path + n : NULL;
-}
-
 struct rests {
 	char **v;
 	size_t n, cap;
@@ -375,10 +367,10 @@ struct rests {
 /* Without memory it is left out: the walk of the next start finds it. */
 static void note_below(struct rests *l, const char *path, const char *from, const char *to)
 {
-	const char *rest = rest_below(path, from);
+	const char *rest = fs_registry_below(path, from);
 
 	if (!rest)
-		rest = rest_below(path, to);
+		rest = fs_registry_below(path, to);
 	for (size_t k = 0; rest && k < l->n; k++)
 		if (!strcmp(l->v[k], rest))
 			rest = NULL;

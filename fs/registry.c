@@ -106,6 +106,13 @@ bool fs_registry_excluded(const struct fs_capture *c, const char *path)
 const char *const fs_registry_suffix[FS_ROLES] = {
         [FS_ROLE_DB] = "", [FS_ROLE_WAL] = "-wal", [FS_ROLE_SHM] = "-shm", [FS_ROLE_JOURNAL] = "-journal"};
 
+const char *fs_registry_below(const char *path, const char *dir)
+{
+	size_t n = strlen(dir);
+
+	return !strncmp(path, dir, n) && path[n] == '/' ? path + n : NULL;
+}
+
 enum fs_role fs_registry_split(const char *path, size_t *base_len)
 {
 	size_t n = strlen(path);

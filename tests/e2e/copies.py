@@ -268,13 +268,14 @@ def followed(mount, base, mode):
     with App(mount, "from-%s/x.db" % mode, *(["locking_mode=EXCLUSIVE"] if keep == "PERSIST" else []), "journal_mode=" + keep) as a:
         a.do("CREATE TABLE t(v)")
         os.rename(d1, d2)
-        states = a.states[-1:]
+        before, states = a.states, a.states[-1:]
         a.states = states
         if "--no-passthrough" in mount.flags:
             mount.sync()  # the agent looks when the rename is answered
         for i in range(5):
             a.do("INSERT INTO t VALUES (?)", i)
         kept(mount, "to-%s/x.db" % mode, states)
+        kept(mount, "from-%s/x.db" % mode, before)
     kept(mount, "to-%s/x.db" % mode, states)
     if mode != "WAL":
         return

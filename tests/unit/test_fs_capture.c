@@ -648,6 +648,42 @@ static bool live(struct world *w, const char *name)
 	return is;
 }
 
+/* The last commit before a directory is renamed is in the WAL alone, and in doubt still: it is of the name that the database had. */
+static void moved_with_directory(void **state)
+{
+	struct history *h = new_history();
+	struct ltx_log_info info = {0};
+	struct ltx_log *log;
+	char from[256], to[256];
+	struct world w;
+	sqlite3 *db;
+
+	make_world(&w, true);
+	snprintf(from, sizeof(from), "%s/from", w.root);
+	snprintf(to, sizeof(to), "%s/to", w.root);
+	assert_int_equal(mkdir(from, 0700), 0);
+	db = open_db(&w, "from/m.db");
+	sql(db, "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; CREATE TABLE t(a)");
+	sync_all(&w);
+	sql(db, "INSERT INTO t VALUES(1)");
+	note_schema(h, db, "main");
+	assert_int_equal(vfs_rename(from, to), 0);
+	log = ltx_logset_at(w.logs, 0);
+	assert_non_null(log);
+	ltx_log_info(log, &info);
+	ltx_log_put(log);
+	assert_string_equal(info.name, "from/m.db");
+	assert_true(info.ended_ms);
+	assert_true(info.tail_checksum == h->v[0].sum);
+	sql(db, "INSERT INTO t VALUES(2)");
+	note_schema(h, db, "main");
+	sync_all(&w);
+	check_log(w.logs, "to/m.db", h);
+	sqlite3_close(db);
+	end_world(&w);
+	free_history(h);
+}
+
 /* Too large to be compared at once: read in the background, written to meanwhile. */
 static void large(void **state)
 {
@@ -968,6 +1004,7 @@ int main(void)
 	        cmocka_unit_test(busy),
 	        cmocka_unit_test(names),
 	        cmocka_unit_test(replaced),
+	        cmocka_unit_test(moved_with_directory),
 	        cmocka_unit_test(large),
 	        cmocka_unit_test(scrubbed),
 	        cmocka_unit_test(quiet),
