@@ -213,6 +213,7 @@ void fs_db_lose(struct fs_db *db, const char *why)
 		fz_warn("%s: %s: all pages are compared", fz_log_db(db->name), why);
 	if (db->state != FS_DB_ENDED)
 		db->state = FS_DB_LOST;
+	atomic_store(&db->catch_up, true);
 	snprintf(db->lost_why, sizeof(db->lost_why), "%s", why);
 	if (db->sums && !ltx_sums_head(db->sums)->unsure)
 		ltx_sums_head(db->sums)->unsure = 1;

@@ -86,6 +86,7 @@ struct fs_db {
 	unsigned idle;
 	atomic_bool hint_wal, hint_db;
 	atomic_uint wal_syncing; /* FSYNCs of the WAL under way */
+	atomic_bool catch_up;    /* LOST: the next WRITE of the WAL, where it is told, waits for the compare */
 
 	pthread_mutex_t mu;
 	enum fs_db_state state;

@@ -168,7 +168,8 @@ static void before_first_frame(struct fs_db *db)
 }
 
 /* Its last commit came while a worker was dying, or before it was known: a state of its own, before there is another. Who
- * makes a journal has RESERVED and has written nothing yet; a WAL that is made holds nothing. */
+ * makes a journal has RESERVED and has written nothing yet; a WAL that is made holds nothing; who writes to one has not
+ * published it. */
 static void catch_up(struct fs_db *db)
 {
 	struct fz_err err = {0};
@@ -194,6 +195,9 @@ static void before_wal(struct fs_db *db, const struct fs_event *ev)
 		break;
 	case FS_EV_CREATE:
 		before_first_frame(db);
+		catch_up(db);
+		break;
+	case FS_EV_WRITE:
 		catch_up(db);
 		break;
 	default:
@@ -224,8 +228,10 @@ static void before_shm(struct fs_db *db, const struct fs_event *ev)
 
 static void dispatch_before(struct fs_db *db, enum fs_role role, struct fs_event *ev)
 {
-	if ((role == FS_ROLE_WAL || role == FS_ROLE_SHM) && ev->op == FS_EV_WRITE)
-		return; /* of a -shm: the kernel writes mapped pages back, perhaps because the agent, asked under mu, opens it */
+	if (role == FS_ROLE_SHM && ev->op == FS_EV_WRITE)
+		return; /* the kernel writes mapped pages back, perhaps because the agent, asked under mu, opens it */
+	if (role == FS_ROLE_WAL && ev->op == FS_EV_WRITE && !atomic_exchange(&db->catch_up, false))
+		return;
 	/* an FSYNC of the WAL costs the application nothing but the fsync: no waiting for a capture under way */
 	if (role == FS_ROLE_WAL && ev->op == FS_EV_FSYNC)
 		atomic_fetch_add(&db->wal_syncing, 1); /* in doubt until it has succeeded */

@@ -196,7 +196,8 @@ static void scatter(struct fs_db *was)
 }
 
 /* The compare that a LOST database needs, when it can be made now: the agent, who looks at a -shm through the mount, finds no new
- * name before the request that makes it is answered. Requires db->mu. */
+ * name before the request that makes it is answered. What is left is made before the application writes its next frame (events.c,
+ * catch_up(); tests/unit/test_fs_capture.c, moved_before_agent_sees). Requires db->mu. */
 static void compare(struct fs_db *db)
 {
 	bool asks = fs_db_in_wal(db) && db->open_shm && !db->c->conf.passthrough && db->c->conf.agent;

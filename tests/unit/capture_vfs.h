@@ -40,6 +40,7 @@ static struct {
 	const char *kill_suffix;
 	unsigned kill_nth;
 	int kill_after;
+	void (*at_write)(void); /* called once, when the next WRITE is about to be told */
 } vfs = {.mu = PTHREAD_MUTEX_INITIALIZER};
 
 static const char *vfs_rel(const char *path)
@@ -207,6 +208,9 @@ static ssize_t vfs_pwrite(int fd, const void *data, size_t len, off_t off)
 	ev = vfs_event(FS_EV_WRITE, n, NULL);
 	ev.off_bytes = (uint64_t)off;
 	ev.len_bytes = len;
+	if (vfs.at_write)
+		vfs.at_write();
+	vfs.at_write = NULL;
 	vfs_before(&ev);
 	rc = pwrite(fd, data, len, off);
 	vfs_after(&ev, rc < 0 ? -errno : 0);

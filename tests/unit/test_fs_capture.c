@@ -684,6 +684,119 @@ static void moved_with_directory(void **state)
 	free_history(h);
 }
 
+/* What the agent sees of the mount: a -shm (the same file) by the names that the kernel has been told of. */
+static struct {
+	char root[180], seen[200];
+} moving;
+
+static void show_shm(const char *name)
+{
+	char shm[256], seen[256];
+
+	snprintf(shm, sizeof(shm), "%s/%s-shm", moving.root, name);
+	snprintf(seen, sizeof(seen), "%s/%s-shm", moving.seen, name);
+	assert_int_equal(link(shm, seen), 0);
+}
+
+static void show_new_shm(void)
+{
+	show_shm("to/m.db");
+}
+
+static pid_t begin_moving(struct world *w)
+{
+	static const char *const dirs[] = {"", "/from", "/to"};
+	struct fs_fence *fences;
+	struct fz_err err = {0};
+	char path[256];
+	int sock[2];
+	pid_t pid;
+
+	make_dirs(w);
+	snprintf(moving.root, sizeof(moving.root), "%s", w->root);
+	snprintf(moving.seen, sizeof(moving.seen), "%s/seen", w->dir);
+	for (size_t i = 0; i < 3; i++) {
+		snprintf(path, sizeof(path), "%s%s", moving.seen, dirs[i]);
+		assert_int_equal(mkdir(path, 0700), 0);
+	}
+	snprintf(path, sizeof(path), "%s/from", w->root);
+	assert_int_equal(mkdir(path, 0700), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sock), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (!pid) {
+		close(sock[0]);
+		_exit(fs_agent_serve(sock[1], open(moving.seen, O_RDONLY | O_DIRECTORY), &fences, &err) < 0);
+	}
+	close(sock[1]);
+	ok(fs_agent_open(&w->conf.agent, sock[0], &err), &err);
+	start(w, false);
+	return pid;
+}
+
+static void end_moving(struct world *w, pid_t pid)
+{
+	stop(w);
+	fs_agent_close(w->conf.agent);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	end_world(w);
+}
+
+static void move(const char *end)
+{
+	char from[256], to[256];
+
+	snprintf(from, sizeof(from), "%s/from%s", moving.root, end);
+	snprintf(to, sizeof(to), "%s/to%s", moving.root, end);
+	assert_int_equal(vfs_rename(from, to), 0);
+}
+
+/* Without passthrough a -shm cannot be looked at by its new name before the rename is answered, and the application may commit as soon
+ * as it is: what there was before, and each of these commits, is a state of its own. */
+static void moved_before_agent_sees(void **state)
+{
+	for (int i = 0; i < 8; i++) { /* the keeper looks when it likes */
+		struct history *h = new_history();
+		bool whole = i % 2;
+		char to[256];
+		struct world w;
+		sqlite3 *db;
+		pid_t pid = begin_moving(&w);
+
+		db = open_db(&w, "from/m.db");
+		sql(db, "PRAGMA journal_mode = WAL; CREATE TABLE t(a)");
+		show_shm("from/m.db");
+		sql(db, "PRAGMA wal_checkpoint(TRUNCATE)");
+		if (!whole) /* until its WAL follows, the database file alone */
+			note_schema(h, db, "main");
+		sql(db, "INSERT INTO t VALUES('in the WAL')");
+		note_schema(h, db, "main");
+		if (whole) {
+			move("");
+		} else {
+			snprintf(to, sizeof(to), "%s/to", w.root);
+			assert_int_equal(mkdir(to, 0700), 0);
+			move("/m.db");
+			move("/m.db-shm");
+			move("/m.db-wal");
+		}
+		sync_all(&w); /* who looks before it is answered finds nothing */
+		assert_false(live(&w, "to/m.db"));
+		vfs.at_write = show_new_shm;
+		for (int k = 0; k < 5; k++) {
+			sql(db, "INSERT INTO t VALUES(%d)", k);
+			note_schema(h, db, "main");
+		}
+		assert_null(vfs.at_write);
+		sync_all(&w);
+		assert_int_equal(check_log(w.logs, "to/m.db", h), h->n);
+		sqlite3_close(db);
+		check_log(w.logs, "to/m.db", h);
+		end_moving(&w, pid);
+		free_history(h);
+	}
+}
+
 /* Too large to be compared at once: read in the background, written to meanwhile. */
 static void large(void **state)
 {
@@ -1005,6 +1118,7 @@ int main(void)
 	        cmocka_unit_test(names),
 	        cmocka_unit_test(replaced),
 	        cmocka_unit_test(moved_with_directory),
+	        cmocka_unit_test(moved_before_agent_sees),
 	        cmocka_unit_test(large),
 	        cmocka_unit_test(scrubbed),
 	        cmocka_unit_test(quiet),
