@@ -169,12 +169,15 @@ static void before_first_frame(struct fs_db *db)
 
 /* Its last commit came while a worker was dying, or before it was known: a state of its own, before there is another. Who
  * makes a journal has RESERVED and has written nothing yet; a WAL that is made holds nothing; who writes to one has not
- * published it. */
+ * published it. Also what was empty when it was opened, and was made a database without SQLite (test_fs_capture: filled). */
 static void catch_up(struct fs_db *db)
 {
 	struct fz_err err = {0};
+	struct fs_db_head h;
 	int rc;
 
+	if (db->state == FS_DB_CANDIDATE && fs_db_read_head(db, &h, NULL) == 0 && h.page_size)
+		fs_db_lose(db, "not seen before");
 	if (db->state != FS_DB_LOST || fs_db_journal_hot(db))
 		return;
 	rc = fs_baseline_now(db, &err);

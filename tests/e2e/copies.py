@@ -138,7 +138,7 @@ def turned(mount, base):
     os.makedirs(os.path.join(mount.dir, "part"))
     for mode in ("DELETE", "WAL"):
         for way, old, new in (("name", "a.part", "turned-%s.db"), ("companion", "b-journal", "companion-%s.db"),
-                              ("directory", "part/in-%s.db", "whole/in-%s.db"), ("content", "same-%s.dat", "same-%s.dat")):
+                              ("directory", "part/in-%s.db", "whole/in-%s.db"), ("content", "same-%s.dat", "same-%s.dat"), ("empty", "empty-%s.dat", "empty-%s.dat")):
             old, new = [n % mode.lower() if "%" in n else n for n in (old, new)]
             source, path = os.path.join(base, "turned.db"), os.path.join(mount.dir, new)
             first = make(source, way, mode=mode)
@@ -153,7 +153,7 @@ def turned(mount, base):
             os.pwrite(fd, image, 0)
             if way == "directory":
                 os.rename(os.path.dirname(os.path.join(mount.dir, old)), os.path.dirname(path))
-            elif way != "content":
+            elif old != new:
                 os.rename(os.path.join(mount.dir, old), path)
             with App(mount, new) as a:
                 a.states.append((first, "as it came", 0))

@@ -599,6 +599,45 @@ static void names(void **state)
 	free_history(h);
 }
 
+/* A file was empty when it was opened, and becomes a database by what somebody else than SQLite writes through that handle: that is the
+ * first state. */
+static void filled(void **state)
+{
+	for (size_t m = 0; m < 2; m++) {
+		struct history *h = new_history();
+		char from[256], path[256];
+		struct fz_buf buf = {0};
+		struct fz_err err = {0};
+		struct world w;
+		sqlite3 *db;
+		int fd;
+
+		make_world(&w, true);
+		snprintf(from, sizeof(from), "%s/made.db", w.dir);
+		snprintf(path, sizeof(path), "%s/a.db", w.root);
+		assert_int_equal(sqlite3_open(from, &db), SQLITE_OK);
+		sql(db, "PRAGMA journal_mode = %s; CREATE TABLE t(a)", modes[m]);
+		sqlite3_close(db);
+		ok(fz_read_file(AT_FDCWD, from, 1u << 30, &buf, &err), &err);
+		fd = vfs_open(path, O_RDWR | O_CREAT, 0600);
+		assert_int_equal(vfs_pwrite(fd, buf.data, buf.size, 0), buf.size);
+		db = open_db(&w, "a.db");
+		note_schema(h, db, "main");
+		for (int i = 0; i < 3; i++) {
+			sql(db, "INSERT INTO t VALUES(%d)", i);
+			note(h, db);
+		}
+		sync_all(&w);
+		check_log(w.logs, "a.db", h);
+		sqlite3_close(db);
+		vfs_close(fd);
+		check_log(w.logs, "a.db", h);
+		fz_buf_fini(&buf);
+		end_world(&w);
+		free_history(h);
+	}
+}
+
 /* A file is renamed over a database whose last commit is in its WAL alone, and in doubt still: it was committed. */
 static void replaced(void **state)
 {
@@ -1116,6 +1155,7 @@ int main(void)
 	        cmocka_unit_test(phantom),
 	        cmocka_unit_test(busy),
 	        cmocka_unit_test(names),
+	        cmocka_unit_test(filled),
 	        cmocka_unit_test(replaced),
 	        cmocka_unit_test(moved_with_directory),
 	        cmocka_unit_test(moved_before_agent_sees),
