@@ -24,6 +24,7 @@ static int check_terminal(struct fz_err *err)
 {
 	const char *name = getenv("TERM");
 	const char *cup;
+	bool places;
 	int status = 0;
 
 	if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO))
@@ -33,7 +34,9 @@ static int check_terminal(struct fz_err *err)
 		               "the terminal type '%.40s' (TERM) is unknown: set TERM, or take `fazt top --once`",
 		               name ? name : "");
 	cup = tigetstr("cup");
-	if (!cup || cup == (const char *)-1)
+	places = cup && cup != (const char *)-1;
+	del_curterm(cur_term); /* newterm() makes one of its own, and frees no other */
+	if (!places)
 		return fz_fail(err, FZ_EUSAGE,
 		               "a terminal of type '%.40s' (TERM) cannot place the cursor: take `fazt top --once`",
 		               name);
