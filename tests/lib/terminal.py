@@ -43,8 +43,8 @@ class Terminal:
         """Its exit code; None while it runs."""
         try:
             with open("%s/ended.%d" % (self.base, n)) as f:
-                return int(f.read() or "-1")
-        except (OSError, ValueError):
+                return int(f.read())
+        except (OSError, ValueError):  # the shell makes the file before the number is in it
             return None
 
     def wait_end(self, n, seconds=30):
