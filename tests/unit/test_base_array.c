@@ -26,6 +26,20 @@ static void grows_and_keeps(void **state)
 	free(v);
 }
 
+/* The sanitizers end a program where the C library says that there is no memory, unless told otherwise. */
+const char *__asan_default_options(void);
+const char *__tsan_default_options(void);
+
+const char *__asan_default_options(void)
+{
+	return "allocator_may_return_null=1";
+}
+
+const char *__tsan_default_options(void)
+{
+	return "allocator_may_return_null=1";
+}
+
 static void without_memory(void **state)
 {
 	volatile size_t too_large = SIZE_MAX / 8; /* the compiler would warn */
