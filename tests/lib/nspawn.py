@@ -61,12 +61,13 @@ class Machine:
     def __init__(self, root, scratch, bind=None, private_network=False, like_a_host=False):
         """like_a_host: with loop devices, and a /proc/sys and /sys that can be written to (network namespaces that forward)."""
         self.scratch = tempfile.mkdtemp(prefix=root + "-", dir=scratch)
+        self.name = os.path.basename(self.scratch).replace("_", "0")  # no host's name ends with a hyphen
         self.root = os.path.join(self.scratch, "root")
         self.bind, self.private_network, self.like_a_host = dict(bind or {}), private_network, like_a_host
         self.proc = self.leader = None
         self.console = os.path.join(self.scratch, "console.log")
         copy_tree(root_of(root), self.root)
-        self.write("/etc/hostname", os.path.basename(self.scratch).replace("_", "-") + "\n")
+        self.write("/etc/hostname", self.name + "\n")
         if not os.path.exists(self.path("/etc/hosts")):  # an installer writes it
             self.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n")
         with contextlib.suppress(FileNotFoundError):
@@ -100,7 +101,7 @@ class Machine:
     # ---- life ----
     def boot(self, seconds=90):
         cmd = [*NSPAWN, "-D", self.root, "-b", "--bind=/dev/fuse", "--console=read-only", "--resolv-conf=off", "--timezone=off",
-               "--machine=" + os.path.basename(self.scratch).replace("_", "-"), "--private-users=no"]
+               "--machine=" + self.name, "--private-users=no"]
         cmd += ["--bind=%s:%s" % b for b in self.bind.items()]
         if self.private_network:
             cmd.append("--private-network")
