@@ -99,11 +99,6 @@ void fz_log_to_journal(const char *socket_path)
 	conf.journal = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 }
 
-int fz_log_enabled(enum fz_log_level level)
-{
-	return level <= conf.max;
-}
-
 /* ---- the file --------------------------------------------------------------------------------------------------- */
 
 /* Whoever may write to the directory could have put a link there, which root would follow to any file, or a FIFO, which would

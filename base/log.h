@@ -30,7 +30,6 @@ int fz_log_to_file(int dirfd, const char *name, uint64_t max_bytes, struct fz_er
 /* Datagrams of journald's native protocol to that socket: MESSAGE, PRIORITY, SYSLOG_IDENTIFIER=fazt, FZ_PART, FZ_CODE, FZ_DATABASE,
  * FZ_TARGET, FZ_SUPPRESSED. Where nobody listens there: "<4>..." on stderr, which the journal reads too. */
 void fz_log_to_journal(const char *socket_path);
-int fz_log_enabled(enum fz_log_level level);
 
 void fz_error(const char *fmt, ...) FZ_PRINTF(1, 2);
 void fz_warn(const char *fmt, ...) FZ_PRINTF(1, 2);

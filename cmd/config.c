@@ -99,12 +99,6 @@ const struct cmd_key cmd_keys[] = {
 #undef T
 const size_t cmd_n_keys = sizeof(cmd_keys) / sizeof(cmd_keys[0]);
 
-void cmd_conf_each_key(void (*fn)(const char *section, const char *key, bool env))
-{
-	for (size_t i = 0; i < cmd_n_keys; i++)
-		fn(cmd_keys[i].section, cmd_keys[i].name, strcmp(cmd_keys[i].section, "target") != 0);
-}
-
 void cmd_conf_init(struct cmd_conf *c)
 {
 	memset(c, 0, sizeof(*c));

@@ -124,8 +124,6 @@ void cmd_list_clear(struct cmd_list *l);
 int cmd_conf_format(const struct cmd_conf *c, struct fz_buf *out, struct fz_err *err) FZ_MUST_CHECK;
 /* "key = value", in as many lines as it takes. -FZ_ECONFIG: a reader would take the value for another one. */
 int cmd_conf_format_line(struct fz_buf *out, const char *key, const char *v, struct fz_err *err) FZ_MUST_CHECK;
-/* Calls fn for every key, in order, for tests of docs: section, key, and whether FAZT_<KEY> exists. */
-void cmd_conf_each_key(void (*fn)(const char *section, const char *key, bool env));
 
 /* This host follows another one. */
 bool cmd_conf_replica(const struct cmd_conf *c);

@@ -192,11 +192,6 @@ int replica_incoming_step(struct replica_incoming *in, uint64_t budget_ns, struc
 	return 0;
 }
 
-uint64_t replica_incoming_bytes(const struct replica_incoming *in)
-{
-	return in->got;
-}
-
 const struct ltx_header *replica_incoming_header(const struct replica_incoming *in)
 {
 	return &in->h;

@@ -27,7 +27,6 @@ int replica_incoming_write(struct replica_incoming *in, const void *data, size_t
  * needed. The file must be the announced range; a snapshot is compared with its database checksum. */
 int replica_incoming_step(struct replica_incoming *in, uint64_t budget_ns, struct fz_err *err) FZ_MUST_CHECK;
 bool replica_incoming_idle(const struct replica_incoming *in); /* a step would do nothing before more bytes come */
-uint64_t replica_incoming_bytes(const struct replica_incoming *in);
 /* Once it is verified. */
 const struct ltx_header *replica_incoming_header(const struct replica_incoming *in);
 const struct ltx_trailer *replica_incoming_trailer(const struct replica_incoming *in);

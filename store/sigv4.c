@@ -177,18 +177,6 @@ static int canonical(struct fz_buf *out, const struct store_sigv4_req *req, char
 	return rc;
 }
 
-int store_sigv4_canonical(struct fz_buf *out, const struct store_sigv4_req *req)
-{
-	char **lines = NULL;
-	size_t n = 0;
-	int rc = sorted_lines(&lines, &n, req);
-
-	if (rc == 0)
-		rc = canonical(out, req, lines, n);
-	free_texts(lines, n);
-	return rc;
-}
-
 static void mac(uint8_t out[static MAC_BYTES], const void *key, size_t key_n, const char *text)
 {
 	crypto_auth_hmacsha256_state st;

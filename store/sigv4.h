@@ -33,8 +33,6 @@ char *store_amz_date(char out[static STORE_AMZ_DATE_SIZE], int64_t ms);
 int store_uri_encode(struct fz_buf *out, const char *text, bool keep_slash) FZ_MUST_CHECK;
 /* Appends the encoded query, sorted: what is signed and what is sent are the same string. */
 int store_uri_query(struct fz_buf *out, const struct store_pair *query, size_t n) FZ_MUST_CHECK;
-/* Appends the canonical request (for tests and for understanding a refusal; no secret in it). */
-int store_sigv4_canonical(struct fz_buf *out, const struct store_sigv4_req *req) FZ_MUST_CHECK;
 /* Appends the value of the Authorization header. -ENOMEM. */
 int store_sigv4_sign(struct fz_buf *out, const struct store_sigv4_key *key,
                      const struct store_sigv4_req *req) FZ_MUST_CHECK;
