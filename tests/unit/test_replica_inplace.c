@@ -35,27 +35,32 @@ static void maybe_swap(void)
 	if (swap_at >= 0 && swap_at-- == 0)
 		(void)syscall(SYS_renameat2, AT_FDCWD, swapped, AT_FDCWD, link_there, RENAME_EXCHANGE);
 }
+static int swap_and_open(int dirfd, const char *path, int flags, va_list args)
+{
+	mode_t mode = flags & O_CREAT ? va_arg(args, mode_t) : 0;
+
+	maybe_swap();
+	return (int)syscall(SYS_openat, dirfd, path, flags, mode);
+}
 int open64(const char *path, int flags, ...)
 {
 	va_list args;
-	mode_t mode;
+	int fd;
 
 	va_start(args, flags);
-	mode = flags & O_CREAT ? va_arg(args, mode_t) : 0;
+	fd = swap_and_open(AT_FDCWD, path, flags, args);
 	va_end(args);
-	maybe_swap();
-	return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+	return fd;
 }
 int openat64(int dirfd, const char *path, int flags, ...)
 {
 	va_list args;
-	mode_t mode;
+	int fd;
 
 	va_start(args, flags);
-	mode = flags & O_CREAT ? va_arg(args, mode_t) : 0;
+	fd = swap_and_open(dirfd, path, flags, args);
 	va_end(args);
-	maybe_swap();
-	return (int)syscall(SYS_openat, dirfd, path, flags, mode);
+	return fd;
 }
 
 /* ---- the n-th call that changes a file is the last one of this process ---- */
