@@ -43,7 +43,7 @@ static const struct layout {
                             F(U64, want.base_txid), F(U64, want.base_offset)}            },
         [LTX_WIRE_FILE] = {"FILE",     {FILE_FIELDS}                                    },
         [LTX_WIRE_DATA] = {"DATA",     {F(U32, data.id)}                                }, /* and the rest */
-        [LTX_WIRE_DIVERGED] = {"DIVERGED", {MARK_FIELDS}                                    },
+        [LTX_WIRE_DIVERGED] = {"DIVERGED", {MARK_FIELDS, F(U64, mark.value)}                },
         [LTX_WIRE_ACK] = {"ACK",
                             {F(U32, ack.id), F(U64, ack.received), F(U64, ack.durable), F(U64, ack.applied),
                            F(U64, ack.applied_ms)}                                       },

@@ -29,7 +29,7 @@ enum ltx_wire_type {
 	LTX_WIRE_WANT,      /* replica: send it from this position on */
 	LTX_WIRE_FILE,      /* primary: an LTX file follows (a transaction, a merged range or a base) */
 	LTX_WIRE_DATA,      /* primary: the next bytes of that database's file */
-	LTX_WIRE_DIVERGED,  /* primary: the position of a WANT is not part of its history */
+	LTX_WIRE_DIVERGED,  /* primary: that position of the replica is not part of its history */
 	LTX_WIRE_ACK,       /* replica: how far it is */
 	LTX_WIRE_PING,      /* both: u64 that comes back as PONG */
 	LTX_WIRE_PONG,
@@ -84,7 +84,7 @@ struct ltx_wire_ack { /* ACK */
 	uint64_t received, durable, applied; /* TXIDs of what is committed */
 	int64_t applied_ms;                  /* the replica's clock, for people */
 };
-struct ltx_wire_mark { /* DIVERGED, COMMIT, ABORT: id and txid; HELD: id, txid and, as value, the database's checksum after it; PING, PONG: value; HANDOFF:
+struct ltx_wire_mark { /* COMMIT, ABORT: id and txid; DIVERGED, HELD: id, txid and, as value, the database's checksum after it; PING, PONG: value; HANDOFF:
 			* value is the epoch that ends */
 	uint32_t id;
 	uint64_t txid, value;

@@ -96,7 +96,9 @@ static int announce(struct primary_feed *f, const struct ltx_log_info *info, str
 	struct ltx_wire_db *d = &m.db;
 	int rc;
 
-	if (f->announced && f->told.epoch == info->epoch && f->told.epoch_txid == info->epoch_txid &&
+	bool caught_up = f->state == PRIMARY_FEED_DIVERGED && f->ahead && info->tail_txid >= f->sent_txid;
+
+	if (f->announced && !caught_up && f->told.epoch == info->epoch && f->told.epoch_txid == info->epoch_txid &&
 	    f->told.base_txid == info->base_txid && f->told.ended_ms == info->ended_ms)
 		return 0;
 	d->id = f->id;
@@ -118,6 +120,7 @@ static int announce(struct primary_feed *f, const struct ltx_log_info *info, str
 	f->doubt |= f->announced && f->told.epoch != info->epoch;
 	f->told = *d;
 	f->announced = true;
+	f->ahead = false;
 	return 0;
 }
 

@@ -32,6 +32,7 @@ struct primary_feed {
 	bool announced, seen;
 	bool stands; /* a WANT was good: whoever waits for what is durable is to look; the caller of turn() clears it */
 	bool doubt;  /* another epoch has begun: is what was sent still part of this history? */
+	bool ahead;  /* DIVERGED because it has more than this log, which may get there yet */
 	struct ltx_wire_db told;           /* the DB message that was sent last */
 	uint64_t sent_txid, sent_checksum; /* the replica is there, once all of that has arrived */
 	struct ltx_pack_entry file;        /* under way from src at off_bytes */

@@ -53,6 +53,7 @@ static int judge(struct ltx_log *log, const struct ltx_log_info *info, const str
 	return rc;
 }
 
+/* It names the position, so that the replica can tell whether it still stands there: it may have gone back, and asked again, meanwhile. */
 static int diverged(struct primary_feed *f, const struct ltx_log_info *info, const struct ltx_wire_want *w,
                     const struct fz_err *why, struct fz_buf *out, struct fz_err *err)
 {
@@ -60,7 +61,9 @@ static int diverged(struct primary_feed *f, const struct ltx_log_info *info, con
 	bool tell;
 
 	m.mark.id = f->id;
-	m.mark.txid = w->txid < info->tail_txid ? w->txid : info->tail_txid;
+	m.mark.txid = w->txid;
+	m.mark.value = w->checksum;
+	f->ahead = w->txid > info->tail_txid;
 	pthread_mutex_lock(&f->mu);
 	tell = f->state != PRIMARY_FEED_DIVERGED;
 	f->state = PRIMARY_FEED_DIVERGED;

@@ -207,10 +207,16 @@ static int take_db(struct replica_follow *f, const struct ltx_wire_db *d, struct
 	return replica_followset_excluded(&f->set, db->name) ? 0 : attend(f, db, err);
 }
 
-/* What this host has beyond the primary's epoch is kept as a branch; from there on it follows. */
-static int part_ways(struct replica_follow *f, struct replica_followdb *db, uint64_t agreed_txid, struct fz_err *err)
+/* What this host has beyond the primary's epoch is kept as a branch; from there on it follows. at: what the primary does not have. When this
+ * host stands elsewhere by now (it went back after an earlier answer, or more came) that is no answer to it, and it asks again. */
+static int part_ways(struct replica_follow *f, struct replica_followdb *db, const struct ltx_wire_mark *at,
+                     struct fz_err *err)
 {
-	return replica_followset_part(&f->set, db, agreed_txid) ? say_want(f, db, err) : 0;
+	if (replica_followdb_stands(db, at))
+		return replica_followset_part(&f->set, db) ? say_want(f, db, err) : 0;
+	if (replica_followdb_give_up(db))
+		replica_followset_post(&f->set, db);
+	return db->state == REPLICA_FOLLOWDB_FAILED ? 0 : say_want(f, db, err); /* else it asks by itself, later */
 }
 
 /* ---- hearing ---- */
@@ -294,7 +300,7 @@ static int take_message(struct replica_follow *f, const struct ltx_wire_msg *m, 
 		return 0;
 	if (m->type == LTX_WIRE_DATA)
 		return replica_followdb_data(db, m->data.bytes, m->data.n, err);
-	return part_ways(f, db, m->mark.txid, err);
+	return part_ways(f, db, &m->mark, err);
 }
 
 static int take_messages(struct replica_follow *f, struct fz_err *err)

@@ -157,7 +157,7 @@ void replica_followdb_works(struct replica_followdb *db)
 	pthread_mutex_unlock(&db->env->mu);
 }
 
-void replica_followdb_diverged(struct replica_followdb *db, uint64_t agreed_txid)
+void replica_followdb_diverged(struct replica_followdb *db)
 {
 	struct fz_err err = {0};
 
@@ -165,9 +165,8 @@ void replica_followdb_diverged(struct replica_followdb *db, uint64_t agreed_txid
 	(void)fz_fail(&err, FZ_EORDER,
 	              "its history here (epoch %u, up to TXID %" PRIu64
 	              ") is not the primary's (epoch %u, up to TXID %" PRIu64
-	              "); they can have been the same up to TXID %" PRIu64
-	              " at most. Nothing here is overwritten: this database is not followed until that is resolved",
-	              db->epoch, db->tail_txid, db->db.epoch, db->db.tail_txid, agreed_txid);
+	              "). Nothing here is overwritten: this database is not followed until that is resolved",
+	              db->epoch, db->tail_txid, db->db.epoch, db->db.tail_txid);
 	pthread_mutex_lock(&db->env->mu);
 	db->state = REPLICA_FOLLOWDB_DIVERGED;
 	db->agreed = false;
@@ -258,12 +257,20 @@ int replica_followdb_branch(struct replica_followdb *db, struct fz_err *err)
 
 /* ---- position ---- */
 
+static uint64_t tail_checksum(const struct replica_followdb *db)
+{
+	return db->tail_txid ? db->tail_checksum : 0;
+}
+
+bool replica_followdb_stands(const struct replica_followdb *db, const struct ltx_wire_mark *at)
+{
+	return at->txid == db->tail_txid && at->value == tail_checksum(db);
+}
+
 void replica_followdb_want(struct replica_followdb *db, struct ltx_wire_want *out)
 {
-	*out = (struct ltx_wire_want){.id = db->db.id,
-	                              .epoch = db->epoch,
-	                              .txid = db->tail_txid,
-	                              .checksum = db->tail_txid ? db->tail_checksum : 0};
+	*out = (struct ltx_wire_want){
+	        .id = db->db.id, .epoch = db->epoch, .txid = db->tail_txid, .checksum = tail_checksum(db)};
 	replica_incoming_look(ltx_log_dirfd(db->log), &out->base_txid, &out->base_offset);
 	if (out->base_txid && out->base_txid <= db->tail_txid) {
 		unlinkat(ltx_log_dirfd(db->log), REPLICA_INCOMING_BASE, 0);
@@ -355,6 +362,12 @@ bool replica_followdb_sync(struct replica_followdb *db)
 	pthread_mutex_unlock(&db->env->mu);
 	db->ack_due = true;
 	return true;
+}
+
+bool replica_followdb_give_up(struct replica_followdb *db)
+{
+	replica_followdb_drop_file(db, true);
+	return replica_followdb_sync(db);
 }
 
 void replica_followdb_applied(struct replica_followdb *db, uint64_t txid)

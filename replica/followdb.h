@@ -97,8 +97,10 @@ int replica_followdb_told(struct replica_followdb *db, struct fz_err *err) FZ_MU
 void replica_followdb_doubt(struct replica_followdb *db);
 /* This database alone has a problem: told once, tried again later. */
 void replica_followdb_fail(struct replica_followdb *db, const struct fz_err *why);
-/* The primary's history is another one than this log's: what it has too ends at agreed_txid at most. */
-void replica_followdb_diverged(struct replica_followdb *db, uint64_t agreed_txid);
+/* The log ends at that position. */
+bool replica_followdb_stands(const struct replica_followdb *db, const struct ltx_wire_mark *at);
+/* The primary's history is another one than this log's. */
+void replica_followdb_diverged(struct replica_followdb *db);
 /* A primary of a higher epoch took over at a point of this log: what lies beyond it is kept as a branch and cut off. Nothing may be
  * applying the log. 1: it is not known yet which point that is, the primary is to be asked about the log's new end. -FZ_EORDER
  * when the two share nothing that is in the log: then it stays as it is. */
@@ -116,6 +118,8 @@ void replica_followdb_commit(struct replica_followdb *db, uint64_t txid);
 void replica_followdb_abort(struct replica_followdb *db, uint64_t txid);
 /* Some of what a part needs, for budget_ns at most. Returns whether there is more to do at once. */
 bool replica_followdb_work(struct replica_followdb *db, uint64_t budget_ns);
+/* What is coming is not wanted: as sync() then. */
+bool replica_followdb_give_up(struct replica_followdb *db);
 /* Makes durable what was taken. Returns whether the durable position has moved. */
 bool replica_followdb_sync(struct replica_followdb *db);
 /* Applied up to txid, as the agent says; moved: an ACK is due. */

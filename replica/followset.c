@@ -181,8 +181,9 @@ int replica_followset_attend(struct replica_followset *s, struct replica_followd
 			return rc;
 		*want = true;
 	}
-	/* It was asked while it parted ways itself: now it tells where the new epoch began. */
-	if (db->state == REPLICA_FOLLOWDB_DIVERGED && db->db.epoch > db->epoch)
+	/* It was asked while it parted ways itself, and tells now where the new epoch began; or it was behind, and is not any more. */
+	if (db->state == REPLICA_FOLLOWDB_DIVERGED &&
+	    (db->db.epoch > db->epoch || (db->db.epoch == db->epoch && db->db.tail_txid >= db->tail_txid)))
 		*want = true;
 	rc = replica_followdb_told(db, err);
 	if (rc == 0 && db->db.ended_ms && !db->ended) {
@@ -204,7 +205,7 @@ void replica_followset_look(struct replica_followset *s, struct replica_followdb
 		replica_followdb_applied(db, a.state.txid);
 }
 
-bool replica_followset_part(struct replica_followset *s, struct replica_followdb *db, uint64_t agreed_txid)
+bool replica_followset_part(struct replica_followset *s, struct replica_followdb *db)
 {
 	struct fz_err why = {0};
 	int rc = 0;
@@ -222,7 +223,7 @@ bool replica_followset_part(struct replica_followset *s, struct replica_followdb
 		replica_followset_post(s, db);
 	if (rc >= 0) /* 1: asked from further back; what readers see does not change until something comes */
 		return true;
-	replica_followdb_diverged(db, agreed_txid);
+	replica_followdb_diverged(db);
 	if (rc != -FZ_EORDER)
 		fz_log_err(fz_log_db(db->name), &why);
 	return false;

@@ -40,8 +40,8 @@ void replica_followset_post(struct replica_followset *s, struct replica_followdb
 /* Asks the applier how far it is. */
 void replica_followset_look(struct replica_followset *s, struct replica_followdb *db);
 /* What this host has beyond db->db's epoch becomes a branch (replica_followdb_branch); nothing applies it meanwhile. false: it did not,
- * and the database waits: FAILED, or DIVERGED at agreed_txid. */
-bool replica_followset_part(struct replica_followset *s, struct replica_followdb *db, uint64_t agreed_txid);
+ * and the database waits: FAILED or DIVERGED. */
+bool replica_followset_part(struct replica_followset *s, struct replica_followdb *db);
 /* Adds `last_error`: its text, or null. */
 void replica_followset_add_error(struct cJSON *object, const struct fz_err *err);
 /* Adds `databases` to the object; silent_ms: since when nobody knows what is new. */

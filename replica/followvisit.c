@@ -210,7 +210,7 @@ static int enter_epoch(struct replica_followstore *f, const struct replica_place
 	if (a.differs) {
 		db->db.epoch_txid = a.txid;
 		db->db.epoch_checksum = a.checksum;
-		rc = replica_followset_part(&f->set, db, a.txid);
+		rc = replica_followset_part(&f->set, db);
 	} else if (db->db.epoch_txid < db->tail_txid) {
 		db->db.epoch_txid = db->tail_txid;
 		db->db.epoch_checksum = db->tail_checksum;

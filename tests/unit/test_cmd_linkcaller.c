@@ -1,22 +1,11 @@
 /* test_cmd_linkcaller.c - who calls a primary and how: strangers, replays, versions, replicas that do not read, seen through real sockets. */
 #include "tests/unit/link_proxy.h"
+#include "tests/unit/link_raw.h"
 
 #include <sodium.h>
 #include <sys/resource.h>
 
 /* ---- strangers ---- */
-
-/* A caller that does the handshake by itself. */
-struct raw {
-	int fd;
-	struct ltx_noise_cipher send, receive;
-	struct fz_buf sealed, plain;
-};
-
-static uint64_t soon(void)
-{
-	return fz_mono_ns() + LIMIT_S * UINT64_C(1000000000);
-}
 
 static bool raw_call(struct raw *r, struct link *l, const uint8_t *secret)
 {
@@ -39,17 +28,6 @@ static bool raw_call(struct raw *r, struct link *l, const uint8_t *secret)
 	return ok;
 }
 
-static void raw_say(struct raw *r, const struct ltx_wire_msg *m)
-{
-	struct fz_buf plain = {0}, sealed = {0};
-
-	OK(ltx_wire_put(&plain, m, e));
-	OK(ltx_wire_seal(&r->send, &plain, &sealed, e));
-	OK(fz_net_write(r->fd, sealed.data, sealed.size, soon(), -1, e));
-	fz_buf_fini(&plain);
-	fz_buf_fini(&sealed);
-}
-
 static bool raw_hung_up(struct raw *r)
 {
 	uint8_t byte;
@@ -58,13 +36,6 @@ static bool raw_hung_up(struct raw *r)
 	while ((rc = fz_net_read(r->fd, &byte, 1, soon(), -1, NULL)) == 0)
 		;
 	return rc == -ECONNRESET;
-}
-
-static void raw_close(struct raw *r)
-{
-	close(r->fd);
-	fz_buf_fini(&r->plain);
-	fz_buf_fini(&r->sealed);
 }
 
 static bool server_has(struct link *l)
@@ -150,30 +121,6 @@ static void test_replayed_handshake(void **state)
 	UNTIL(server_has(l));
 	raw_close(&r);
 	UNTIL(!server_has(l));
-}
-
-/* The next message; m's data is borrowed until the next call. */
-static void raw_hear(struct raw *r, struct ltx_wire_msg *m, size_t *used)
-{
-	int rc;
-
-	if (*used)
-		memmove(r->plain.data, r->plain.data + *used, r->plain.size - *used);
-	r->plain.size -= *used;
-	for (;;) {
-		struct pollfd p = {.fd = r->fd, .events = POLLIN};
-		ssize_t n;
-
-		OK(rc = r->plain.size ? ltx_wire_get(m, r->plain.data, r->plain.size, e) : 0);
-		if (rc > 0)
-			break;
-		assert_int_equal(poll(&p, 1, LIMIT_S * 1000), 1);
-		n = recv(r->fd, fz_buf_room(&r->sealed, 65536), 65536, 0);
-		assert_true(n > 0);
-		r->sealed.size += (size_t)n;
-		OK(ltx_wire_open(&r->receive, &r->sealed, &r->plain, e));
-	}
-	*used = (size_t)rc;
 }
 
 /* A replica that makes nothing durable gets a window's worth; and more with each ACK. */

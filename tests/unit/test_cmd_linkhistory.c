@@ -1,7 +1,7 @@
 /* test_cmd_linkhistory.c - what becomes of databases and of their histories on a replica: made, deleted, another epoch, another
  * history than its own; both ends of the link with real sockets in between. */
 #include "replica/herald.h"
-#include "tests/unit/link_make.h"
+#include "tests/unit/link_raw.h"
 
 #include <stdatomic.h>
 
@@ -547,6 +547,100 @@ static void test_asked_too_early(void **state)
 	link_free(m);
 }
 
+static void hear_want(struct raw *r, size_t *used, uint64_t txid)
+{
+	struct ltx_wire_msg m;
+
+	do
+		raw_hear(r, &m, used);
+	while (m.type != LTX_WIRE_WANT);
+	assert_int_equal(m.want.txid, txid);
+}
+
+/* It has asked twice, and the answer to the first made it go back: what then comes as the second is about where it stands no more. */
+static void test_answers_cross(void **state)
+{
+	struct link *l = *state;
+	struct source *s = source_make(&l->p, "app.db", 512, 64);
+	struct ltx_wire_msg hello = {.type = LTX_WIRE_HELLO, .hello = l->sconf.hello}, db = {.type = LTX_WIRE_DB},
+	                    no = {.type = LTX_WIRE_DIVERGED}, file = {.type = LTX_WIRE_FILE},
+	                    data = {.type = LTX_WIRE_DATA};
+	size_t used = 0;
+	struct raw r;
+	int fd;
+
+	serve(l);
+	follow(l);
+	for (int k = 0; k < 20; k++)
+		source_commit(s, 0);
+	UNTIL(host_tail(&l->r, s->lineage) == 20);
+	follow_not(l);
+	serve_not(l);
+	OK(fd = fz_net_listen("127.0.0.1:0", e));
+	OK(fz_net_local(fd, l->address, e));
+	follow(l);
+	raw_answer(&r, fd, l);
+	raw_say(&r, &hello);
+	db.db = (struct ltx_wire_db){.id = 1,
+	                             .epoch = 1,
+	                             .epoch_txid = 14,
+	                             .epoch_checksum = s->txns[14].post,
+	                             .tail_txid = 14,
+	                             .tail_checksum = s->txns[14].post};
+	memcpy(db.db.name, s->name, sizeof(s->name));
+	memcpy(db.db.lineage, s->lineage, sizeof(s->lineage));
+	raw_say(&r, &db);
+	hear_want(&r, &used, 20);
+	no.mark = (struct ltx_wire_mark){.id = 1, .txid = 20, .value = s->txns[20].post};
+	raw_say(&r, &no);
+	raw_say(&r, &no);
+	hear_want(&r, &used, 14);
+	hear_want(&r, &used, 14);
+	assert_false(replica_db_diverged(l, s->lineage));
+	file.file = (struct ltx_wire_file){.id = 1, .min_txid = 15, .max_txid = 15, .size_bytes = s->txns[15].size};
+	data.data = (struct ltx_wire_data){.id = 1, .bytes = s->txns[15].bytes, .n = (uint32_t)s->txns[15].size};
+	raw_say(&r, &file);
+	raw_say(&r, &data);
+	UNTIL(host_tail(&l->r, s->lineage) == 15);
+	assert_int_equal(host_epoch(&l->r, s->lineage), 1);
+	judge_branch(&l->r, s, "epoch0-20", 20);
+	follow_not(l);
+	raw_close(&r);
+	close(fd);
+	source_free(s);
+}
+
+/* Of the same epoch, and further than whom it follows now, who follows too: when that one has come as far it goes on by itself. */
+static void test_ahead_of_whom_it_follows(void **state)
+{
+	struct link *l = *state, *m = link_new();
+	struct source *s = source_make(&l->p, "app.db", 512, 64), *t;
+	struct ltx_log *log;
+
+	serve(l);
+	follow(l);
+	for (int k = 0; k < 20; k++)
+		source_commit(s, 0);
+	UNTIL(host_tail(&l->r, s->lineage) == 20);
+	OK(ltx_logset_adopt(m->p.set, s->name, s->lineage, 0, &log, e));
+	ltx_log_put(log);
+	t = source_make(&m->p, s->name, 512, 64); /* the same seed: the same transactions */
+	while (t->last < 14)
+		source_commit(t, 0);
+	turn_to(l, m);
+	UNTIL(replica_db_diverged(l, s->lineage));
+	while (t->last < 20)
+		source_commit(t, 0);
+	UNTIL(!replica_db_diverged(l, s->lineage));
+	source_commit(t, 0);
+	UNTIL(host_tail(&l->r, s->lineage) == 21);
+	follow_not(l);
+	serve_not(m);
+	source_free(s);
+	source_free(t);
+	link_free(m);
+}
+
 /* What a replica holds is cut off where it came from, and nothing new comes: it must not show it any more. */
 static void test_cut_while_idle(void **state)
 {
@@ -608,6 +702,8 @@ int main(int argc, char **argv)
 	        cmocka_unit_test_setup_teardown(test_diverged, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_several_epochs, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_asked_too_early, link_setup, link_teardown),
+	        cmocka_unit_test_setup_teardown(test_answers_cross, link_setup, link_teardown),
+	        cmocka_unit_test_setup_teardown(test_ahead_of_whom_it_follows, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_cut_while_idle, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_damaged_log, link_setup, link_teardown),
 	};
