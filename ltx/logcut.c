@@ -34,9 +34,17 @@ static int shorten_last(struct ltx_log *log, uint64_t txid, struct fz_err *err)
 	return rc;
 }
 
+static void set_tail(struct ltx_log *log, uint64_t txid, uint64_t checksum)
+{
+	pthread_mutex_lock(&log->mu);
+	log->tail = txid;
+	log->tail_checksum = checksum;
+	pthread_mutex_unlock(&log->mu);
+}
+
 static int truncate_to(struct ltx_log *log, uint64_t txid, struct fz_err *err)
 {
-	uint64_t checksum;
+	uint64_t checksum = LTX_EMPTY_DB, old = log->tail, old_checksum = log->tail_checksum;
 	int rc;
 
 	if (log->readonly || log->in_begin || log->prepared)
@@ -48,7 +56,8 @@ static int truncate_to(struct ltx_log *log, uint64_t txid, struct fz_err *err)
 	rc = txid ? ltx_log_checksum_at(log, txid, &checksum, err) : 0; /* it must end an entry */
 	if (rc < 0)
 		return rc;
-	if (log->synced > txid) { /* or the next open would miss what was synced */
+	set_tail(log, txid, checksum); /* before anything goes: what is missing is cut off then, not damaged */
+	if (log->synced > txid) {      /* or the next open would miss what was synced */
 		ltx_head_set_synced(&log->head, txid);
 		rc = ltx_head_sync(&log->head, err);
 		pthread_mutex_lock(&log->mu);
@@ -79,8 +88,10 @@ static int truncate_to(struct ltx_log *log, uint64_t txid, struct fz_err *err)
 		ltx_log_changed_locked(log);
 		pthread_mutex_unlock(&log->mu);
 	}
-	if (rc < 0)
+	if (rc < 0) {
+		set_tail(log, old, old_checksum);
 		log->broken = true;
+	}
 	return rc;
 }
 

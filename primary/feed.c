@@ -15,6 +15,7 @@
 #define MS_NS        UINT64_C(1000000)
 #define RETRY_MS     1000
 #define RETRY_MAX_MS 60000
+#define GAPS         8 /* looks at a log that is being folded or squashed */
 
 struct primary_feed *primary_feed_new(uint32_t id, const struct ltx_log_info *info)
 {
@@ -47,12 +48,17 @@ void primary_feed_free(struct primary_feed *f)
 
 /* ---- what goes wrong with one database ---- */
 
-int primary_feed_fail(struct primary_feed *f, const struct fz_err *why)
+int primary_feed_fail(struct primary_feed *f, struct ltx_log *log, const struct ltx_log_info *info,
+                      const struct fz_err *why)
 {
+	struct ltx_log_info now;
 	int64_t ms = RETRY_MS;
 	bool tell;
 
 	primary_feed_drop_file(f);
+	ltx_log_info(log, &now);
+	if (now.epoch != info->epoch || now.tail_txid < info->tail_txid || (why->code == -FZ_EGAP && f->gaps++ < GAPS))
+		return 1;
 	for (unsigned i = 0; i < f->failures && ms < RETRY_MAX_MS; i++)
 		ms *= 2;
 	f->failures++;
@@ -258,8 +264,8 @@ static int put_data(const struct primary_feed *f, const uint8_t *bytes, size_t n
 }
 
 /* The next piece of the file that is under way. */
-static int send_piece(struct primary_feed *f, uint64_t window_bytes, uint8_t *chunk, struct fz_buf *out,
-                      struct fz_err *err)
+static int send_piece(struct primary_feed *f, struct ltx_log *log, const struct ltx_log_info *info,
+                      uint64_t window_bytes, uint8_t *chunk, struct fz_buf *out, struct fz_err *err)
 {
 	uint64_t left = f->file.size_bytes - f->off_bytes;
 	size_t n = left < LTX_WIRE_CHUNK ? (size_t)left : LTX_WIRE_CHUNK;
@@ -274,7 +280,7 @@ static int send_piece(struct primary_feed *f, uint64_t window_bytes, uint8_t *ch
 		return 0;
 	}
 	if (rc < 0)
-		return primary_feed_fail(f, &why);
+		return primary_feed_fail(f, log, info, &why);
 	rc = n ? put_data(f, chunk, n, out, err) : 0;
 	if (rc < 0)
 		return rc;
@@ -368,7 +374,7 @@ static int send_next(struct primary_feed *f, struct ltx_log *log, const struct l
 	int n, rc;
 
 	if (f->src)
-		return send_piece(f, window_bytes, chunk, out, err);
+		return send_piece(f, log, info, window_bytes, chunk, out, err);
 	if (f->sent_txid >= info->tail_txid || window_shut(f, window_bytes))
 		return 0;
 	err->code = 0;
@@ -380,7 +386,7 @@ static int send_next(struct primary_feed *f, struct ltx_log *log, const struct l
 	} else if (n > 0) {
 		rc = begin_file(f, log, e, out, &why, err);
 		if (rc > 0)
-			rc = send_piece(f, window_bytes, chunk, out, err);
+			rc = send_piece(f, log, info, window_bytes, chunk, out, err);
 	}
 	if (rc >= 0) {
 		f->gaps = 0;
@@ -388,9 +394,7 @@ static int send_next(struct primary_feed *f, struct ltx_log *log, const struct l
 	}
 	if (err->code) /* of the connection */
 		return rc;
-	if (rc == -FZ_EGAP && f->gaps++ < PRIMARY_FEED_GAPS) /* folded or squashed since: look again */
-		return 1;
-	return primary_feed_fail(f, &why);
+	return primary_feed_fail(f, log, info, &why);
 }
 
 /* ---- PREPARED, COMMIT, ABORT ---- */
@@ -449,7 +453,8 @@ static int decide(struct primary_feed *f, struct ltx_log *log, const struct ltx_
 }
 
 /* To a replica that has everything: what is in doubt. */
-static int prepare(struct primary_feed *f, struct ltx_log *log, uint8_t *chunk, struct fz_buf *out, struct fz_err *err)
+static int prepare(struct primary_feed *f, struct ltx_log *log, const struct ltx_log_info *info, uint8_t *chunk,
+                   struct fz_buf *out, struct fz_err *err)
 {
 	struct ltx_offer o, again;
 	struct fz_src *src = NULL;
@@ -489,7 +494,7 @@ static int prepare(struct primary_feed *f, struct ltx_log *log, uint8_t *chunk, 
 		}
 	}
 	rc = put_file(f, &f->file, 0, out, err);
-	return rc < 0 ? rc : send_piece(f, 0, chunk, out, err);
+	return rc < 0 ? rc : send_piece(f, log, info, 0, chunk, out, err);
 }
 
 int primary_feed_turn(struct primary_feed *f, struct ltx_log *log, const struct ltx_log_info *info,
@@ -507,7 +512,7 @@ int primary_feed_turn(struct primary_feed *f, struct ltx_log *log, const struct 
 	}
 	rc = announce(f, info, out, &why);
 	if (rc < 0)
-		return primary_feed_fail(f, &why);
+		return primary_feed_fail(f, log, info, &why);
 	rc = primary_feed_take_want(f, log, info, out, err);
 	if (rc == 0)
 		rc = primary_feed_look_back(f, log, info, out, err);
@@ -519,6 +524,6 @@ int primary_feed_turn(struct primary_feed *f, struct ltx_log *log, const struct 
 	if (rc == 0)
 		rc = send_next(f, log, info, window_bytes, chunk, out, err);
 	if (rc == 0 && f->sent_txid == info->tail_txid)
-		rc = prepare(f, log, chunk, out, err);
+		rc = prepare(f, log, info, chunk, out, err);
 	return rc;
 }

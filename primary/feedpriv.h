@@ -4,12 +4,12 @@
 
 #include "primary/feed.h"
 
-#define PRIMARY_FEED_GAPS 8 /* looks at a log that is being folded or squashed */
-
 /* What is under way is sent no further. */
 void primary_feed_drop_file(struct primary_feed *f);
-/* The log cannot be read: this database waits, the others go on. Returns 0. */
-int primary_feed_fail(struct primary_feed *f, const struct fz_err *why);
+/* The log cannot be read. 1: it was folded, squashed or cut meanwhile, and is to be looked at again. 0: this database waits, the others go on.
+ * info: as it was before. */
+int primary_feed_fail(struct primary_feed *f, struct ltx_log *log, const struct ltx_log_info *info,
+                      const struct fz_err *why);
 int primary_feed_trailer(struct fz_src *src, struct ltx_trailer *out, struct fz_err *err) FZ_MUST_CHECK;
 
 /* Takes the WANT that has come, if one has. Both: 0 = go on, 1 = again at once, or a negative code when the connection cannot go on; a

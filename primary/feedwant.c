@@ -115,7 +115,7 @@ int primary_feed_take_want(struct primary_feed *f, struct ltx_log *log, const st
 			f->want = w;
 		f->wanted = true;
 		pthread_mutex_unlock(&f->mu);
-		return rc == -FZ_EGAP && f->gaps++ < PRIMARY_FEED_GAPS ? 1 : primary_feed_fail(f, &why);
+		return primary_feed_fail(f, log, info, &why);
 	}
 	f->gaps = 0;
 	pthread_mutex_lock(&f->mu);
@@ -137,7 +137,7 @@ int primary_feed_look_back(struct primary_feed *f, struct ltx_log *log, const st
 		return 0;
 	rc = judge(log, info, &w, &why);
 	if (rc < 0) /* looked at again */
-		return rc == -FZ_EGAP && f->gaps++ < PRIMARY_FEED_GAPS ? 1 : primary_feed_fail(f, &why);
+		return primary_feed_fail(f, log, info, &why);
 	f->doubt = false;
 	if (rc == 0)
 		return 0;

@@ -660,6 +660,45 @@ static void test_cut_while_idle(void **state)
 	source_free(s);
 }
 
+static bool cannot_be_sent(struct link *l)
+{
+	cJSON *a = server_status(l), *db;
+	bool is = false;
+
+	cJSON_ArrayForEach (db, cJSON_GetObjectItem(cJSON_GetArrayItem(a, 0), "databases")) {
+		const char *code = cJSON_GetStringValue(cJSON_GetObjectItem(db, "last_error"));
+
+		is = is || (code && !strstr(code, "histor"));
+	}
+	cJSON_Delete(a);
+	return is;
+}
+
+/* The log is cut where it is being read: that is no damage, and nothing waits for it. */
+static void test_cut_while_sent(void **state)
+{
+	struct link *l = *state;
+
+	serve(l);
+	follow(l);
+	for (int i = 0; i < 30; i++) {
+		char name[16];
+		struct source *s;
+
+		snprintf(name, sizeof(name), "%d.db", i);
+		s = source_make(&l->p, name, 512, 64);
+		for (int k = 0; k < 400; k++)
+			source_commit(s, 60);
+		UNTIL(host_tail(&l->r, s->lineage) > 10);
+		OK(ltx_log_truncate(s->log, 10, e));
+		OK(ltx_log_set_epoch(s->log, 1, e));
+		UNTIL(cannot_be_sent(l) || (host_tail(&l->r, s->lineage) == 10 && host_epoch(&l->r, s->lineage) == 1));
+		assert_false(cannot_be_sent(l));
+		judge(&l->r, s);
+		source_free(s);
+	}
+}
+
 /* A byte of the primary's log is wrong: that database waits, is tried again, and no other one notices. */
 static void test_damaged_log(void **state)
 {
@@ -705,6 +744,7 @@ int main(int argc, char **argv)
 	        cmocka_unit_test_setup_teardown(test_answers_cross, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_ahead_of_whom_it_follows, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_cut_while_idle, link_setup, link_teardown),
+	        cmocka_unit_test_setup_teardown(test_cut_while_sent, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_damaged_log, link_setup, link_teardown),
 	};
 
