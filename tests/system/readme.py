@@ -73,8 +73,8 @@ def run(base):
                 with open(log, errors="replace") as f:
                     said = f.read()
                 print("\n".join(said.splitlines()[-5:]), flush=True)
-                failed = "\n".join(l for l in said.splitlines() if l.startswith("FAIL"))
-                need(r.code == 0 and LAST[command] in said, "%s in %s: exit %d\n%s\n%s", command, release, r.code, said[-6000:], failed)
+                failed = said[said.find("\nFAIL "):][:12000] if "\nFAIL " in said else said[-6000:]
+                need(r.code == 0 and LAST[command] in said, "%s in %s: exit %d\n%s", command, release, r.code, failed)
                 need("fuse.fazt" not in m.run("cat", "/proc/mounts").out, "%s left a mount", command)
                 if command == COMMANDS[0]:
                     print("-- install.sh", flush=True)
