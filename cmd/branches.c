@@ -3,6 +3,7 @@
 #include "cmd/branch.h"
 #include "cmd/cmd.h"
 #include "cmd/config.h"
+#include "cmd/quote.h"
 #include "cmd/state.h"
 
 #include "base/clock.h"
@@ -33,15 +34,15 @@ static void print(const cJSON *all)
 	const cJSON *o;
 
 	cJSON_ArrayForEach (o, all) {
-		printf("%s@%s  transactions %.0f to %.0f, last %s\n",
-		       cJSON_GetStringValue(cJSON_GetObjectItem(o, "database")),
-		       cJSON_GetStringValue(cJSON_GetObjectItem(o, "branch")),
-		       cJSON_GetNumberValue(cJSON_GetObjectItem(o, "from_txid")) + 1,
-		       cJSON_GetNumberValue(cJSON_GetObjectItem(o, "txid")),
-		       cJSON_GetStringValue(cJSON_GetObjectItem(o, "time")));
+		cmd_print("%s@%s  transactions %.0f to %.0f, last %s\n",
+		          cJSON_GetStringValue(cJSON_GetObjectItem(o, "database")),
+		          cJSON_GetStringValue(cJSON_GetObjectItem(o, "branch")),
+		          cJSON_GetNumberValue(cJSON_GetObjectItem(o, "from_txid")) + 1,
+		          cJSON_GetNumberValue(cJSON_GetObjectItem(o, "txid")),
+		          cJSON_GetStringValue(cJSON_GetObjectItem(o, "time")));
 	}
 	if (!cJSON_GetArraySize(all))
-		printf("no branches\n");
+		cmd_print("no branches\n");
 }
 
 int cmd_branches(int argc, char **argv)

@@ -7,6 +7,7 @@
 #include "cmd/fetch.h"
 #include "cmd/place.h"
 #include "cmd/progress.h"
+#include "cmd/quote.h"
 
 #include <cJSON.h>
 #include <stdio.h>
@@ -28,13 +29,13 @@ static void print_result(const struct cloning *c, const char *label)
 
 	fz_format_time(when, k->time_ms);
 	if (!c->json) {
-		printf("commit %llu of %s\n  from %s\n  %s: %u pages of %u bytes", (unsigned long long)k->txid, when,
-		       label, c->place.path, c->result.pages, c->result.page_size);
+		cmd_print("commit %llu of %s\n  from %s\n  %s: %u pages of %u bytes", (unsigned long long)k->txid, when,
+		          label, c->place.path, c->result.pages, c->result.page_size);
 		if (c->place.captured)
-			printf(", captured as commit %llu of lineage %s\n", (unsigned long long)c->place.txid,
-			       c->place.lineage);
+			cmd_print(", captured as commit %llu of lineage %s\n", (unsigned long long)c->place.txid,
+			          c->place.lineage);
 		else
-			printf("; the configuration excludes it: nothing of it is captured\n");
+			cmd_print("; the configuration excludes it: nothing of it is captured\n");
 		return;
 	}
 	o = cmd_fetch_json(label, &c->result);

@@ -13,6 +13,7 @@
 #include "cmd/branch.h"
 #include "cmd/place.h"
 #include "cmd/progress.h"
+#include "cmd/quote.h"
 #include "cmd/stores.h"
 #include "cmd/worker.h"
 #include "ltx/log.h"
@@ -312,11 +313,11 @@ static void print_store(const struct dropping *x, const struct primary_drop *d, 
 		cJSON_Delete(o);
 		return;
 	}
-	printf("%s in %s: %llu objects, %llu bytes of %llu lineage%s %s\n", d->database, label,
-	       (unsigned long long)d->objects, (unsigned long long)d->bytes, (unsigned long long)d->lives,
-	       d->lives == 1 ? "" : "s", x->dry_run ? "would be deleted" : "were deleted");
+	cmd_print("%s in %s: %llu objects, %llu bytes of %llu lineage%s %s\n", d->database, label,
+	          (unsigned long long)d->objects, (unsigned long long)d->bytes, (unsigned long long)d->lives,
+	          d->lives == 1 ? "" : "s", x->dry_run ? "would be deleted" : "were deleted");
 	if (d->others)
-		printf("  %llu objects below that name are not fazt's, and stay\n", (unsigned long long)d->others);
+		cmd_print("  %llu objects below that name are not fazt's, and stay\n", (unsigned long long)d->others);
 }
 
 static int drop_stores(struct dropping *x, struct fz_err *err)
@@ -379,10 +380,10 @@ static int drop_it(struct dropping *x, const char *arg, struct fz_err *err)
 		rc = ask_for_name(x, err);
 	(void)cmd_interruptible();
 	if (rc == 0 && x->logs && !x->json)
-		printf("%s: %u local log%s %s removed\n", x->path, x->logs, x->logs == 1 ? "" : "s",
-		       x->logs == 1 ? "was" : "were");
+		cmd_print("%s: %u local log%s %s removed\n", x->path, x->logs, x->logs == 1 ? "" : "s",
+		          x->logs == 1 ? "was" : "were");
 	if (rc == 0 && x->branches && !x->json)
-		printf("%s: %u branch%s removed\n", x->path, x->branches, x->branches == 1 ? " was" : "es were");
+		cmd_print("%s: %u branch%s removed\n", x->path, x->branches, x->branches == 1 ? " was" : "es were");
 	if (rc == 0)
 		rc = drop_stores(x, err);
 	cmd_stores_close(&x->s);

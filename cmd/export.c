@@ -7,6 +7,7 @@
 #include "cmd/fetch.h"
 #include "cmd/place.h"
 #include "cmd/progress.h"
+#include "cmd/quote.h"
 
 #include <cJSON.h>
 #include <stdio.h>
@@ -44,9 +45,9 @@ static void print_result(const struct exporting *e, const char *label, const cha
 	fz_format_time(when, k->time_ms);
 	snprintf(checksum, sizeof(checksum), "%016llx", (unsigned long long)k->checksum);
 	if (!e->json) {
-		printf("commit %llu of %s\n  from %s\n  %s: %u pages of %u bytes, checksum %s verified\n",
-		       (unsigned long long)k->txid, when, label, output, e->result.pages, e->result.page_size,
-		       checksum);
+		cmd_print("commit %llu of %s\n  from %s\n  %s: %u pages of %u bytes, checksum %s verified\n",
+		          (unsigned long long)k->txid, when, label, output, e->result.pages, e->result.page_size,
+		          checksum);
 		return;
 	}
 	o = cmd_fetch_json(label, &e->result);

@@ -10,6 +10,7 @@
 #include "cmd/fetch.h"
 #include "cmd/place.h"
 #include "cmd/progress.h"
+#include "cmd/quote.h"
 #include "replica/backup.h"
 #include "replica/inplace.h"
 #include "replica/output.h"
@@ -140,17 +141,17 @@ static void print_result(const struct importing *m, const char *file)
 	cJSON *o;
 
 	if (!m->json) {
-		printf("%s: %u pages of %u bytes, %s mode, SQLite's integrity_check is in order\n", file, m->copy.pages,
-		       m->copy.page_size, mode);
+		cmd_print("%s: %u pages of %u bytes, %s mode, SQLite's integrity_check is in order\n", file,
+		          m->copy.pages, m->copy.page_size, mode);
 		if (m->replaced)
-			printf("  %s is that now, as one new transaction: %u pages changed", m->place.path,
-			       m->placed.changed_pages);
+			cmd_print("  %s is that now, as one new transaction: %u pages changed", m->place.path,
+			          m->placed.changed_pages);
 		else
-			printf("  %s is there", m->place.path);
+			cmd_print("  %s is there", m->place.path);
 		if (m->place.captured)
-			printf(", commit %llu of lineage %s\n", (unsigned long long)m->place.txid, m->place.lineage);
+			cmd_print(", commit %llu of lineage %s\n", (unsigned long long)m->place.txid, m->place.lineage);
 		else
-			printf("; the configuration excludes it: nothing of it is captured\n");
+			cmd_print("; the configuration excludes it: nothing of it is captured\n");
 		return;
 	}
 	o = cJSON_CreateObject();

@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "cmd/ask.h"
 #include "cmd/keys.h"
+#include "cmd/quote.h"
 #include "ltx/dec.h"
 #include "ltx/pack.h"
 
@@ -172,19 +173,19 @@ static void print_ltx(const cJSON *o, const char *indent)
 		const cJSON *v = cJSON_GetObjectItem(o, keys[i]);
 
 		if (cJSON_IsNumber(v))
-			printf("%s%-15s %.0f\n", indent, keys[i], v->valuedouble);
+			cmd_print("%s%-15s %.0f\n", indent, keys[i], v->valuedouble);
 		else if (cJSON_IsString(v))
-			printf("%s%-15s %s\n", indent, keys[i], v->valuestring);
+			cmd_print("%s%-15s %s\n", indent, keys[i], v->valuestring);
 	}
 	p = cJSON_GetObjectItem(o, "page_numbers");
 	if (p) {
 		const cJSON *n;
 
-		printf("%s%-15s", indent, "page_numbers");
+		cmd_print("%s%-15s", indent, "page_numbers");
 		cJSON_ArrayForEach (n, p) {
-			printf(" %.0f", n->valuedouble);
+			cmd_print(" %.0f", n->valuedouble);
 		}
-		printf("\n");
+		cmd_print("\n");
 	}
 }
 
@@ -234,10 +235,10 @@ int cmd_inspect(int argc, char **argv)
 	} else {
 		print_ltx(o, "");
 		cJSON_ArrayForEach (one, cJSON_GetObjectItem(o, "transactions")) {
-			printf("transaction\n");
+			cmd_print("transaction\n");
 			print_ltx(one, "  ");
 		}
-		printf("%-15s %s\n", "verified", cJSON_IsTrue(cJSON_GetObjectItem(o, "verified")) ? "yes" : "no");
+		cmd_print("%-15s %s\n", "verified", cJSON_IsTrue(cJSON_GetObjectItem(o, "verified")) ? "yes" : "no");
 	}
 out:
 	fz_src_close(file);

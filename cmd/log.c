@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/temp.h"
 #include "base/utf8.h"
+#include "cmd/quote.h"
 #include "cmd/source_arg.h"
 #include "cmd/stores.h"
 #include "replica/catalog.h"
@@ -94,14 +95,14 @@ static int print_commit(const struct replica_commit *c, const struct tables *t, 
 	fz_format_time(when, c->time_ms);
 	if (!json) {
 		if (c->min_txid < c->txid) /* only the last of a merged range can be restored */
-			printf("%-10llu %s %8u pages %10llu bytes  (%llu..%llu merged)", (unsigned long long)c->txid,
-			       when, c->pages, (unsigned long long)c->size_bytes, (unsigned long long)c->min_txid,
-			       (unsigned long long)c->txid);
+			cmd_print("%-10llu %s %8u pages %10llu bytes  (%llu..%llu merged)", (unsigned long long)c->txid,
+			          when, c->pages, (unsigned long long)c->size_bytes, (unsigned long long)c->min_txid,
+			          (unsigned long long)c->txid);
 		else
-			printf("%-10llu %s %8u pages %10llu bytes", (unsigned long long)c->txid, when, c->pages,
-			       (unsigned long long)c->size_bytes);
+			cmd_print("%-10llu %s %8u pages %10llu bytes", (unsigned long long)c->txid, when, c->pages,
+			          (unsigned long long)c->size_bytes);
 		rc = t->asked ? print_tables(t, err) : 0;
-		printf("\n");
+		cmd_print("\n");
 		return rc;
 	}
 	o = cJSON_CreateObject();
@@ -136,7 +137,7 @@ static void print_end(const struct replica_commits *commits, const char *lineage
 	char when[FZ_TIME_SIZE];
 
 	if (ms)
-		printf("%-10s %s\n", "deleted", fz_format_time(when, ms));
+		cmd_print("%-10s %s\n", "deleted", fz_format_time(when, ms));
 }
 
 /* Prints the commits of the source at hand; *printed counts. */
@@ -213,10 +214,10 @@ static int print_database(const struct cmd_stores_at *at, const char *name, bool
 			txid = c.objects[i].usable_max;
 	fz_format_time(when, last->last_ms);
 	if (!json) {
-		printf("%-10llu %s  %s", (unsigned long long)txid, when, name);
+		cmd_print("%-10llu %s  %s", (unsigned long long)txid, when, name);
 		if (last->ended_ms)
-			printf("  (deleted %s)", fz_format_time(when, last->ended_ms));
-		printf("\n");
+			cmd_print("  (deleted %s)", fz_format_time(when, last->ended_ms));
+		cmd_print("\n");
 		goto out;
 	}
 	o = cJSON_CreateObject();
@@ -246,7 +247,7 @@ static void tell(struct fz_err *first, const struct fz_err *why)
 	if (!first->code)
 		*first = *why;
 	else
-		fprintf(stderr, "fazt log: %s (FZ-%04d)\n", why->text, why->code < 0 ? -why->code : why->code);
+		(void)cmd_report("log", why);
 }
 
 /* What lies in a whole store, or below a directory in one, by its newest commit; what cannot be read does not hide the
@@ -275,7 +276,7 @@ static int list_databases(const char *arg, const char *config, bool json, unsign
 			tell(&first, &why);
 		}
 		if (!json && n && s.n > 1)
-			printf("%s:\n", s.v[i].label);
+			cmd_print("%s:\n", s.v[i].label);
 		for (size_t k = 0; k < n; k++) {
 			rc = print_database(&s.v[i], names[k], json, !*printed, &why);
 			*printed += rc == 1;

@@ -9,6 +9,7 @@
 #include "cmd/cmd.h"
 #include "cmd/config.h"
 #include "cmd/progress.h"
+#include "cmd/quote.h"
 #include "replica/backup.h"
 
 #include <cJSON.h>
@@ -123,7 +124,7 @@ static int rehearse(struct migrating *m, struct fz_err *err)
 			if (rc == 0)
 				add_json(m->list, &m->files.v[i], "works", 0);
 			if (rc == 0 && !m->json)
-				printf("%s works (on a copy: --dry-run)\n", m->files.v[i].name);
+				cmd_print("%s works (on a copy: --dry-run)\n", m->files.v[i].name);
 		}
 	sqlite3_close(db);
 	fz_temp_close(&tmp);
@@ -141,7 +142,7 @@ static int apply_one(struct migrating *m, sqlite3 *db, struct cmd_migration *fil
 		return rc;
 	if (!done) {
 		if (!m->json)
-			printf("%s was applied by another process just now\n", file->name);
+			cmd_print("%s was applied by another process just now\n", file->name);
 		return 0;
 	}
 	rc = cmd_place_capture(m->place.w.dir, err); /* opens no file of the database */
@@ -154,12 +155,12 @@ static int apply_one(struct migrating *m, sqlite3 *db, struct cmd_migration *fil
 	if (m->json)
 		return 0;
 	if (*lineage)
-		printf("%s applied: transaction %llu (before it: %llu)\n", file->name, (unsigned long long)m->txid,
-		       (unsigned long long)file->txid_before);
+		cmd_print("%s applied: transaction %llu (before it: %llu)\n", file->name, (unsigned long long)m->txid,
+		          (unsigned long long)file->txid_before);
 	else
-		printf("%s applied\n  the configuration excludes %s: nothing of it is captured, and it cannot be "
-		       "undone\n",
-		       file->name, m->place.path);
+		cmd_print("%s applied\n  the configuration excludes %s: nothing of it is captured, and it cannot be "
+		          "undone\n",
+		          file->name, m->place.path);
 	return 0;
 }
 
@@ -173,7 +174,7 @@ static int apply_all(struct migrating *m, struct fz_err *err)
 		n += !is_applied(m, m->files.v[i].number);
 	if (n == 0) {
 		if (!m->json)
-			printf("%s is up to date: %zu migrations applied\n", m->place.path, m->applied.n);
+			cmd_print("%s is up to date: %zu migrations applied\n", m->place.path, m->applied.n);
 		return 0;
 	}
 	if (m->dry_run)
@@ -218,17 +219,17 @@ static int status(struct migrating *m, const char *dir, struct fz_err *err)
 
 		add_json(m->list, a, "applied", 0);
 		if (!m->json)
-			printf("%04u  applied %s, after transaction %llu  %s\n", a->number, a->applied,
-			       (unsigned long long)a->txid_before, a->name);
+			cmd_print("%04u  applied %s, after transaction %llu  %s\n", a->number, a->applied,
+			          (unsigned long long)a->txid_before, a->name);
 	}
 	for (size_t i = 0; i < m->files.n; i++)
 		if (!is_applied(m, m->files.v[i].number)) {
 			add_json(m->list, &m->files.v[i], "pending", 0);
 			if (!m->json)
-				printf("%04u  pending  %s\n", m->files.v[i].number, m->files.v[i].name);
+				cmd_print("%04u  pending  %s\n", m->files.v[i].number, m->files.v[i].name);
 		}
 	if (!m->applied.n && !m->files.n && !m->json)
-		printf("%s: no migration was applied\n", m->place.path);
+		cmd_print("%s: no migration was applied\n", m->place.path);
 	if (dir && cmd_migrate_compare(&m->applied, &m->files, dir, &why) < 0) {
 		*err = why;
 		return why.code;
@@ -255,24 +256,25 @@ static void print_undo(const struct cmd_undo *u, bool json)
 		cJSON_Delete(o);
 		return;
 	}
-	printf("%s: %s before migration %u (%s), transaction %llu\n", u->where->path,
-	       u->dry_run ? "would go back to" : "is as", u->first.number, u->first.name,
-	       (unsigned long long)u->first.txid_before);
-	printf("  %llu commit%s %s undone", (unsigned long long)u->commits, u->commits == 1 ? "" : "s",
-	       u->dry_run        ? "would be"
-	       : u->commits == 1 ? "was"
-	                         : "were");
+	cmd_print("%s: %s before migration %u (%s), transaction %llu\n", u->where->path,
+	          u->dry_run ? "would go back to" : "is as", u->first.number, u->first.name,
+	          (unsigned long long)u->first.txid_before);
+	cmd_print("  %llu commit%s %s undone", (unsigned long long)u->commits, u->commits == 1 ? "" : "s",
+	          u->dry_run        ? "would be"
+	          : u->commits == 1 ? "was"
+	                            : "were");
 	if (u->others && u->first_ms)
-		printf(", %llu of others, from %s to %s", (unsigned long long)u->others,
-		       fz_format_time(from, u->first_ms), fz_format_time(to, u->last_ms));
+		cmd_print(", %llu of others, from %s to %s", (unsigned long long)u->others,
+		          fz_format_time(from, u->first_ms), fz_format_time(to, u->last_ms));
 	else
-		printf(", %llu of others", (unsigned long long)u->others);
+		cmd_print(", %llu of others", (unsigned long long)u->others);
 	if (u->dry_run)
-		printf("; nothing was written (--dry-run)\n");
+		cmd_print("; nothing was written (--dry-run)\n");
 	else
-		printf("\n  as one new transaction, %llu (%u pages); `fazt restore --in-place %s --txid %llu` brings "
-		       "them again\n",
-		       (unsigned long long)u->txid, u->changed_pages, u->where->path, (unsigned long long)u->tail);
+		cmd_print(
+		        "\n  as one new transaction, %llu (%u pages); `fazt restore --in-place %s --txid %llu` brings "
+		        "them again\n",
+		        (unsigned long long)u->txid, u->changed_pages, u->where->path, (unsigned long long)u->tail);
 }
 
 /* [N] DB */

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "cmd/ask.h"
 #include "cmd/progress.h"
+#include "cmd/quote.h"
 #include "cmd/stores.h"
 #include "cmd/worker.h"
 #include "primary/prune.h"
@@ -267,25 +268,25 @@ static void print_one(const cJSON *o, bool dry_run)
 	bool kept_all = !dry_run && cJSON_IsTrue(cJSON_GetObjectItem(o, "append_only"));
 	const cJSON *l;
 
-	printf("%s in %s: ", name, target);
+	cmd_print("%s in %s: ", name, target);
 	if (cJSON_GetObjectItem(o, "error")) {
-		printf("%s\n", cJSON_GetStringValue(cJSON_GetObjectItem(o, "error")));
+		cmd_print("%s\n", cJSON_GetStringValue(cJSON_GetObjectItem(o, "error")));
 		return;
 	}
-	printf("%.0f objects, %.0f bytes %s; %.0f objects, %.0f bytes stay\n", cmd_number(o, "objects"),
-	       cmd_number(o, "bytes"),
-	       dry_run    ? "would be deleted"
-	       : kept_all ? "are superfluous, and stay since the target is append_only"
-	                  : "were deleted",
-	       cmd_number(o, "kept_objects"), cmd_number(o, "kept_bytes"));
+	cmd_print("%.0f objects, %.0f bytes %s; %.0f objects, %.0f bytes stay\n", cmd_number(o, "objects"),
+	          cmd_number(o, "bytes"),
+	          dry_run    ? "would be deleted"
+	          : kept_all ? "are superfluous, and stay since the target is append_only"
+	                     : "were deleted",
+	          cmd_number(o, "kept_objects"), cmd_number(o, "kept_bytes"));
 	cJSON_ArrayForEach (l, cJSON_GetObjectItem(o, "lost")) {
-		printf("  commits %.0f to %.0f (%s to %s) %s be restored one by one\n", cmd_number(l, "first_txid"),
-		       cmd_number(l, "last_txid"), cJSON_GetStringValue(cJSON_GetObjectItem(l, "first_time")),
-		       cJSON_GetStringValue(cJSON_GetObjectItem(l, "last_time")),
-		       dry_run || kept_all ? "could no longer" : "can no longer");
+		cmd_print("  commits %.0f to %.0f (%s to %s) %s be restored one by one\n", cmd_number(l, "first_txid"),
+		          cmd_number(l, "last_txid"), cJSON_GetStringValue(cJSON_GetObjectItem(l, "first_time")),
+		          cJSON_GetStringValue(cJSON_GetObjectItem(l, "last_time")),
+		          dry_run || kept_all ? "could no longer" : "can no longer");
 	}
 	if (cmd_number(o, "n_lost") > PRIMARY_PRUNE_LOSSES)
-		printf("  and %.0f ranges more\n", cmd_number(o, "n_lost") - PRIMARY_PRUNE_LOSSES);
+		cmd_print("  and %.0f ranges more\n", cmd_number(o, "n_lost") - PRIMARY_PRUNE_LOSSES);
 }
 
 /* Every result was told; the first that failed decides the exit code. */

@@ -3,7 +3,9 @@
 #include "base/utf8.h"
 
 #include <cJSON.h>
+#include <stdarg.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Bytes at p that a terminal must not get: control characters, of one byte and in UTF-8 (U+0080 to U+009F, which terminals take for ESC and a
@@ -29,12 +31,17 @@ static int put_octal(struct fz_buf *b, const char *p, size_t n)
 	return rc;
 }
 
-void cmd_quote_text(struct fz_buf *b, const char *text)
+static void put_text(struct fz_buf *b, const char *text, const char *as_they_are)
 {
 	int rc = 0;
 
 	for (size_t n; rc == 0 && *text; text += n)
-		rc = odd(text, &n) ? put_octal(b, text, n) : fz_buf_add(b, text, n);
+		rc = odd(text, &n) && !strchr(as_they_are, *text) ? put_octal(b, text, n) : fz_buf_add(b, text, n);
+}
+
+void cmd_quote_text(struct fz_buf *b, const char *text)
+{
+	put_text(b, text, "");
 }
 
 void cmd_quote_json(struct fz_buf *b, const char *json)
@@ -95,6 +102,24 @@ void cmd_quote_print(FILE *to, const char *word)
 	cmd_quote_word(&b, word);
 	fputs(fz_buf_str(&b), to);
 	fz_buf_fini(&b);
+}
+
+void cmd_print(const char *format, ...)
+{
+	struct fz_buf b = {0};
+	char *text = NULL;
+	va_list args;
+	int n;
+
+	va_start(args, format);
+	n = vasprintf(&text, format, args);
+	va_end(args);
+	if (n < 0)
+		return;
+	put_text(&b, text, "\n\t");
+	fputs(fz_buf_str(&b), stdout);
+	fz_buf_fini(&b);
+	free(text);
 }
 
 void cmd_quote_show(FILE *to, const char *before, const char *text, const char *after)

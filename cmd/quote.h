@@ -19,6 +19,8 @@ void cmd_quote_print(FILE *to, const char *word);
 void cmd_quote_text(struct fz_buf *b, const char *text);
 /* Such a text, printed between two that are ours. */
 void cmd_quote_show(FILE *to, const char *before, const char *text, const char *after);
+/* printf() for people: what comes out is such a text, but for line feeds and tabs, which are the format's. */
+void cmd_print(const char *format, ...) FZ_PRINTF(1, 2);
 /* Every string of o, before it is printed for people. */
 void cmd_quote_all(struct cJSON *o);
 /* JSON as cJSON prints it, made UTF-8: a byte that is no character as \\xNN, DEL and U+0080 to U+009F as \u00NN. */

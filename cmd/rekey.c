@@ -16,6 +16,7 @@
 #include "cmd/ask.h"
 #include "cmd/keys.h"
 #include "cmd/progress.h"
+#include "cmd/quote.h"
 #include "cmd/stores.h"
 #include "ltx/name.h"
 #include "store/store.h"
@@ -341,15 +342,15 @@ static void print_result(const struct rekeying *r, const struct cmd_stores_at *a
 		cJSON_Delete(o);
 		return;
 	}
-	printf("%s: %llu objects, %llu bytes are for the new recipients now\n", at->label,
-	       (unsigned long long)r->rekeyed, (unsigned long long)r->rekeyed_bytes);
+	cmd_print("%s: %llu objects, %llu bytes are for the new recipients now\n", at->label,
+	          (unsigned long long)r->rekeyed, (unsigned long long)r->rekeyed_bytes);
 	if (r->opened_by_new)
-		printf("  %llu were already\n", (unsigned long long)r->opened_by_new);
+		cmd_print("  %llu were already\n", (unsigned long long)r->opened_by_new);
 	if (r->foreign)
-		printf("  %llu are for keys that were not given (-i), and stay as they are\n",
-		       (unsigned long long)r->foreign);
+		cmd_print("  %llu are for keys that were not given (-i), and stay as they are\n",
+		          (unsigned long long)r->foreign);
 	if (r->plain)
-		printf("  %llu are not encrypted, and stay as they are\n", (unsigned long long)r->plain);
+		cmd_print("  %llu are not encrypted, and stay as they are\n", (unsigned long long)r->plain);
 }
 
 /* ---- the command ------------------------------------------------------------------------------------------------- */

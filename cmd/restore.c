@@ -5,6 +5,7 @@
 #include "cmd/ask.h"
 #include "cmd/fetch.h"
 #include "cmd/progress.h"
+#include "cmd/quote.h"
 #include "replica/inplace.h"
 
 #include <cJSON.h>
@@ -53,19 +54,19 @@ static void print_result(const struct restoring *r, const char *label, const cha
 		cJSON_Delete(o);
 		return;
 	}
-	printf("commit %llu of %s", (unsigned long long)c->txid, when);
+	cmd_print("commit %llu of %s", (unsigned long long)c->txid, when);
 	if (r->moment.at)
-		printf(", %.3f s before the asked moment", (double)r->result.distance_ms / 1000);
-	printf("\n  from %s: %llu objects, %llu bytes\n", label, (unsigned long long)r->result.objects,
-	       (unsigned long long)r->result.fetched_bytes);
+		cmd_print(", %.3f s before the asked moment", (double)r->result.distance_ms / 1000);
+	cmd_print("\n  from %s: %llu objects, %llu bytes\n", label, (unsigned long long)r->result.objects,
+	          (unsigned long long)r->result.fetched_bytes);
 	if (r->dry_run)
-		printf("  nothing was written (--dry-run)\n");
+		cmd_print("  nothing was written (--dry-run)\n");
 	else if (r->in_place)
-		printf("  %s is back, as one new transaction: %u of %u pages changed\n", output,
-		       r->placed.changed_pages, r->placed.pages);
+		cmd_print("  %s is back, as one new transaction: %u of %u pages changed\n", output,
+		          r->placed.changed_pages, r->placed.pages);
 	else
-		printf("  %s: %u pages of %u bytes, checksum %s verified, %.1f s\n", output, r->result.pages,
-		       r->result.page_size, checksum, (double)r->result.elapsed_ms / 1000);
+		cmd_print("  %s: %u pages of %u bytes, checksum %s verified, %.1f s\n", output, r->result.pages,
+		          r->result.page_size, checksum, (double)r->result.elapsed_ms / 1000);
 }
 
 static int fetch(struct cmd_source *s, struct restoring *r, struct fz_err *err)

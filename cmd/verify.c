@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "cmd/ask.h"
 #include "cmd/drill.h"
+#include "cmd/quote.h"
 #include "cmd/source_arg.h"
 #include "cmd/state.h"
 #include "replica/restore.h"
@@ -28,9 +29,9 @@ static int verify_live(const char *dir, bool json, struct fz_err *err)
 	if (json)
 		cmd_print_json(answer);
 	else
-		printf("%s: %.0f databases, %.0f pages compared, %.0f differ, %.0f databases were too busy\n", w.dir,
-		       cmd_number(answer, "databases"), cmd_number(answer, "pages"), cmd_number(answer, "differences"),
-		       cmd_number(answer, "busy"));
+		cmd_print("%s: %.0f databases, %.0f pages compared, %.0f differ, %.0f databases were too busy\n", w.dir,
+		          cmd_number(answer, "databases"), cmd_number(answer, "pages"),
+		          cmd_number(answer, "differences"), cmd_number(answer, "busy"));
 	if (cmd_number(answer, "differences") > 0)
 		rc = fz_fail(err, FZ_EVERIFY, "%.0f pages differed from the table; they were captured now",
 		             cmd_number(answer, "differences"));
@@ -56,12 +57,12 @@ static void print_gaps(const struct replica_verify_result *r, cJSON *o)
 			cJSON_AddNumberToObject(e, "before", (double)g->before);
 			cJSON_AddItemToArray(list, e);
 		} else {
-			printf("  gap: the commits after txid %llu and before txid %llu cannot be restored\n",
-			       (unsigned long long)g->after, (unsigned long long)g->before);
+			cmd_print("  gap: the commits after txid %llu and before txid %llu cannot be restored\n",
+			          (unsigned long long)g->after, (unsigned long long)g->before);
 		}
 	}
 	if (!o && r->n_gaps > n)
-		printf("  and %llu more gaps\n", (unsigned long long)(r->n_gaps - n));
+		cmd_print("  and %llu more gaps\n", (unsigned long long)(r->n_gaps - n));
 }
 
 static void print_result(const struct replica_verify_result *r, const char *label, bool full, bool json)
@@ -88,12 +89,12 @@ static void print_result(const struct replica_verify_result *r, const char *labe
 		cJSON_Delete(o);
 		return;
 	}
-	printf("%s: %s\n  %llu objects, %llu bytes, %llu commits\n  txid %llu of %s to txid %llu of %s\n", label,
-	       r->structure_only ? "structure only is in order (no identity was given: contents were not read)"
-	       : full            ? "every checksum and SQLite's integrity_check are in order"
-	                         : "every checksum is in order",
-	       (unsigned long long)r->objects, (unsigned long long)r->bytes, (unsigned long long)r->commits,
-	       (unsigned long long)r->first.txid, first, (unsigned long long)r->last.txid, last);
+	cmd_print("%s: %s\n  %llu objects, %llu bytes, %llu commits\n  txid %llu of %s to txid %llu of %s\n", label,
+	          r->structure_only ? "structure only is in order (no identity was given: contents were not read)"
+	          : full            ? "every checksum and SQLite's integrity_check are in order"
+	                            : "every checksum is in order",
+	          (unsigned long long)r->objects, (unsigned long long)r->bytes, (unsigned long long)r->commits,
+	          (unsigned long long)r->first.txid, first, (unsigned long long)r->last.txid, last);
 	print_gaps(r, NULL);
 }
 

@@ -4,6 +4,7 @@
 #include "base/buf.h"
 #include "base/file.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -31,7 +32,8 @@ static void remedies(void **state)
 	for (size_t i = 0; i < N; i++)
 		if (!cmd_remedy(-codes[i].number) || cmd_remedy(codes[i].number) != cmd_remedy(-codes[i].number))
 			fail_msg("FZ-%d has no remedy", codes[i].number);
-	assert_null(cmd_remedy(-5));
+	assert_non_null(cmd_remedy(-ENOSPC));
+	assert_null(cmd_remedy(-ECANCELED));
 	assert_null(cmd_remedy(0));
 }
 

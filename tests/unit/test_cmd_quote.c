@@ -8,6 +8,7 @@
 #include <cmocka.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct {
 	const char *name, *text, *word, *shown;
@@ -79,9 +80,39 @@ static void json(void **state)
 	}
 }
 
+/* The format's own line feeds and tabs stay; whatever the arguments bring, no escape sequence comes out. */
+static void printed(void **state)
+{
+	char got[256] = "";
+	int out = dup(STDOUT_FILENO), p[2];
+	ssize_t n;
+
+	assert_true(out >= 0);
+	assert_int_equal(pipe(p), 0);
+	fflush(stdout);
+	assert_int_equal(dup2(p[1], STDOUT_FILENO), STDOUT_FILENO);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		if (!strpbrk(cases[i].text, "\n\t"))
+			cmd_print("%s", cases[i].text);
+	cmd_print("\n%u\t%.1f\n", 7u, 0.5);
+	fflush(stdout);
+	dup2(out, STDOUT_FILENO);
+	close(out);
+	close(p[1]);
+	n = read(p[0], got, sizeof(got) - 1);
+	close(p[0]);
+	assert_true(n > 0);
+	for (size_t i = 0, at = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		if (!strpbrk(cases[i].text, "\n\t")) {
+			assert_memory_equal(got + at, cases[i].shown, strlen(cases[i].shown));
+			at += strlen(cases[i].shown);
+		}
+	assert_string_equal(strchr(got, '\n'), "\n7\t0.5\n");
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(quoted), cmocka_unit_test(json)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(quoted), cmocka_unit_test(json), cmocka_unit_test(printed)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
