@@ -81,7 +81,10 @@ static void print_status(const cJSON *s)
 		       cJSON_IsTrue(cJSON_GetObjectItem(o, "encrypted")) ? "encrypted" : "not encrypted",
 		       cmd_number(o, "lag_seconds"), cmd_number(o, "lag_bytes"), *error ? ", last error: " : "", error);
 		cJSON_ArrayForEach (d, cJSON_GetObjectItem(o, "databases")) {
-			printf("    %s: txid %.0f\n", cmd_text(d, "name"), cmd_number(d, "txid"));
+			const char *why = cmd_text(d, "last_error");
+
+			printf("    %s: txid %.0f%s%s\n", cmd_text(d, "name"), cmd_number(d, "txid"), *why ? ", " : "",
+			       why);
 		}
 	}
 	cJSON_ArrayForEach (o, cJSON_GetObjectItem(s, "problems")) {

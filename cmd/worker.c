@@ -153,13 +153,14 @@ static int start(struct cmd_serving *w, struct fz_err *err)
 	rc = cmd_harden_early(CMD_HARDEN_WORKER, err);
 	if (rc < 0)
 		return rc;
+	rc = cmd_role_load(&w->link.role, w->statefd, &w->conf, err);
+	if (rc < 0)
+		return rc;
+	logs.epoch = w->link.role.epoch;
 	rc = ltx_logset_open(&w->logs, w->statefd, &logs, err);
 	if (rc < 0)
 		return fz_err_prefix(err, "opening the local logs");
 	w->link.logs = w->logs;
-	rc = cmd_role_load(&w->link.role, w->statefd, &w->conf, err);
-	if (rc < 0)
-		return rc;
 	rc = cmd_promote_finish(w, err);
 	if (rc < 0)
 		return rc;

@@ -135,6 +135,7 @@ struct ltx_logset;
 struct ltx_logset_conf {
 	uint64_t segment_bytes; /* 0 = 16 MiB */
 	bool readonly;          /* for another process than the worker: nothing is repaired or written */
+	uint32_t epoch;         /* of logs that ltx_logset_get() makes */
 };
 /* state_dirfd is duplicated. Opens every log found (idx files are read, segments checked only in their last one). */
 int ltx_logset_open(struct ltx_logset **out, int state_dirfd, const struct ltx_logset_conf *conf,

@@ -240,7 +240,7 @@ static int make_new_locked(struct ltx_logset *set, const char *name, struct fz_e
 
 	randombytes_buf(random, sizeof(random));
 	sodium_bin2hex(lineage, sizeof(lineage), random, sizeof(random));
-	return make_locked(set, name, lineage, 0, err);
+	return make_locked(set, name, lineage, set->conf.epoch, err);
 }
 
 int ltx_logset_get(struct ltx_logset *set, const char *name, bool create, struct ltx_log **out, struct fz_err *err)

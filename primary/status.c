@@ -155,8 +155,10 @@ static cJSON *show_target(struct primary_target *t)
 			oldest = v.oldest_ms;
 		fenced |= v.fenced;
 		retrying |= v.err.code != 0;
-		if (!err.code && v.err.code)
+		if (!err.code && v.err.code) {
 			err = v.err;
+			fz_err_prefix(&err, "%s", v.name);
+		}
 		cJSON_AddItemToArray(dbs, show_db(&v, now));
 	}
 	if (fenced)

@@ -59,7 +59,7 @@ void replica_followdb_close(struct replica_followdb *db)
 	db->log = NULL;
 	db->db.id = 0;
 	db->dirty = db->ack_due = db->held_due = db->lent = false;
-	if (db->state != REPLICA_FOLLOWDB_DIVERGED)
+	if (db->state != REPLICA_FOLLOWDB_DIVERGED || db->ended)
 		replica_followdb_enter(db, REPLICA_FOLLOWDB_IDLE);
 }
 

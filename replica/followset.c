@@ -95,6 +95,16 @@ static int end_log(struct replica_followset *s, struct ltx_log *log, int64_t end
 	return 0;
 }
 
+/* The log has come to an end in a history that may never have had all of it: whatever is here alone stays, as a branch does. */
+static int keep(struct ltx_log *log, struct fz_err *err)
+{
+	struct ltx_log_info info;
+	char id[64];
+
+	ltx_log_info(log, &info);
+	return info.tail_txid ? ltx_log_branch(log, info.base_txid, id, sizeof(id), err) : 0;
+}
+
 int replica_followset_end_older(struct replica_followset *s, const struct replica_followdb *db, struct fz_err *err)
 {
 	struct ltx_log_info info;
@@ -107,7 +117,10 @@ int replica_followset_end_older(struct replica_followset *s, const struct replic
 		return fz_fail(err, -rc, "the log of %s cannot be opened", db->name);
 	ltx_log_info(log, &info);
 	if (strcmp(info.lineage, db->lineage) != 0) {
-		rc = end_log(s, log, fz_now_ms(), err);
+		if (info.epoch < db->db.epoch)
+			rc = keep(log, err);
+		if (rc == 0)
+			rc = end_log(s, log, fz_now_ms(), err);
 		for (size_t i = 0; rc == 0 && i < s->n_dbs; i++)
 			if (strcmp(s->dbs[i]->lineage, info.lineage) == 0) {
 				pthread_mutex_lock(&s->env.mu);
@@ -136,6 +149,28 @@ static int revive(struct replica_followset *s, struct replica_followdb *db, stru
 	return 0;
 }
 
+/* The primary says that it has ended. What it says of the end may tell already that it never had all of it. */
+static int end(struct replica_followset *s, struct replica_followdb *db, bool *want, struct fz_err *err)
+{
+	const struct ltx_wire_db *d = &db->db;
+	bool other = d->tail_txid == db->tail_txid && d->tail_checksum && d->tail_checksum != db->tail_checksum;
+	bool alone = d->epoch <= db->epoch && (d->tail_txid < db->tail_txid || (db->tail_txid && other));
+	int rc = alone ? keep(db->log, err) : 0;
+
+	if (rc == 0)
+		rc = end_log(s, db->log, d->ended_ms, err);
+	if (rc < 0)
+		return rc;
+	pthread_mutex_lock(&s->env.mu);
+	db->ended = true;
+	pthread_mutex_unlock(&s->env.mu);
+	if (alone) {
+		*want = false;
+		replica_followdb_close(db);
+	}
+	return 0;
+}
+
 int replica_followset_attend(struct replica_followset *s, struct replica_followdb *db, bool *want, struct fz_err *err)
 {
 	bool opened = !db->log, revived;
@@ -159,7 +194,8 @@ int replica_followset_attend(struct replica_followset *s, struct replica_followd
 			return rc;
 	}
 	revived = db->ended && !db->db.ended_ms && db->db.epoch > db->epoch;
-	if (opened && db->ended && !revived) { /* there is nothing to follow any more */
+	/* there is nothing to follow any more, once all that is here is known to be part of that history, or a branch */
+	if (opened && db->ended && !revived && db->epoch >= db->db.epoch) {
 		replica_followdb_close(db);
 		return 0;
 	}
@@ -186,15 +222,7 @@ int replica_followset_attend(struct replica_followset *s, struct replica_followd
 	    (db->db.epoch > db->epoch || (db->db.epoch == db->epoch && db->db.tail_txid >= db->tail_txid)))
 		*want = true;
 	rc = replica_followdb_told(db, err);
-	if (rc == 0 && db->db.ended_ms && !db->ended) {
-		rc = end_log(s, db->log, db->db.ended_ms, err);
-		if (rc == 0) {
-			pthread_mutex_lock(&s->env.mu);
-			db->ended = true;
-			pthread_mutex_unlock(&s->env.mu);
-		}
-	}
-	return rc;
+	return rc == 0 && db->db.ended_ms && !db->ended ? end(s, db, want, err) : rc;
 }
 
 void replica_followset_look(struct replica_followset *s, struct replica_followdb *db)
@@ -210,6 +238,14 @@ bool replica_followset_part(struct replica_followset *s, struct replica_followdb
 	struct fz_err why = {0};
 	int rc = 0;
 
+	if (db->db.ended_ms && db->db.epoch <= db->epoch) { /* nothing of it will come any more */
+		rc = keep(db->log, &why);
+		if (rc < 0)
+			replica_followdb_fail(db, &why);
+		else
+			replica_followdb_close(db);
+		return false;
+	}
 	if (s->applier && db->db.epoch > db->epoch)
 		rc = replica_applier_hold(s->applier, db->name, db->lineage, HOLD_MS, &why);
 	if (rc < 0) {

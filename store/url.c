@@ -59,7 +59,8 @@ static int check_components(const char *what, const char *s, bool allow_open, st
 		return fz_fail(err, FZ_EUSAGE, "%s of %zu bytes is longer than %d", what, total, KEY_MAX_BYTES);
 	for (const char *p = s; *p; p++)
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)
-			return fz_fail(err, FZ_EUSAGE, "%s has a control character", what);
+			return fz_fail(err, FZ_EUSAGE,
+			               "%s has a control character: no store takes that, give it another name", what);
 	for (const char *p = s;;) {
 		size_t n = strcspn(p, "/");
 		bool last = p[n] == 0;

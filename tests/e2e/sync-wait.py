@@ -63,6 +63,8 @@ def unshippable(base):
             r = fazt("sync", "--wait", mount.dir, check=False)
             need(r.returncode == 2 and "control character" in r.stderr, "sync: exit %d %s", r.returncode, r.stderr)
             need(latest(mount, "even.db") == a.states[-1][0], "the other one was not waited for")
+        said = fazt("status", mount.dir, check=False).stdout
+        need("last error: odd\\001name.db: " in said and "another name" in said and "    even.db: txid 1\n" in said, "status: %s", said)
         os.unlink(os.path.join(mount.dir, "odd\x01name.db"))
         mount.umount()
 

@@ -3,6 +3,7 @@
 #include "replica/herald.h"
 #include "tests/unit/link_raw.h"
 
+#include <dirent.h>
 #include <stdatomic.h>
 
 /* ---- lives of databases ---- */
@@ -641,6 +642,92 @@ static void test_ahead_of_whom_it_follows(void **state)
 	link_free(m);
 }
 
+static int count_branches(struct host *h)
+{
+	int fd = openat(h->fd, "branches", O_RDONLY | O_DIRECTORY | O_CLOEXEC), n = 0;
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+
+	for (const struct dirent *f; d && (f = readdir(d));)
+		n += f->d_name[0] != '.';
+	if (d)
+		closedir(d);
+	return n;
+}
+
+/* What the replica has ends on the host that it follows now, which may never have had all of it: then it is kept. */
+static void test_deleted_where_it_was_not_known(void **state)
+{
+	static const struct {
+		const char *name;
+		bool known;         /* that host has the lineage, up to 14 of 20, and it has ended there, */
+		uint32_t old_epoch; /* in this epoch */
+		uint32_t epoch;     /* of what lives there under that name */
+		bool ended;         /* it has ended here too, before anybody asked about it */
+		bool kept;
+		uint64_t tail;
+	} cases[] = {
+	        {"another life, of another epoch",                false, 0, 2, false, true,  20},
+	        {"another life, of the same epoch",               false, 0, 0, false, false, 20},
+	        {"less of the same life",                         true,  0, 0, false, true,  20},
+	        {"the same life, another epoch",                  true,  2, 2, false, true,  14},
+	        {"the same, died here before it was asked about", true,  2, 2, true,  true,  14},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct link *l = i ? link_new() : *state, *m = link_new();
+		struct source *s = source_make(&l->p, "app.db", 512, 64), *t, *old = NULL;
+
+		print_message("           %s\n", cases[i].name);
+		serve(l);
+		follow(l);
+		for (int k = 0; k < 20; k++)
+			source_commit(s, 0);
+		UNTIL(host_tail(&l->r, s->lineage) == 20);
+		if (cases[i].known) {
+			old = other_history(&m->p, s, 14);
+			if (cases[i].old_epoch)
+				OK(ltx_log_set_epoch(old->log, cases[i].old_epoch, e));
+			OK(ltx_log_set_ended(old->log, fz_now_ms(), e));
+		}
+		t = source_make(&m->p, "app.db", 512, 64);
+		assert_string_not_equal(t->lineage, s->lineage);
+		if (cases[i].epoch)
+			OK(ltx_log_set_epoch(t->log, cases[i].epoch, e));
+		source_commit(t, 0);
+		follow_not(l);
+		if (cases[i].ended) {
+			struct ltx_log *log = host_log(&l->r, s->lineage);
+
+			OK(ltx_log_set_ended(log, fz_now_ms(), e));
+			ltx_log_put(log);
+		}
+		turn_to(l, m);
+		UNTIL(host_ended(&l->r, s->lineage) && host_tail(&l->r, t->lineage) == 1);
+		UNTIL(count_branches(&l->r) == cases[i].kept);
+		source_commit(t, 0);
+		UNTIL(host_tail(&l->r, t->lineage) == 2);
+		assert_false(replica_db_diverged(l, s->lineage));
+		UNTIL(host_tail(&l->r, s->lineage) == cases[i].tail);
+		follow_not(l);
+		follow(l); /* nothing comes twice */
+		source_commit(t, 0);
+		UNTIL(host_tail(&l->r, t->lineage) == 3);
+		if (cases[i].kept)
+			judge_branch(&l->r, s, "epoch0-20", 20);
+		assert_int_equal(count_branches(&l->r), cases[i].kept);
+		judge(&l->r, s);
+		judge(&l->r, t);
+		follow_not(l);
+		serve_not(m);
+		source_free(s);
+		source_free(t);
+		source_free(old);
+		link_free(m);
+		if (i)
+			link_free(l);
+	}
+}
+
 /* What a replica holds is cut off where it came from, and nothing new comes: it must not show it any more. */
 static void test_cut_while_idle(void **state)
 {
@@ -743,6 +830,7 @@ int main(int argc, char **argv)
 	        cmocka_unit_test_setup_teardown(test_asked_too_early, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_answers_cross, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_ahead_of_whom_it_follows, link_setup, link_teardown),
+	        cmocka_unit_test_setup_teardown(test_deleted_where_it_was_not_known, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_cut_while_idle, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_cut_while_sent, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_damaged_log, link_setup, link_teardown),
