@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from faztlib import FAZT, Mount, fazt, fazt_json, main, need, wait_for  # noqa: E402
+from faztlib import FAZT, Mount, copy_store, fazt, fazt_json, main, need, wait_for  # noqa: E402
 from gateway import ENV, Gateway  # noqa: E402
 from oracle import Application, check_all  # noqa: E402
 
@@ -76,7 +76,7 @@ def scenario(base):
             claim = max(f for f in of(store, "app.db") if f.startswith("claim/") and not f.endswith("-ended"))
             wait_for("the mark of the end", lambda: claim + "-ended" in of(store, "app.db"))
             copy = os.path.join(base, "copy")
-            shutil.copytree(store, copy)
+            copy_store(store, copy)
             fazt("drop", "--yes", path)
             for t in (store, bucket):
                 need(of(t, "app.db") == [claim, claim + "-ended"], "left: %s", of(t, "app.db"))

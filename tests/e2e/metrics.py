@@ -22,7 +22,7 @@ import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
 from cluster import Host, caught_up, free_port  # noqa: E402
-from faztlib import ROOT, Failure, Mount, fazt, fazt_json, is_mounted, main, need, wait_for  # noqa: E402
+from faztlib import Failure, Mount, ROOT, copy_store, fazt, fazt_json, is_mounted, main, need, wait_for  # noqa: E402
 from gateway import ENV, Gateway  # noqa: E402
 
 SCRIPTS = os.path.join(ROOT, "scripts")
@@ -455,7 +455,7 @@ def remembers_drills(m, page, config, store, con):
     need(drill(got, "fazt_verify_last_ok", "local") == 0 and runs(got, "local", "failed") == 1, "a drill that failed")
     need(any("verify" in p and name in p for p in page.json("/healthz", 503)["problems"]), "nobody is told")
     verify("dir:" + os.path.join(os.path.dirname(store), "elsewhere", name), code=3)
-    shutil.copytree(there, os.path.join(os.path.dirname(store), "copy", name))
+    copy_store(there, os.path.join(os.path.dirname(store), "copy", name))
     before = page.scrape()
     got = verify("dir:" + os.path.join(os.path.dirname(store), "copy", name), "-i", m.key, code=4)
     need({k: v for k, v in got.items() if "verify_runs" in k} == {k: v for k, v in before.items() if "verify_runs" in k}, "a foreign store counts")

@@ -14,7 +14,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from faztlib import FAZT, Mount, fazt, fazt_json, main, need, wait_for  # noqa: E402
+from faztlib import FAZT, Mount, copy_store, fazt, fazt_json, main, need, wait_for  # noqa: E402
 from gateway import ENV, Gateway  # noqa: E402
 from oracle import Application, check_all  # noqa: E402
 
@@ -82,7 +82,7 @@ def scenario(base):
             time.sleep(0.01)
         m.sync()
         copy = os.path.join(base, "copy")
-        shutil.copytree(store, copy)  # for later
+        copy_store(store, copy)  # for later
         source = "dir:%s/app.db" % store
         was, before, bucket = files(store), listed(source), files(s3.file("p"))
         dry = fazt_json("prune", "--json", "--dry-run", app.path)

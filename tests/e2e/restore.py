@@ -17,7 +17,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from faztlib import (FAZT, Mount, fazt, fazt_json, file_hash, integrity, main, need, wait_for)  # noqa: E402
+from faztlib import FAZT, Mount, copy_store, fazt, fazt_json, file_hash, integrity, main, need, wait_for  # noqa: E402
 from oracle import Application, check_all, rfc3339, same  # noqa: E402
 
 
@@ -143,7 +143,7 @@ def keys(app, m, base, out):
 def damage(app, m, base, out):
     # A copy, with level 0 and snapshots alone: a pack of a minute would stand in for what is damaged.
     store = base + "/damaged"
-    shutil.copytree(m.store, store)
+    copy_store(m.store, store)
     for d, _, _ in list(os.walk(store)):
         if os.path.basename(d) in ("1", "2", "3", "4", "5"):
             shutil.rmtree(d)
@@ -216,7 +216,7 @@ def names(m):
 
     # what cannot be read is told, and does not hide the rest
     copy, conf = os.path.join(m.base, "copy"), os.path.join(m.base, "log.conf")
-    shutil.copytree(m.store, copy)
+    copy_store(m.store, copy)
     os.makedirs(os.path.join(copy, "a\1b", "claim"))
     for claim in ("a\1b/claim/00000001", "sub/two.db/claim/00000001"):
         with open(os.path.join(copy, claim), "w") as f:

@@ -58,6 +58,11 @@ def wait_for(what, test, seconds=30.0):
         time.sleep(0.01)
 
 
+def copy_store(store, to):
+    """A store that may be written at the time: what is being put has a name of its own until it is whole."""
+    shutil.copytree(store, to, ignore=shutil.ignore_patterns(".fz-tmp.*"))
+
+
 def children(pid):
     out = []
     for p in os.listdir("/proc"):
