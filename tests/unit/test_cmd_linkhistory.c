@@ -325,6 +325,61 @@ static void judge_branch(struct host *h, struct source *s, const char *id, uint6
 	close(b.fd);
 }
 
+/* A database of so many transactions that the replica follows, and has. */
+static struct source *followed(struct link *l, uint64_t txns)
+{
+	struct source *s = source_make(&l->p, "app.db", 512, 64);
+
+	serve(l);
+	follow(l);
+	while (s->last < txns)
+		source_commit(s, 0);
+	UNTIL(host_tail(&l->r, s->lineage) == txns);
+	return s;
+}
+
+/* The same database on another host, up to TXID `same`: the same seed, so the same transactions. */
+static struct source *same_history(struct host *h, struct source *s, uint64_t same)
+{
+	struct source *t;
+	struct ltx_log *log;
+
+	OK(ltx_logset_adopt(h->set, s->name, s->lineage, 0, &log, e));
+	ltx_log_put(log);
+	t = source_make(h, s->name, s->db.page_size, s->db.cap);
+	while (t->last < same)
+		source_commit(t, 0);
+	assert_int_equal(t->txns[same].post, s->txns[same].post);
+	return t;
+}
+
+/* The other host's history of the same database: like s up to TXID `same`, and its own from there. */
+static struct source *other_history(struct host *h, struct source *s, uint64_t same)
+{
+	struct source *t = same_history(h, s, same);
+
+	t->db.rnd = 99;
+	return t;
+}
+
+/* Those of the common part came from the first host, at another time. */
+static void judge_joined(struct host *h, struct source *s, struct source *t, uint64_t same)
+{
+	for (uint64_t k = 1; k <= same; k++) {
+		struct txn mine = t->txns[k];
+
+		t->txns[k] = s->txns[k];
+		s->txns[k] = mine;
+	}
+	judge(h, t);
+	for (uint64_t k = 1; k <= same; k++) {
+		struct txn mine = t->txns[k];
+
+		t->txns[k] = s->txns[k];
+		s->txns[k] = mine;
+	}
+}
+
 /* Another host has become the primary of this lineage, and its history is another one. */
 static void test_diverged(void **state)
 {
@@ -345,17 +400,11 @@ static void test_diverged(void **state)
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		struct link *l = i ? link_new() : *state, *m = link_new();
-		struct source *s = source_make(&l->p, "app.db", 512, 64), *t,
-		              *o = source_make(&m->p, "other.db", 512, 16);
+		struct source *s = followed(l, 20), *t, *o = source_make(&m->p, "other.db", 512, 16);
 		struct ltx_log_info info;
 		struct ltx_log *log;
 
 		print_message("           %s\n", cases[i].name);
-		serve(l);
-		follow(l);
-		for (int k = 0; k < 20; k++)
-			source_commit(s, 0);
-		UNTIL(host_tail(&l->r, s->lineage) == 20);
 		follow_not(l);
 		serve_not(l);
 		if (cases[i].my_epoch) {
@@ -363,19 +412,10 @@ static void test_diverged(void **state)
 			OK(ltx_log_set_epoch(log, cases[i].my_epoch, e));
 			ltx_log_put(log);
 		}
-		OK(ltx_logset_adopt(m->p.set, s->name, s->lineage, 0, &log, e));
-		ltx_log_put(log);
-		t = source_make(&m->p, s->name, 512, 64); /* the same seed: the same transactions, until: */
-		for (uint64_t k = 1; k <= cases[i].until; k++) {
-			if (k == cases[i].same + 1) {
-				OK(ltx_log_set_epoch(t->log, cases[i].epoch, e));
-				t->db.rnd = 99;
-			}
+		t = other_history(&m->p, s, cases[i].same);
+		OK(ltx_log_set_epoch(t->log, cases[i].epoch, e));
+		while (t->last < cases[i].until)
 			source_commit(t, 0);
-		}
-		assert_int_equal(t->txns[14].post, s->txns[14].post);
-		if (cases[i].same == cases[i].until)
-			OK(ltx_log_set_epoch(t->log, cases[i].epoch, e));
 		if (cases[i].fold) {
 			OK(ltx_log_sync(t->log, e));
 			OK(ltx_log_fold(t->log, cases[i].fold, NULL, e));
@@ -398,14 +438,7 @@ static void test_diverged(void **state)
 			UNTIL(host_tail(&l->r, s->lineage) == cases[i].until);
 			if (cases[i].what == BRANCHES)
 				judge_branch(&l->r, s, "epoch0-20", 20);
-			for (uint64_t k = 1; k <= cases[i].same;
-			     k++) { /* these came from the first host, at another time */
-				struct txn mine = t->txns[k];
-
-				t->txns[k] = s->txns[k];
-				s->txns[k] = mine;
-			}
-			judge(&l->r, t);
+			judge_joined(&l->r, s, t, cases[i].same);
 			log = host_log(&l->r, s->lineage);
 			ltx_log_info(log, &info);
 			assert_int_equal(info.epoch, cases[i].epoch);
@@ -419,40 +452,6 @@ static void test_diverged(void **state)
 		link_free(m);
 		if (i)
 			link_free(l);
-	}
-}
-
-/* The other host's history of the same database: like s up to TXID `same`, and its own from there. */
-static struct source *other_history(struct host *h, struct source *s, uint64_t same)
-{
-	struct source *t;
-	struct ltx_log *log;
-
-	OK(ltx_logset_adopt(h->set, s->name, s->lineage, 0, &log, e));
-	ltx_log_put(log);
-	t = source_make(h, s->name, s->db.page_size, s->db.cap); /* the same seed: the same transactions */
-	while (t->last < same)
-		source_commit(t, 0);
-	assert_int_equal(t->txns[same].post, s->txns[same].post);
-	t->db.rnd = 99;
-	return t;
-}
-
-/* Those of the common part came from the first host, at another time. */
-static void judge_joined(struct host *h, struct source *s, struct source *t, uint64_t same)
-{
-	for (uint64_t k = 1; k <= same; k++) {
-		struct txn mine = t->txns[k];
-
-		t->txns[k] = s->txns[k];
-		s->txns[k] = mine;
-	}
-	judge(h, t);
-	for (uint64_t k = 1; k <= same; k++) {
-		struct txn mine = t->txns[k];
-
-		t->txns[k] = s->txns[k];
-		s->txns[k] = mine;
 	}
 }
 
@@ -484,14 +483,9 @@ static void test_several_epochs(void **state)
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		struct link *l = i ? link_new() : *state, *m = link_new();
-		struct source *s = source_make(&l->p, "app.db", 512, 64), *t;
+		struct source *s = followed(l, 40), *t;
 
 		print_message("           %s\n", cases[i].name);
-		serve(l);
-		follow(l);
-		for (int k = 0; k < 40; k++)
-			source_commit(s, 0);
-		UNTIL(host_tail(&l->r, s->lineage) == 40);
 		t = other_history(&m->p, s, cases[i].same);
 		OK(ltx_log_set_epoch(t->log, 1, e));
 		for (uint64_t k = cases[i].same + 1; k <= cases[i].last; k++) {
@@ -524,13 +518,8 @@ static void test_several_epochs(void **state)
 static void test_asked_too_early(void **state)
 {
 	struct link *l = *state, *m = link_new();
-	struct source *s = source_make(&l->p, "app.db", 512, 64), *t;
+	struct source *s = followed(l, 20), *t;
 
-	serve(l);
-	follow(l);
-	for (int k = 0; k < 20; k++)
-		source_commit(s, 0);
-	UNTIL(host_tail(&l->r, s->lineage) == 20);
 	t = other_history(&m->p, s, 14);
 	turn_to(l, m);
 	UNTIL(replica_db_diverged(l, s->lineage));
@@ -562,7 +551,7 @@ static void hear_want(struct raw *r, size_t *used, uint64_t txid)
 static void test_answers_cross(void **state)
 {
 	struct link *l = *state;
-	struct source *s = source_make(&l->p, "app.db", 512, 64);
+	struct source *s = followed(l, 20);
 	struct ltx_wire_msg hello = {.type = LTX_WIRE_HELLO, .hello = l->sconf.hello}, db = {.type = LTX_WIRE_DB},
 	                    no = {.type = LTX_WIRE_DIVERGED}, file = {.type = LTX_WIRE_FILE},
 	                    data = {.type = LTX_WIRE_DATA};
@@ -570,11 +559,6 @@ static void test_answers_cross(void **state)
 	struct raw r;
 	int fd;
 
-	serve(l);
-	follow(l);
-	for (int k = 0; k < 20; k++)
-		source_commit(s, 0);
-	UNTIL(host_tail(&l->r, s->lineage) == 20);
 	follow_not(l);
 	serve_not(l);
 	OK(fd = fz_net_listen("127.0.0.1:0", e));
@@ -615,19 +599,9 @@ static void test_answers_cross(void **state)
 static void test_ahead_of_whom_it_follows(void **state)
 {
 	struct link *l = *state, *m = link_new();
-	struct source *s = source_make(&l->p, "app.db", 512, 64), *t;
-	struct ltx_log *log;
+	struct source *s = followed(l, 20), *t;
 
-	serve(l);
-	follow(l);
-	for (int k = 0; k < 20; k++)
-		source_commit(s, 0);
-	UNTIL(host_tail(&l->r, s->lineage) == 20);
-	OK(ltx_logset_adopt(m->p.set, s->name, s->lineage, 0, &log, e));
-	ltx_log_put(log);
-	t = source_make(&m->p, s->name, 512, 64); /* the same seed: the same transactions */
-	while (t->last < 14)
-		source_commit(t, 0);
+	t = same_history(&m->p, s, 14);
 	turn_to(l, m);
 	UNTIL(replica_db_diverged(l, s->lineage));
 	while (t->last < 20)
@@ -675,14 +649,9 @@ static void test_deleted_where_it_was_not_known(void **state)
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		struct link *l = i ? link_new() : *state, *m = link_new();
-		struct source *s = source_make(&l->p, "app.db", 512, 64), *t, *old = NULL;
+		struct source *s = followed(l, 20), *t, *old = NULL;
 
 		print_message("           %s\n", cases[i].name);
-		serve(l);
-		follow(l);
-		for (int k = 0; k < 20; k++)
-			source_commit(s, 0);
-		UNTIL(host_tail(&l->r, s->lineage) == 20);
 		if (cases[i].known) {
 			old = other_history(&m->p, s, 14);
 			if (cases[i].old_epoch)
