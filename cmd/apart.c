@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool cmd_apart_within(const char *path, const char *dir)
+static bool within(const char *path, const char *dir)
 {
 	char part[PATH_MAX], real[PATH_MAX], *slash;
 	size_t n = strcmp(dir, "/") != 0 ? strlen(dir) : 0;
@@ -22,12 +22,11 @@ bool cmd_apart_within(const char *path, const char *dir)
 	return !strncmp(real, dir, n) && (real[n] == '/' || !real[n]);
 }
 
-/* what: a path, or the URL of a store; NULL = not set. */
-static int check(const char *key, const char *what, const char *dir, struct fz_err *err)
+int cmd_apart_one(const char *key, const char *what, const char *dir, struct fz_err *err)
 {
 	const char *path = what && !strncmp(what, "dir:", 4) ? what + 4 : what;
 
-	if (!path || *path != '/' || !cmd_apart_within(path, dir))
+	if (!path || *path != '/' || !within(path, dir))
 		return 0;
 	return fz_fail(
 	        err, FZ_ECONFIG,
@@ -51,7 +50,7 @@ static int check_paths(const struct cmd_conf *c, bool of_targets, const void *ba
 		const void *field = (const char *)base + k->at;
 
 		if (k->type == T_PATH && !strcmp(k->section, "target") == of_targets && read_by_worker(c, k->name))
-			rc = check(k->name, *(char *const *)field, dir, err);
+			rc = cmd_apart_one(k->name, *(char *const *)field, dir, err);
 	}
 	return rc;
 }
@@ -61,13 +60,13 @@ int cmd_apart_check(const struct cmd_conf *c, const char *dir, struct fz_err *er
 	int rc = check_paths(c, false, c, dir, err);
 
 	if (rc == 0)
-		rc = check("follow", c->follow, dir, err);
+		rc = cmd_apart_one("follow", c->follow, dir, err);
 	if (rc == 0)
-		rc = check("witness", c->witness, dir, err);
+		rc = cmd_apart_one("witness", c->witness, dir, err);
 	for (size_t i = 0; rc == 0 && i < c->alert_url.n; i++)
-		rc = check("alert_url", c->alert_url.v[i], dir, err);
+		rc = cmd_apart_one("alert_url", c->alert_url.v[i], dir, err);
 	for (size_t i = 0; rc == 0 && i < c->n_targets; i++) {
-		rc = check("target", c->targets[i].url, dir, err);
+		rc = cmd_apart_one("target", c->targets[i].url, dir, err);
 		if (rc == 0)
 			rc = check_paths(c, true, &c->targets[i], dir, err);
 	}

@@ -10,6 +10,7 @@
 #include "cmd/history.h"
 #include "cmd/metrics.h"
 #include "cmd/page.h"
+#include "cmd/quote.h"
 #include "cmd/worker.h"
 
 #include <arpa/inet.h>
@@ -160,27 +161,10 @@ static enum MHD_Result status(struct cmd_http *h, struct MHD_Connection *c)
 	return send_json(h, c, MHD_HTTP_OK, cmd_http_state(h, false));
 }
 
-/* The name that cmd_json() tells as this, where it is not this itself. NULL: none, or no memory. */
-static char *name_told_as(const char *told)
-{
-	char *name = strdup(told), *to = name;
-
-	for (const char *s = told; name && *s; to++)
-		if (!strncmp(s, "\\x", 2) && strspn(s + 2, "0123456789abcdef") >= 2) {
-			*to = (char)strtoul((char[]){s[2], s[3], 0}, NULL, 16);
-			s += 4;
-		} else {
-			*to = *s++;
-		}
-	if (name)
-		*to = 0;
-	return name;
-}
-
 static int find_history(struct cmd_http *h, const char *name, cJSON *o, struct fz_err *err)
 {
 	int rc = cmd_history_answer(h->w, name, o, err);
-	char *other = rc == -FZ_ENOTFOUND ? name_told_as(name) : NULL;
+	char *other = rc == -FZ_ENOTFOUND ? cmd_quote_told(name) : NULL;
 
 	if (other && strcmp(other, name) != 0)
 		rc = cmd_history_answer(h->w, other, o, err);

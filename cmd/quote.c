@@ -56,6 +56,22 @@ void cmd_quote_json(struct fz_buf *b, const char *json)
 	}
 }
 
+char *cmd_quote_told(const char *told)
+{
+	char *name = strdup(told), *to = name;
+
+	for (const char *s = told; name && *s; to++)
+		if (!strncmp(s, "\\x", 2) && strspn(s + 2, "0123456789abcdef") >= 2) {
+			*to = (char)strtoul((char[]){s[2], s[3], 0}, NULL, 16);
+			s += 4;
+		} else {
+			*to = *s++;
+		}
+	if (name)
+		*to = 0;
+	return name;
+}
+
 void cmd_quote_all(cJSON *o)
 {
 	struct fz_buf b = {0};

@@ -25,5 +25,7 @@ void cmd_print(const char *format, ...) FZ_PRINTF(1, 2);
 void cmd_quote_all(struct cJSON *o);
 /* JSON as cJSON prints it, made UTF-8: a byte that is no character as \\xNN, DEL and U+0080 to U+009F as \u00NN. */
 void cmd_quote_json(struct fz_buf *b, const char *json);
+/* The name that cmd_quote_json() tells so: with each \\xNN the byte that it is. To be freed; NULL: no memory. */
+char *cmd_quote_told(const char *told);
 
 #endif

@@ -77,9 +77,8 @@ static int check_target(const struct cmd_setup *s, const char *url, struct fz_er
 
 	if (rc == 0)
 		rc = cmd_conf_format_line(&line, "url", url, err);
-	if (rc == 0 && !is_s3(url) && cmd_apart_within(url + 4, s->where.dir))
-		rc = fz_fail(err, FZ_EUSAGE, "%s lies below the mount %s itself: choose a place outside of it", url,
-		             s->where.dir);
+	if (rc == 0)
+		rc = cmd_apart_one("--target", url, s->where.dir, err);
 	fz_buf_fini(&line);
 	return rc;
 }

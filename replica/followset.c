@@ -38,13 +38,20 @@ bool replica_followset_excluded(const struct replica_followset *s, const char *n
 	return false;
 }
 
+static struct replica_followdb *find(struct replica_followset *s, const char *lineage)
+{
+	for (size_t i = 0; i < s->n_dbs; i++)
+		if (strcmp(s->dbs[i]->lineage, lineage) == 0)
+			return s->dbs[i];
+	return NULL;
+}
+
 struct replica_followdb *replica_followset_get(struct replica_followset *s, const struct ltx_wire_db *d)
 {
-	struct replica_followdb *db, **v;
+	struct replica_followdb *db = find(s, d->lineage), **v;
 
-	for (size_t i = 0; i < s->n_dbs; i++)
-		if (strcmp(s->dbs[i]->lineage, d->lineage) == 0)
-			return s->dbs[i];
+	if (db)
+		return db;
 	db = replica_followdb_new(&s->env, d);
 	pthread_mutex_lock(&s->env.mu);
 	v = db ? reallocarray(s->dbs, s->n_dbs + 1, sizeof(struct replica_followdb *)) : NULL;
@@ -96,17 +103,29 @@ static int end_log(struct replica_followset *s, struct ltx_log *log, int64_t end
 }
 
 /* The log has come to an end in a history that may never have had all of it: whatever is here alone stays, as a branch does. */
-static int keep(struct ltx_log *log, struct fz_err *err)
+static int keep(struct replica_followset *s, struct ltx_log *log, struct fz_err *err)
 {
 	struct ltx_log_info info;
+	struct replica_followdb *db;
 	char id[64];
 
 	ltx_log_info(log, &info);
+	db = find(s, info.lineage);
+	if (db && db->log && replica_followdb_give_up(db))
+		replica_followset_post(s, db);
 	return info.tail_txid ? ltx_log_branch(log, info.base_txid, id, sizeof(id), err) : 0;
+}
+
+static void set_ended(struct replica_followset *s, struct replica_followdb *db, bool ended)
+{
+	pthread_mutex_lock(&s->env.mu);
+	db->ended = ended;
+	pthread_mutex_unlock(&s->env.mu);
 }
 
 int replica_followset_end_older(struct replica_followset *s, const struct replica_followdb *db, struct fz_err *err)
 {
+	struct replica_followdb *older;
 	struct ltx_log_info info;
 	struct ltx_log *log = NULL;
 	int rc = ltx_logset_get(s->logs, db->name, false, &log, NULL);
@@ -118,15 +137,12 @@ int replica_followset_end_older(struct replica_followset *s, const struct replic
 	ltx_log_info(log, &info);
 	if (strcmp(info.lineage, db->lineage) != 0) {
 		if (info.epoch < db->db.epoch)
-			rc = keep(log, err);
+			rc = keep(s, log, err);
 		if (rc == 0)
 			rc = end_log(s, log, fz_now_ms(), err);
-		for (size_t i = 0; rc == 0 && i < s->n_dbs; i++)
-			if (strcmp(s->dbs[i]->lineage, info.lineage) == 0) {
-				pthread_mutex_lock(&s->env.mu);
-				s->dbs[i]->ended = true;
-				pthread_mutex_unlock(&s->env.mu);
-			}
+		older = find(s, info.lineage);
+		if (rc == 0 && older)
+			set_ended(s, older, true);
 	}
 	ltx_log_put(log);
 	return rc;
@@ -141,9 +157,7 @@ static int revive(struct replica_followset *s, struct replica_followdb *db, stru
 		rc = ltx_log_set_ended(db->log, 0, err);
 	if (rc < 0)
 		return rc;
-	pthread_mutex_lock(&s->env.mu);
-	db->ended = false;
-	pthread_mutex_unlock(&s->env.mu);
+	set_ended(s, db, false);
 	fz_warn("%s: it was deleted in an epoch that the primary does not know: it is here again (lineage %s)",
 	        fz_log_db(db->name), db->lineage);
 	return 0;
@@ -155,15 +169,13 @@ static int end(struct replica_followset *s, struct replica_followdb *db, bool *w
 	const struct ltx_wire_db *d = &db->db;
 	bool other = d->tail_txid == db->tail_txid && d->tail_checksum && d->tail_checksum != db->tail_checksum;
 	bool alone = d->epoch <= db->epoch && (d->tail_txid < db->tail_txid || (db->tail_txid && other));
-	int rc = alone ? keep(db->log, err) : 0;
+	int rc = alone ? keep(s, db->log, err) : 0;
 
 	if (rc == 0)
 		rc = end_log(s, db->log, d->ended_ms, err);
 	if (rc < 0)
 		return rc;
-	pthread_mutex_lock(&s->env.mu);
-	db->ended = true;
-	pthread_mutex_unlock(&s->env.mu);
+	set_ended(s, db, true);
 	if (alone) {
 		*want = false;
 		replica_followdb_close(db);
@@ -239,7 +251,7 @@ bool replica_followset_part(struct replica_followset *s, struct replica_followdb
 	int rc = 0;
 
 	if (db->db.ended_ms && db->db.epoch <= db->epoch) { /* nothing of it will come any more */
-		rc = keep(db->log, &why);
+		rc = keep(s, db->log, &why);
 		if (rc < 0)
 			replica_followdb_fail(db, &why);
 		else

@@ -3,7 +3,7 @@
 """Three hosts under randomized torture with a seed: a primary and two replicas, or a replica of the replica, while applications commit and
 readers read. Processes of every host are killed, the link goes through a proxy that breaks it in all its ways, a replica's disk fills
 up, databases are vacuumed, deleted and made anew, replicas are promoted by force and the former primary follows.
-usage: replica-torture.py [--seconds S] [--seed N] [--rounds N] [--length S] (also TORTURE_SECONDS, TORTURE_SEED). Without: two short
+usage: replica-torture.py [--seconds S] [--seed N] [--rounds N] [--length S] [--kinds A,B] (also TORTURE_SECONDS, TORTURE_SEED). Without: two short
 rounds whose seeds are fixed, which promote hosts of a chain and do all the harm there is; `make torture` draws seeds.
 
 Checked in each round:
@@ -200,7 +200,7 @@ class Watcher:
 
 
 class World:
-    def __init__(self, base, seed):
+    def __init__(self, base, seed, kinds):
         self.base, self.rnd, self.watchers, self.told = base, random.Random(seed), [], []
         rnd = self.rnd
         flags = rnd.choice([[], [], [], ["--no-passthrough"]])
@@ -217,6 +217,7 @@ class World:
         self.kinds = rnd.choice([("link",), ("kill",), ("disk",), ("link", "kill"), ("link", "kill", "disk", "drop"),
                                  ("drop", "kill"), ("promote",), ("promote", "link"), ("promote", "kill"),
                                  ("promote", "kill", "link", "drop", "disk")])
+        self.kinds = kinds or self.kinds
         self.promotions = 0
 
     def tell(self, what, *args):
@@ -451,13 +452,13 @@ class World:
         return seen
 
 
-def one_round(base, number, seed, seconds):
+def one_round(base, number, seed, seconds, kinds):
     here = os.path.join(base, "round%d" % number)
     os.mkdir(here)
     w = World.__new__(World)
     w.nodes, w.dbs, w.watchers, w.told = [], [], [], []
     try:
-        w.__init__(here, seed)
+        w.__init__(here, seed, kinds)
         w.run(seconds)
         seen = w.judge()
         for n in w.nodes:
@@ -491,6 +492,7 @@ def run(base):
     p.add_argument("--seed", type=int, default=int(os.environ.get("TORTURE_SEED", "0")))
     p.add_argument("--rounds", type=int, default=0)
     p.add_argument("--length", type=float, default=0, help="seconds of a round, without its judge: 8")
+    p.add_argument("--kinds", type=lambda s: tuple(s.split(",")), help="of what happens, instead of those that the seed draws")
     args = p.parse_args()
     short = not args.seconds and not args.rounds
     args.length = args.length or (7 if short else 8)
@@ -502,7 +504,7 @@ def run(base):
     while number < args.rounds and (time.monotonic() < end or number == 0):
         seed = args.seed + number
         try:
-            print("  seed %d: %s" % (seed, one_round(base, number, seed, args.length)), flush=True)
+            print("  seed %d: %s" % (seed, one_round(base, number, seed, args.length, args.kinds)), flush=True)
         except (Failure, sqlite3.Error, OSError, subprocess.SubprocessError) as e:
             raise Failure("seed %d: %s" % (seed, e))
         number += 1

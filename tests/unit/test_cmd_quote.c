@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -80,6 +81,27 @@ static void json(void **state)
 	}
 }
 
+static void told(void **state)
+{
+	static const struct {
+		const char *told, *name;
+	} rows[] = {
+	        {"app.db",         "app.db"      },
+                {"\\xff",          "\377"        },
+                {"a\\xc3\\xe9.db", "a\303\351.db"},
+	        {"\\x",            "\\x"         },
+                {"\\xg0",          "\\xg0"       },
+                {"",               ""            },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		char *name = cmd_quote_told(rows[i].told);
+
+		assert_string_equal(name, rows[i].name);
+		free(name);
+	}
+}
+
 /* The format's own line feeds and tabs stay; whatever the arguments bring, no escape sequence comes out. */
 static void printed(void **state)
 {
@@ -112,7 +134,8 @@ static void printed(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(quoted), cmocka_unit_test(json), cmocka_unit_test(printed)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(quoted), cmocka_unit_test(json), cmocka_unit_test(told),
+	                                   cmocka_unit_test(printed)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
