@@ -137,23 +137,6 @@ static int sink_write(struct fz_sink *sink, const void *data, size_t n, struct f
 }
 
 /* Makes the last segment ready for writing. */
-static int open_last(struct ltx_log *log, struct fz_err *err)
-{
-	struct ltx_seg *s;
-	int rc;
-
-	if (log->w.f)
-		return 0;
-	pthread_mutex_lock(&log->mu);
-	s = &log->segs[log->n_segs - 1];
-	rc = ltx_log_segfile_locked(log, s, &log->w.f, err);
-	log->w.min = s->min;
-	log->w.n = s->n;
-	log->w.bytes = s->bytes;
-	pthread_mutex_unlock(&log->mu);
-	return rc;
-}
-
 static int start_segment(struct ltx_log *log, struct fz_err *err)
 {
 	struct ltx_segfile *f = NULL;
@@ -189,6 +172,28 @@ static int start_segment(struct ltx_log *log, struct fz_err *err)
 	pthread_mutex_unlock(&log->mu);
 	if (covered)
 		ltx_log_unlink_seg(log, covered);
+	return rc;
+}
+
+static int open_last(struct ltx_log *log, struct fz_err *err)
+{
+	struct ltx_seg *s;
+	int rc;
+
+	if (log->w.f)
+		return 0;
+	pthread_mutex_lock(&log->mu);
+	s = &log->segs[log->n_segs - 1];
+	rc = ltx_log_segfile_locked(log, s, &log->w.f, err);
+	log->w.min = s->min;
+	log->w.n = s->n;
+	log->w.bytes = s->bytes;
+	pthread_mutex_unlock(&log->mu);
+	if (rc == 0 && ltx_segfile_shared(log->w.f)) {
+		ltx_segfile_put(log->w.f);
+		log->w.f = NULL;
+		return start_segment(log, err);
+	}
 	return rc;
 }
 

@@ -1,7 +1,8 @@
 /* logbranch.c - keep what a log holds before its end is cut off: history that another host does not share.
  *
  * ON DISK  branches/<id>/ in the state directory is a state directory itself, with the log as db/<its directory>, read-only
- *          from then on: base and closed segments are hard links, what the living log still changes (head, meta, the last segment, the one that is cut) is copied.
+ *          from then on: base and closed segments are hard links, what the living log still changes (head, meta, the last segment) is copied. A
+ *          segment that is shared is replaced when it is cut, and nothing is appended to it (logcut.c, log.c).
  *          It appears under its name with everything in it, synced, or not at all. */
 #include "ltx/logpriv.h"
 
@@ -21,7 +22,8 @@
 #define BRANCHES "branches"
 #define NEW      BRANCHES "/.new"
 
-static int copy_file(int from_dirfd, int to_dirfd, const char *name, struct fz_err *err)
+int ltx_log_copy_file(int from_dirfd, int to_dirfd, const char *name, const char *to_name, uint64_t limit,
+                      struct fz_err *err)
 {
 	int from = openat(from_dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), to = -1, rc = 0;
 	struct stat st;
@@ -29,12 +31,15 @@ static int copy_file(int from_dirfd, int to_dirfd, const char *name, struct fz_e
 	if (from < 0 || fstat(from, &st) < 0)
 		rc = -errno;
 	if (rc == 0)
-		to = openat(to_dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		to = openat(to_dirfd, to_name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (rc == 0 && to < 0)
 		rc = -errno;
-	for (off_t at = 0; rc == 0 && at < st.st_size;) {
+	if (rc == 0 && (uint64_t)st.st_size < limit)
+		limit = (uint64_t)st.st_size;
+	for (off_t at = 0; rc == 0 && (uint64_t)at < limit;) {
 		uint8_t buf[65536];
-		ssize_t n = fz_pread(from, buf, sizeof(buf), at);
+		uint64_t left = limit - (uint64_t)at;
+		ssize_t n = fz_pread(from, buf, left < sizeof(buf) ? (size_t)left : sizeof(buf), at);
 
 		rc = n < 0 ? (int)n : n == 0 ? -EIO : fz_pwrite(to, buf, (size_t)n, at);
 		at += n;
@@ -58,21 +63,21 @@ static bool of_segment(const char *name, const char *seg)
 	return *seg && !strncmp(name, seg, strlen(seg));
 }
 
-/* What belongs to a log: 1 = it never changes again, 2 = it does; 0 = something else's (caches, positions). The segment that
- * holds the cut is shortened where it lies, so the branch needs its own. Held by tests/unit/test_ltx_logbranch.c. */
-static int kind_of(const char *name, const char *last_seg, const char *cut_seg)
+/* What belongs to a log: 1 = it never changes where it lies, 2 = it does; 0 = something else's (caches, positions). A cut leaves what a
+ * branch shares as it is, and nothing is appended to it. Held by tests/unit/test_ltx_logbranch.c. */
+static int kind_of(const char *name, const char *last_seg)
 {
 	if (!strcmp(name, "meta") || !strcmp(name, "head"))
 		return 2;
 	if (ends_in(name, ".seg") || ends_in(name, ".idx"))
-		return of_segment(name, last_seg) || of_segment(name, cut_seg) ? 2 : 1;
+		return of_segment(name, last_seg) ? 2 : 1;
 	return !strncmp(name, "base-", 5) && ends_in(name, ".ltx");
 }
 
-static int fill(struct ltx_log *log, uint64_t from_txid, int to_dirfd, struct fz_err *err)
+static int fill(struct ltx_log *log, int to_dirfd, struct fz_err *err)
 {
 	DIR *d = fz_opendir(log->dirfd, ".");
-	char last[24] = "", cut[24] = "";
+	char last[24] = "";
 	struct dirent *e;
 	int rc = 0;
 
@@ -80,16 +85,13 @@ static int fill(struct ltx_log *log, uint64_t from_txid, int to_dirfd, struct fz
 		return fz_fail_errno(err, errno, "reading the log's directory");
 	if (log->n_segs)
 		snprintf(last, sizeof(last), "%016" PRIx64 ".", log->segs[log->n_segs - 1].min);
-	for (size_t i = 0; i < log->n_segs; i++)
-		if (log->segs[i].min <= from_txid && from_txid <= log->segs[i].max)
-			snprintf(cut, sizeof(cut), "%016" PRIx64 ".", log->segs[i].min);
 	while (rc == 0 && (e = readdir(d))) {
-		int kind = kind_of(e->d_name, last, cut);
+		int kind = kind_of(e->d_name, last);
 
 		if (kind == 1 && linkat(log->dirfd, e->d_name, to_dirfd, e->d_name, 0) == 0)
 			continue;
 		if (kind)
-			rc = copy_file(log->dirfd, to_dirfd, e->d_name, err);
+			rc = ltx_log_copy_file(log->dirfd, to_dirfd, e->d_name, e->d_name, UINT64_MAX, err);
 	}
 	closedir(d);
 	if (rc == 0 && fsync(to_dirfd) < 0)
@@ -108,19 +110,42 @@ static int make(struct ltx_log *log, int statefd, const char *dir, uint64_t from
 		rc = fz_mkdirs(statefd, path, 0700, err);
 	if (rc == 0) {
 		fd = openat(statefd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		rc = fd < 0 ? fz_fail_errno(err, errno, "cannot open %s", path) : fill(log, from_txid, fd, err);
+		rc = fd < 0 ? fz_fail_errno(err, errno, "cannot open %s", path) : fill(log, fd, err);
 	}
 	fz_close(&fd);
 	snprintf(text, sizeof(text), "%" PRIu64 "\n", from_txid);
 	if (rc == 0)
 		rc = fz_write_file(statefd, NEW "/from", text, strlen(text), 0600, err);
+	if (rc < 0 && fz_remove_tree(statefd, NEW, NULL) < 0)
+		fz_debug("what a branch would have been stays until the next one");
 	return rc;
+}
+
+/* The branch at path holds what the log holds: the same last transaction of the same epoch. */
+static bool is_same(struct ltx_log *log, int statefd, const char *path)
+{
+	const struct ltx_logset_conf ro = {.readonly = true};
+	int fd = openat(statefd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	struct ltx_logset *set = NULL;
+	struct ltx_log_info a, b;
+	bool same = false;
+
+	ltx_log_info(log, &a);
+	if (fd >= 0 && ltx_logset_open(&set, fd, &ro, NULL) == 0)
+		same = ltx_logset_info(set, 0, &b) && a.epoch == b.epoch && a.tail_txid == b.tail_txid &&
+		       a.tail_checksum == b.tail_checksum && a.tail_time_ms == b.tail_time_ms;
+	if (set)
+		ltx_logset_close(set);
+	fz_close(&fd);
+	return same;
 }
 
 int ltx_log_branch(struct ltx_log *log, uint64_t from_txid, char *id, size_t cap, struct fz_err *err)
 {
 	char path[400], dir[256], link[64];
+	bool there = false;
 	int statefd, rc;
+	struct stat st;
 	ssize_t n;
 
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", log->dirfd);
@@ -134,23 +159,21 @@ int ltx_log_branch(struct ltx_log *log, uint64_t from_txid, char *id, size_t cap
 		return fz_fail_errno(err, errno, "cannot open the state directory");
 	pthread_mutex_lock(&log->maint);
 	rc = ltx_log_sync(log, err);
-	if (rc == 0)
-		rc = make(log, statefd, dir, from_txid, err);
-	for (unsigned i = 1; rc == 0; i++) {
-		struct stat st;
-
+	for (unsigned i = 1; rc == 0 && !there; i++) {
 		snprintf(id, cap, i > 1 ? "epoch%u-%" PRIu64 "-%u" : "epoch%u-%" PRIu64, log->meta.epoch, log->tail, i);
 		snprintf(path, sizeof(path), BRANCHES "/%.150s.%s", log->meta.lineage, id);
-		if (fstatat(statefd, path, &st, AT_SYMLINK_NOFOLLOW) == 0)
-			continue;
-		if (renameat(statefd, NEW, statefd, path) < 0)
-			rc = fz_fail_errno(err, errno, "naming the branch %s", id);
-		else
-			rc = fz_sync_parent(statefd, path, err);
-		break;
+		if (fstatat(statefd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			break;
+		there = is_same(log, statefd, path); /* what came after it failed, and is done again */
 	}
+	if (rc == 0 && !there)
+		rc = make(log, statefd, dir, from_txid, err);
+	if (rc == 0 && !there && renameat(statefd, NEW, statefd, path) < 0)
+		rc = fz_fail_errno(err, errno, "naming the branch %s", id);
+	if (rc == 0 && !there)
+		rc = fz_sync_parent(statefd, path, err);
 	pthread_mutex_unlock(&log->maint);
-	if (rc == 0)
+	if (rc == 0 && !there)
 		fz_warn("%s: transactions %" PRIu64 " to %" PRIu64
 		        " are not known to be part of the primary's history; they are kept as the branch %s",
 		        log->meta.name, from_txid + 1, log->tail, id);

@@ -4,7 +4,32 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <unistd.h>
+
+/* By shorter files of the log's own: these are a branch's too. An index alone is never there with another segment (squash_one() in logfold.c). */
+static int replace_last(struct ltx_log *log, struct ltx_seg *s, uint64_t bytes, uint64_t idx_bytes, struct fz_err *err)
+{
+	static const char tmp_seg[] = "log-tmp-seg", tmp_idx[] = "log-tmp-idx";
+	char seg[LTX_SEG_NAME_SIZE], idx[LTX_SEG_NAME_SIZE];
+	int rc;
+
+	ltx_seg_name(seg, s->min, ".seg");
+	ltx_seg_name(idx, s->min, ".idx");
+	rc = ltx_log_copy_file(log->dirfd, log->dirfd, seg, tmp_seg, bytes, err);
+	if (rc == 0)
+		rc = ltx_log_copy_file(log->dirfd, log->dirfd, idx, tmp_idx, idx_bytes, err);
+	if (rc < 0)
+		return rc;
+	pthread_mutex_lock(&log->mu);
+	if (unlinkat(log->dirfd, idx, 0) < 0 || fsync(log->dirfd) < 0 ||
+	    renameat(log->dirfd, tmp_seg, log->dirfd, seg) < 0 || renameat(log->dirfd, tmp_idx, log->dirfd, idx) < 0)
+		rc = fz_fail_errno(err, errno, "replacing a log segment");
+	ltx_segfile_put(s->f); /* whoever reads from the old one goes on */
+	s->f = NULL;
+	pthread_mutex_unlock(&log->mu);
+	return rc;
+}
 
 /* Cuts the last segment down to what ends at txid. */
 static int shorten_last(struct ltx_log *log, uint64_t txid, struct fz_err *err)
@@ -13,6 +38,7 @@ static int shorten_last(struct ltx_log *log, uint64_t txid, struct fz_err *err)
 	struct ltx_segfile *f = NULL;
 	struct ltx_pack_entry e;
 	uint64_t i;
+	bool shared;
 	int rc;
 
 	pthread_mutex_lock(&log->mu);
@@ -20,8 +46,12 @@ static int shorten_last(struct ltx_log *log, uint64_t txid, struct fz_err *err)
 	pthread_mutex_unlock(&log->mu);
 	if (rc == 0)
 		rc = ltx_segfile_find(f, s->n, s->min, txid, &e, &i, err);
-	if (rc == 0 && (ftruncate(f->fd, (off_t)(e.off_bytes + e.size_bytes)) < 0 || fsync(f->fd) < 0 ||
-	                ftruncate(f->idx_fd, (off_t)((i + 1) * LTX_PACK_ENTRY_SIZE)) < 0))
+	shared = rc == 0 && ltx_segfile_shared(f);
+	if (shared)
+		rc = replace_last(log, s, e.off_bytes + e.size_bytes, (i + 1) * LTX_PACK_ENTRY_SIZE, err);
+	if (rc == 0 && !shared &&
+	    (ftruncate(f->fd, (off_t)(e.off_bytes + e.size_bytes)) < 0 || fsync(f->fd) < 0 ||
+	     ftruncate(f->idx_fd, (off_t)((i + 1) * LTX_PACK_ENTRY_SIZE)) < 0))
 		rc = fz_fail_errno(err, errno, "shortening the log");
 	if (rc == 0) {
 		pthread_mutex_lock(&log->mu);

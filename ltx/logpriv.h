@@ -112,6 +112,9 @@ int ltx_log_add_seg_locked(struct ltx_log *log, const struct ltx_seg *s, struct 
 /* Takes the i-th segment out of the list (its files stay). */
 void ltx_log_drop_seg_locked(struct ltx_log *log, size_t i);
 void ltx_log_unlink_seg(struct ltx_log *log, uint64_t min);
+/* The first limit bytes of a file, under another name, synced; what has that name is written over. (logbranch.c) */
+int ltx_log_copy_file(int from_dirfd, int to_dirfd, const char *name, const char *to_name, uint64_t limit,
+                      struct fz_err *err) FZ_MUST_CHECK;
 void ltx_log_changed_locked(struct ltx_log *log); /* wakes whoever waits */
 
 /* logread.c: a source over bytes of a segment; f is taken over, also on failure. */

@@ -102,6 +102,14 @@ void ltx_segfile_put(struct ltx_segfile *f)
 	free(f);
 }
 
+bool ltx_segfile_shared(const struct ltx_segfile *f)
+{
+	struct stat seg, idx;
+
+	return (fstat(f->fd, &seg) == 0 && seg.st_nlink > 1) ||
+	       (f->idx_fd >= 0 && fstat(f->idx_fd, &idx) == 0 && idx.st_nlink > 1);
+}
+
 int64_t ltx_segfile_bytes(const struct ltx_segfile *f)
 {
 	struct stat st;

@@ -32,6 +32,7 @@ int ltx_segfile_open(struct ltx_segfile **out, int dirfd, uint64_t min_txid, boo
 struct ltx_segfile *ltx_segfile_get(struct ltx_segfile *f);
 void ltx_segfile_put(struct ltx_segfile *f); /* NULL is fine */
 
+bool ltx_segfile_shared(const struct ltx_segfile *f);      /* a branch has the same files */
 int64_t ltx_segfile_bytes(const struct ltx_segfile *f);    /* size of the segment, -errno */
 uint64_t ltx_segfile_entries(const struct ltx_segfile *f); /* whole entries in the index */
 /* The i-th entry, its shape checked (min <= max, size, offset inside int64): -FZ_ECORRUPT. */

@@ -126,7 +126,7 @@ static int announce(struct primary_feed *f, const struct ltx_log_info *info, str
 	f->doubt |= f->announced && f->told.epoch != info->epoch;
 	f->told = *d;
 	f->announced = true;
-	f->ahead = false;
+	f->ahead = f->ahead && info->tail_txid < f->sent_txid;
 	return 0;
 }
 

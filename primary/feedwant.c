@@ -135,14 +135,12 @@ int primary_feed_look_back(struct primary_feed *f, struct ltx_log *log, const st
 
 	if (!f->doubt || f->state != PRIMARY_FEED_STREAM)
 		return 0;
+	primary_feed_drop_file(f); /* what is under way may be what was cut off */
 	rc = judge(log, info, &w, &why);
 	if (rc < 0) /* looked at again */
 		return primary_feed_fail(f, log, info, &why);
 	f->doubt = false;
-	if (rc == 0)
-		return 0;
-	primary_feed_drop_file(f);
-	return diverged(f, info, &w, &why, out, err);
+	return rc == 0 ? 0 : diverged(f, info, &w, &why, out, err);
 }
 
 bool primary_feed_want(struct primary_feed *f, const struct ltx_wire_want *w)

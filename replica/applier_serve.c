@@ -41,6 +41,7 @@ struct db {
 	uint64_t remove, detach, hold; /* numbers of the requests; 0 = none */
 	bool report;                   /* the worker is new: tell the state */
 	bool ended;                    /* the thread is about to end: to be joined */
+	bool over;                     /* it takes no request any more */
 	/* of the thread */
 	struct ltx_log *log;
 	struct replica_apply *apply;
@@ -250,6 +251,20 @@ static int give_up(struct db *d, struct fz_err *err)
 	return rc == -FZ_ENOTFOUND ? 0 : rc;
 }
 
+/* Nothing applies that log any more: who asked for that while the thread was ending is answered too. */
+static void end_holds(struct db *d)
+{
+	uint64_t hold;
+
+	pthread_mutex_lock(&d->agent->mu);
+	d->over = true;
+	hold = d->hold;
+	d->hold = 0;
+	pthread_mutex_unlock(&d->agent->mu);
+	if (hold)
+		done(d->agent, hold, NULL);
+}
+
 static void run(void *arg)
 {
 	struct db *d = arg;
@@ -284,6 +299,9 @@ static void run(void *arg)
 			done(g, remove, rc < 0 ? &err : NULL);
 			if (detach)
 				finish_detach(d, detach);
+			if (hold)
+				done(g, hold, NULL);
+			end_holds(d);
 			return;
 		}
 		if (hold) {
@@ -364,6 +382,7 @@ static void on_message(struct agent *g, const struct replica_applier_msg *m)
 {
 	struct fz_err err = {0};
 	struct db *d = NULL;
+	bool held = false;
 
 	reap(g, false);
 	if (m->type == REPLICA_APPLIER_POST || m->type == REPLICA_APPLIER_REMOVE || m->type == REPLICA_APPLIER_HOLD) {
@@ -384,7 +403,8 @@ static void on_message(struct agent *g, const struct replica_applier_msg *m)
 	} else if (m->type == REPLICA_APPLIER_REMOVE) {
 		d->remove = m->number;
 	} else if (m->type == REPLICA_APPLIER_HOLD) {
-		d->hold = m->number;
+		held = d->over;
+		d->hold = held ? 0 : m->number;
 	} else if (m->type == REPLICA_APPLIER_DETACH) {
 		g->detach = m->number;
 	}
@@ -397,6 +417,8 @@ static void on_message(struct agent *g, const struct replica_applier_msg *m)
 			fz_worker_kick(&o->worker);
 	}
 	pthread_mutex_unlock(&g->mu);
+	if (held)
+		done(g, m->number, NULL);
 	if (m->type == REPLICA_APPLIER_DETACH) { /* nobody to wait for? */
 		struct db nobody = {.agent = g};
 

@@ -212,11 +212,13 @@ static int take_db(struct replica_follow *f, const struct ltx_wire_db *d, struct
 static int part_ways(struct replica_follow *f, struct replica_followdb *db, const struct ltx_wire_mark *at,
                      struct fz_err *err)
 {
+	if (db->state == REPLICA_FOLLOWDB_FAILED) /* it asks by itself, later */
+		return 0;
 	if (replica_followdb_stands(db, at))
 		return replica_followset_part(&f->set, db) ? say_want(f, db, err) : 0;
 	if (replica_followdb_give_up(db))
 		replica_followset_post(&f->set, db);
-	return db->state == REPLICA_FOLLOWDB_FAILED ? 0 : say_want(f, db, err); /* else it asks by itself, later */
+	return db->state == REPLICA_FOLLOWDB_FAILED ? 0 : say_want(f, db, err);
 }
 
 /* ---- hearing ---- */

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "replica/followdbpriv.h"
 #include "replica/incoming.h"
+#include "replica/leaving.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -229,18 +230,20 @@ int replica_followdb_branch(struct replica_followdb *db, struct fz_err *err)
 {
 	const struct ltx_pos start = {db->db.epoch, db->db.epoch_txid, db->db.epoch_checksum};
 	uint64_t from = start.txid, checksum = LTX_EMPTY_DB;
+	struct ltx_log_info info;
 	char id[64];
 	int rc;
 
 	if (db->db.epoch <= db->epoch)
 		return fz_fail(err, FZ_EORDER, "the primary's epoch %u is not above ours (%u)", db->db.epoch,
 		               db->epoch);
-	if (from >= db->tail_txid || (from && ltx_log_checksum_at(db->log, from, &checksum, NULL) < 0) ||
-	    checksum != start.checksum)
+	ltx_log_info(db->log, &info);
+	if (from >= db->tail_txid || from < info.base_txid ||
+	    (from && ltx_log_checksum_at(db->log, from, &checksum, NULL) < 0) || checksum != start.checksum)
 		return step_back(db, err);
 	replica_followdb_drop_file(db, false);
 	replica_held_forget(&db->held, ltx_log_dirfd(db->log));
-	rc = ltx_log_branch(db->log, from, id, sizeof(id), err);
+	rc = db->steps ? 0 : ltx_log_branch(db->log, from, id, sizeof(id), err); /* with the first step all of it */
 	if (rc == 0)
 		rc = ltx_log_truncate(db->log, from, err);
 	if (rc == 0)
@@ -250,6 +253,7 @@ int replica_followdb_branch(struct replica_followdb *db, struct fz_err *err)
 	replica_followdb_look_at_log(db, rc == 0);
 	if (rc < 0)
 		return rc;
+	replica_unsettled_done(db->log);
 	agree(db, true);
 	replica_followdb_works(db);
 	return 0;
@@ -305,6 +309,7 @@ int replica_followdb_take_epoch(struct replica_followdb *db, struct fz_err *err)
 		rc = ltx_log_set_epoch_at(db->log, &start, err);
 		if (rc < 0)
 			return rc;
+		replica_unsettled_done(db->log);
 	}
 	pthread_mutex_lock(&db->env->mu);
 	if (db->epoch < db->db.epoch)

@@ -141,8 +141,13 @@ int replica_followset_end_older(struct replica_followset *s, const struct replic
 		if (rc == 0)
 			rc = end_log(s, log, fz_now_ms(), err);
 		older = find(s, info.lineage);
-		if (rc == 0 && older)
+		if (rc == 0 && older) {
 			set_ended(s, older, true);
+			if (older->log) { /* what still comes of it is not wanted */
+				(void)replica_followdb_give_up(older);
+				replica_followdb_close(older);
+			}
+		}
 	}
 	ltx_log_put(log);
 	return rc;
@@ -163,14 +168,18 @@ static int revive(struct replica_followset *s, struct replica_followdb *db, stru
 	return 0;
 }
 
-/* The primary says that it has ended. What it says of the end may tell already that it never had all of it. */
+/* The primary says that it has ended. What it says of the end may tell already that it never had all of it; of another epoch the answer to
+ * WANT will tell. */
 static int end(struct replica_followset *s, struct replica_followdb *db, bool *want, struct fz_err *err)
 {
 	const struct ltx_wire_db *d = &db->db;
 	bool other = d->tail_txid == db->tail_txid && d->tail_checksum && d->tail_checksum != db->tail_checksum;
-	bool alone = d->epoch <= db->epoch && (d->tail_txid < db->tail_txid || (db->tail_txid && other));
+	bool alone = db->tail_txid &&
+	             (d->epoch < db->epoch || (d->epoch == db->epoch && (d->tail_txid < db->tail_txid || other)));
 	int rc = alone ? keep(s, db->log, err) : 0;
 
+	if (rc == 0 && d->epoch > db->epoch)
+		rc = replica_unsettled_note(db->log, err);
 	if (rc == 0)
 		rc = end_log(s, db->log, d->ended_ms, err);
 	if (rc < 0)
@@ -245,17 +254,26 @@ void replica_followset_look(struct replica_followset *s, struct replica_followdb
 		replica_followdb_applied(db, a.state.txid);
 }
 
+/* It has ended, and nothing of it will come any more. */
+static void part_ended(struct replica_followset *s, struct replica_followdb *db)
+{
+	struct fz_err why = {0};
+
+	if (keep(s, db->log, &why) < 0) {
+		replica_followdb_fail(db, &why);
+		return;
+	}
+	replica_unsettled_done(db->log);
+	replica_followdb_close(db);
+}
+
 bool replica_followset_part(struct replica_followset *s, struct replica_followdb *db)
 {
 	struct fz_err why = {0};
 	int rc = 0;
 
-	if (db->db.ended_ms && db->db.epoch <= db->epoch) { /* nothing of it will come any more */
-		rc = keep(s, db->log, &why);
-		if (rc < 0)
-			replica_followdb_fail(db, &why);
-		else
-			replica_followdb_close(db);
+	if (db->ended && db->db.epoch <= db->epoch) {
+		part_ended(s, db);
 		return false;
 	}
 	if (s->applier && db->db.epoch > db->epoch)
@@ -271,8 +289,11 @@ bool replica_followset_part(struct replica_followset *s, struct replica_followdb
 		replica_followset_post(s, db);
 	if (rc >= 0) /* 1: asked from further back; what readers see does not change until something comes */
 		return true;
-	replica_followdb_diverged(db);
 	if (rc != -FZ_EORDER)
-		fz_log_err(fz_log_db(db->name), &why);
+		replica_followdb_fail(db, &why);
+	else if (db->ended)
+		part_ended(s, db);
+	else
+		replica_followdb_diverged(db);
 	return false;
 }

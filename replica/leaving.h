@@ -1,6 +1,8 @@
-/* leaving.h - that the database of an ended log has still to go from the mount: an empty file "leaving" in the log's directory, made before
- * the log is marked as ended and removed once the agent has done it, so that neither a death of the worker nor a power cut leaves
- * a deleted database behind. */
+/* leaving.h - notes about an ended log, empty files in its directory, made before it is marked as ended; so neither a death of the worker nor a
+ * power cut forgets them.
+ * leaving    the database has still to go from the mount: removed once the agent has done it
+ * unsettled  it has ended in a history that may never have had all that is here: removed once that is known, or a branch; the log stays
+ *            until then (cmd/logkeep.c) */
 #ifndef FZ_REPLICA_LEAVING_H
 #define FZ_REPLICA_LEAVING_H
 
@@ -13,5 +15,8 @@ struct ltx_log;
 int replica_leaving_note(struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK;
 void replica_leaving_done(struct ltx_log *log);
 bool replica_leaving_is(struct ltx_log *log);
+int replica_unsettled_note(struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK;
+void replica_unsettled_done(struct ltx_log *log);
+bool replica_unsettled_is(struct ltx_log *log);
 
 #endif

@@ -595,27 +595,6 @@ static void test_answers_cross(void **state)
 	source_free(s);
 }
 
-/* Of the same epoch, and further than whom it follows now, who follows too: when that one has come as far it goes on by itself. */
-static void test_ahead_of_whom_it_follows(void **state)
-{
-	struct link *l = *state, *m = link_new();
-	struct source *s = followed(l, 20), *t;
-
-	t = same_history(&m->p, s, 14);
-	turn_to(l, m);
-	UNTIL(replica_db_diverged(l, s->lineage));
-	while (t->last < 20)
-		source_commit(t, 0);
-	UNTIL(!replica_db_diverged(l, s->lineage));
-	source_commit(t, 0);
-	UNTIL(host_tail(&l->r, s->lineage) == 21);
-	follow_not(l);
-	serve_not(m);
-	source_free(s);
-	source_free(t);
-	link_free(m);
-}
-
 static int count_branches(struct host *h)
 {
 	int fd = openat(h->fd, "branches", O_RDONLY | O_DIRECTORY | O_CLOEXEC), n = 0;
@@ -628,34 +607,77 @@ static int count_branches(struct host *h)
 	return n;
 }
 
+/* Of the same epoch, and further than whom it follows now, who follows too: when that one has come as far it goes on by itself. */
+static void test_ahead_of_whom_it_follows(void **state)
+{
+	for (uint32_t epoch = 0; epoch < 3; epoch += 2) { /* which that one may enter after it was asked */
+		struct link *l = epoch ? link_new() : *state, *m = link_new();
+		struct source *s = followed(l, 20), *t;
+		struct ltx_log *log;
+
+		follow_not(l);
+		if (epoch) {
+			log = host_log(&l->r, s->lineage);
+			OK(ltx_log_set_epoch(log, epoch, e));
+			ltx_log_put(log);
+		}
+		t = same_history(&m->p, s, 14);
+		turn_to(l, m);
+		UNTIL(replica_db_diverged(l, s->lineage));
+		if (epoch)
+			OK(ltx_log_set_epoch(t->log, epoch, e));
+		source_commit(t, 0);
+		usleep(20000); /* it may be told of that by itself */
+		while (t->last < 20)
+			source_commit(t, 0);
+		UNTIL(!replica_db_diverged(l, s->lineage));
+		source_commit(t, 0);
+		UNTIL(host_tail(&l->r, s->lineage) == 21);
+		assert_int_equal(count_branches(&l->r), 0);
+		follow_not(l);
+		serve_not(m);
+		source_free(s);
+		source_free(t);
+		link_free(m);
+		if (epoch)
+			link_free(l);
+	}
+}
+
 /* What the replica has ends on the host that it follows now, which may never have had all of it: then it is kept. */
 static void test_deleted_where_it_was_not_known(void **state)
 {
 	static const struct {
 		const char *name;
-		bool known;         /* that host has the lineage, up to 14 of 20, and it has ended there, */
-		uint32_t old_epoch; /* in this epoch */
-		uint32_t epoch;     /* of what lives there under that name */
-		bool ended;         /* it has ended here too, before anybody asked about it */
+		bool known;                   /* that host has the lineage, up to 14 of 20, and it has ended there, */
+		uint32_t my_epoch, old_epoch; /* of what is here, and of that one when it ended */
+		uint32_t epoch;               /* of what lives there under that name */
+		bool ended, base; /* it has ended here too, before anybody asked about it; all of it is in the base */
 		bool kept;
 		uint64_t tail;
 	} cases[] = {
-	        {"another life, of another epoch",                false, 0, 2, false, true,  20},
-	        {"another life, of the same epoch",               false, 0, 0, false, false, 20},
-	        {"less of the same life",                         true,  0, 0, false, true,  20},
-	        {"the same life, another epoch",                  true,  2, 2, false, true,  14},
-	        {"the same, died here before it was asked about", true,  2, 2, true,  true,  14},
+	        {"another life, of another epoch",                false, 0, 0, 2, false, false, true,  20},
+	        {"another life, of the same epoch",               false, 0, 0, 0, false, false, false, 20},
+	        {"less of the same life",                         true,  0, 0, 0, false, false, true,  20},
+	        {"the same life, another epoch",                  true,  0, 2, 2, false, false, true,  14},
+	        {"the same, died here before it was asked about", true,  0, 2, 2, true,  false, true,  14},
+	        {"more of it, of an older epoch",                 true,  3, 1, 1, false, false, true,  20},
+	        {"where they part is below the base",             true,  0, 2, 2, false, true,  true,  20},
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		struct link *l = i ? link_new() : *state, *m = link_new();
 		struct source *s = followed(l, 20), *t, *old = NULL;
+		struct ltx_log *log;
+		char id[32];
 
 		print_message("           %s\n", cases[i].name);
 		if (cases[i].known) {
 			old = other_history(&m->p, s, 14);
 			if (cases[i].old_epoch)
 				OK(ltx_log_set_epoch(old->log, cases[i].old_epoch, e));
+			while (cases[i].my_epoch && old->last < 30)
+				source_commit(old, 0);
 			OK(ltx_log_set_ended(old->log, fz_now_ms(), e));
 		}
 		t = source_make(&m->p, "app.db", 512, 64);
@@ -664,12 +686,15 @@ static void test_deleted_where_it_was_not_known(void **state)
 			OK(ltx_log_set_epoch(t->log, cases[i].epoch, e));
 		source_commit(t, 0);
 		follow_not(l);
-		if (cases[i].ended) {
-			struct ltx_log *log = host_log(&l->r, s->lineage);
-
+		log = host_log(&l->r, s->lineage);
+		if (cases[i].my_epoch)
+			OK(ltx_log_set_epoch(log, cases[i].my_epoch, e));
+		if (cases[i].base)
+			OK(ltx_log_fold(log, 20, NULL, e));
+		if (cases[i].ended)
 			OK(ltx_log_set_ended(log, fz_now_ms(), e));
-			ltx_log_put(log);
-		}
+		ltx_log_put(log);
+		snprintf(id, sizeof(id), "epoch%u-20", cases[i].my_epoch);
 		turn_to(l, m);
 		UNTIL(host_ended(&l->r, s->lineage) && host_tail(&l->r, t->lineage) == 1);
 		UNTIL(count_branches(&l->r) == cases[i].kept);
@@ -682,7 +707,7 @@ static void test_deleted_where_it_was_not_known(void **state)
 		source_commit(t, 0);
 		UNTIL(host_tail(&l->r, t->lineage) == 3);
 		if (cases[i].kept)
-			judge_branch(&l->r, s, "epoch0-20", 20);
+			judge_branch(&l->r, s, id, cases[i].base ? 0 : 20);
 		assert_int_equal(count_branches(&l->r), cases[i].kept);
 		judge(&l->r, s);
 		judge(&l->r, t);

@@ -2,6 +2,7 @@
 #include "tests/unit/primary_fix.h"
 
 #include "cmd/logkeep.h"
+#include "replica/leaving.h"
 
 #define HOUR INT64_C(3600000)
 
@@ -95,6 +96,13 @@ static bool removed(struct fix *f)
 	return cmd_logkeep_pass(&k, fz_now_ms() + 2 * HOUR) == 1; /* a lane may look at it just now: again */
 }
 
+static bool told_end(struct fix *f)
+{
+	struct ltx_log_info info;
+
+	return ltx_logset_info(f->set, 0, &info) && primary_ship_told_end(f->ship, &info);
+}
+
 static void test_removes_ended(void **state)
 {
 	struct fix *f = *state;
@@ -111,6 +119,15 @@ static void test_removes_ended(void **state)
 	ltx_log_put(f->log);
 	k = keeper(f);
 	assert_int_equal(cmd_logkeep_pass(&k, now + HOUR / 2), 0); /* not yet */
+	fix_until(f, told_end, "the mark of the end");
+	log = ltx_logset_at(f->set, 0);
+	OK(replica_unsettled_note(log, &f->err)); /* it may hold what nobody else has */
+	ltx_log_put(log);
+	for (int i = 0; i < 20; i++, usleep(5000)) /* with any lane looking at it or not */
+		assert_int_equal(cmd_logkeep_pass(&k, now + 2 * HOUR), 0);
+	log = ltx_logset_at(f->set, 0);
+	replica_unsettled_done(log);
+	ltx_log_put(log);
 	fix_until(f, removed, "the end of the log");
 	log = ltx_logset_at(f->set, 0);
 	assert_null(log);

@@ -88,11 +88,8 @@ static void keeps_both(void **state)
 
 		OK(ltx_log_branch(f->log, cut, id, sizeof(id), &f->err));
 		assert_string_equal(id, "epoch0-200");
-		for (size_t k = 0; k < f->log->n_segs; k++) /* what is to be changed where it lies is not shared */
-			if (k + 1 == f->log->n_segs || (f->log->segs[k].min <= cut && cut < f->log->segs[k].max))
-				assert_int_equal(links(f->log, &f->log->segs[k]), 1);
-			else if (cut < f->log->segs[k].min || cut > f->log->segs[k].max)
-				assert_int_equal(links(f->log, &f->log->segs[k]), 2);
+		for (size_t k = 0; k < f->log->n_segs; k++)
+			assert_int_equal(links(f->log, &f->log->segs[k]), k + 1 == f->log->n_segs ? 1 : 2);
 		OK(ltx_log_truncate(f->log, cut, &f->err));
 		go_back(f, cut);
 		f->salt = 7; /* another history */
@@ -118,7 +115,76 @@ static void keeps_both(void **state)
 	}
 }
 
-/* Two branches that end at the same TXID have names of their own. */
+/* Cut, and cut again further back, in what the branch shares: where it ends in the middle of a segment, with one, and where another
+ * history goes on in between. */
+static void cut_again(void **state)
+{
+	static const struct {
+		const char *name;
+		int first, of_first, second, of_second; /* segments; 1 = in its middle, 2 = its last TXID */
+		bool between;
+	} cases[] = {
+	        {"in the middle, in the middle",            9, 1, 4, 1, false},
+	        {"in the middle, with a segment",           9, 1, 4, 2, false},
+	        {"with a segment, in its middle",           5, 2, 5, 1, false},
+	        {"with a segment, in its middle, written",  5, 2, 5, 1, true },
+	        {"in the middle, with one before, written", 9, 1, 8, 2, true },
+	        {"twice in one, written",                   5, 1, 5, 1, true },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		void *s = *state;
+		struct fix *f, *then;
+		struct ltx_log *branch = NULL;
+		uint64_t first, second;
+		char id[64], path[200];
+
+		print_message("           %s\n", cases[i].name);
+		if (i)
+			setup_below(&s);
+		f = s;
+		append_many(f, 1, LAST);
+		OK(ltx_log_sync(f->log, &f->err));
+		first = f->log->segs[cases[i].first].max;
+		if (cases[i].of_first == 1)
+			first = (f->log->segs[cases[i].first].min + first) / 2;
+		second = f->log->segs[cases[i].second].max;
+		if (cases[i].of_second == 1)
+			second = f->log->segs[cases[i].second].min;
+		assert_true(second < first);
+		then = malloc(sizeof(*then));
+		memcpy(then, f, sizeof(*then));
+		OK(ltx_log_branch(f->log, first, id, sizeof(id), &f->err));
+		OK(ltx_log_truncate(f->log, first, &f->err));
+		if (cases[i].between) {
+			go_back(f, first);
+			f->salt = 3;
+			append_many(f, first + 1, first + 5);
+			OK(ltx_log_sync(f->log, &f->err));
+		}
+		OK(ltx_log_truncate(f->log, second, &f->err));
+		go_back(f, second);
+		f->salt = 7;
+		append_many(f, second + 1, LAST + 20);
+		OK(ltx_log_sync(f->log, &f->err));
+		check(f, f->log, LAST + 20);
+		snprintf(path, sizeof(path), "branches/0123456789abcdef.%s/db/app", id);
+		OK(ltx_log_open(&branch, openat(f->dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), &f->conf, NULL,
+		                &f->err));
+		check(then, branch, LAST);
+		ltx_log_close(branch);
+		ltx_log_close(f->log);
+		f->log = NULL;
+		OK(ltx_log_open(&f->log, openat(f->dirfd, "db/app", O_RDONLY | O_DIRECTORY | O_CLOEXEC), &f->conf, NULL,
+		                &f->err));
+		check(f, f->log, LAST + 20);
+		free(then);
+		if (i)
+			teardown(&s);
+	}
+}
+
+/* What is there already is not made again; another history that ends at the same TXID has a name of its own. */
 static void names(void **state)
 {
 	struct fix *f = *state;
@@ -128,13 +194,22 @@ static void names(void **state)
 	OK(ltx_log_branch(f->log, 10, id, sizeof(id), &f->err));
 	assert_string_equal(id, "epoch0-20");
 	OK(ltx_log_branch(f->log, 10, id, sizeof(id), &f->err));
-	assert_string_equal(id, "epoch0-20-2");
+	assert_string_equal(id, "epoch0-20");
+	OK(ltx_log_truncate(f->log, 10, &f->err));
+	go_back(f, 10);
+	f->salt = 7;
+	append_many(f, 11, 20);
+	for (int i = 0; i < 2; i++) {
+		OK(ltx_log_branch(f->log, 10, id, sizeof(id), &f->err));
+		assert_string_equal(id, "epoch0-20-2");
+	}
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test_setup_teardown(keeps_both, setup_below, teardown),
+	        cmocka_unit_test_setup_teardown(cut_again, setup_below, teardown),
 	        cmocka_unit_test_setup_teardown(names, setup_below, teardown),
 	};
 

@@ -54,11 +54,13 @@ static unsigned removals(void)
 }
 
 /* Until the agent has done it. */
-static void remove_it(struct replica_applier *a, struct world *w, const char *name, const char *lineage)
+static void remove_it(struct replica_applier *a, struct world *w, const char *name, const char *lineage, bool hold)
 {
 	unsigned before = removals();
 
 	WOK(replica_applier_remove(a, name, lineage, &w->err));
+	if (hold) /* answered whatever the other one has come to */
+		WOK(replica_applier_hold(a, name, lineage, 20000, &w->err));
 	for (unsigned i = 0; i < 20000 && removals() == before; i++)
 		usleep(1000);
 	assert_int_equal(removals(), before + 1);
@@ -184,10 +186,10 @@ static void test_databases(void **state)
 
 	/* one is deleted */
 	lineage(&worlds[2], l);
-	remove_it(a, w, names[2], l);
+	remove_it(a, w, names[2], l, false);
 	assert_int_equal(access(worlds[2].db, F_OK), -1);
 	/* and asking again does no harm */
-	remove_it(a, w, names[2], l);
+	remove_it(a, w, names[2], l, false);
 
 	/* the host becomes a primary: files are complete, applications can write */
 	WOK(replica_applier_detach(a, 5000, &w->err));
@@ -414,7 +416,7 @@ static void test_come_and_go(void **state)
 		assert_int_equal(access(gone.db, F_OK), 0);
 		lineage(&gone, l);
 		WOK(ltx_log_set_ended(gone.log, 1, &gone.err));
-		remove_it(a, &gone, gone.name, l);
+		remove_it(a, &gone, gone.name, l, i % 2);
 		assert_int_equal(access(gone.db, F_OK), -1);
 		world_fini(&gone);
 		if (i == 4)
