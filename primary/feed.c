@@ -103,9 +103,12 @@ static int announce(struct primary_feed *f, const struct ltx_log_info *info, str
 	int rc;
 
 	bool caught_up = f->state == PRIMARY_FEED_DIVERGED && f->ahead && info->tail_txid >= f->sent_txid;
+	/* on a host that hands on: the replica goes by where an ended one ends */
+	bool grown = info->ended_ms && info->tail_txid != f->told.tail_txid;
 
-	if (f->announced && !caught_up && f->told.epoch == info->epoch && f->told.epoch_txid == info->epoch_txid &&
-	    f->told.base_txid == info->base_txid && f->told.ended_ms == info->ended_ms)
+	if (f->announced && !caught_up && !grown && f->told.epoch == info->epoch &&
+	    f->told.epoch_txid == info->epoch_txid && f->told.base_txid == info->base_txid &&
+	    f->told.ended_ms == info->ended_ms)
 		return 0;
 	d->id = f->id;
 	memcpy(d->name, f->name, sizeof(d->name));

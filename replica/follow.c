@@ -390,6 +390,8 @@ static int settle(struct replica_follow *f, bool *busy, uint64_t *next_ns, struc
 			rc = attend(f, db, err);
 		else if (db->state == REPLICA_FOLLOWDB_FAILED && db->retry_ns < *next_ns)
 			*next_ns = db->retry_ns;
+		if (replica_followdb_complete(db))
+			replica_followdb_close(db);
 		if (!db->log)
 			continue;
 		if (replica_followdb_work(db, WORK_NS))

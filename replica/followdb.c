@@ -369,6 +369,13 @@ bool replica_followdb_sync(struct replica_followdb *db)
 	return true;
 }
 
+bool replica_followdb_complete(const struct replica_followdb *db)
+{
+	return db->log && db->ended && db->db.ended_ms && db->epoch >= db->db.epoch &&
+	       db->tail_txid == db->db.tail_txid && db->state != REPLICA_FOLLOWDB_FAILED &&
+	       db->receive == REPLICA_RECEIVE_NOTHING && !db->dirty && !db->ack_due && !db->held_due;
+}
+
 bool replica_followdb_give_up(struct replica_followdb *db)
 {
 	replica_followdb_drop_file(db, true);

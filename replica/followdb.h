@@ -118,6 +118,8 @@ void replica_followdb_commit(struct replica_followdb *db, uint64_t txid);
 void replica_followdb_abort(struct replica_followdb *db, uint64_t txid);
 /* Some of what a part needs, for budget_ns at most. Returns whether there is more to do at once. */
 bool replica_followdb_work(struct replica_followdb *db, uint64_t budget_ns);
+/* It has ended, all of it is here, and the primary has been told. */
+bool replica_followdb_complete(const struct replica_followdb *db);
 /* What is coming is not wanted: as sync() then. */
 bool replica_followdb_give_up(struct replica_followdb *db);
 /* Makes durable what was taken. Returns whether the durable position has moved. */

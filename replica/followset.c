@@ -215,8 +215,8 @@ int replica_followset_attend(struct replica_followset *s, struct replica_followd
 			return rc;
 	}
 	revived = db->ended && !db->db.ended_ms && db->db.epoch > db->epoch;
-	/* there is nothing to follow any more, once all that is here is known to be part of that history, or a branch */
-	if (opened && db->ended && !revived && db->epoch >= db->db.epoch) {
+	/* there is nothing to follow any more, once all of it is here, and known to be part of that history */
+	if (opened && db->ended && !revived && db->epoch >= db->db.epoch && db->tail_txid >= db->db.tail_txid) {
 		replica_followdb_close(db);
 		return 0;
 	}

@@ -96,6 +96,56 @@ static void test_deleted_and_made_anew(void **state)
 	follow_not(l);
 }
 
+static bool goes(struct host *h, const char *lineage)
+{
+	struct ltx_log *log = host_log(h, lineage);
+	int rc = ltx_logset_remove(h->set, log, NULL);
+
+	ltx_log_put(log);
+	return rc == 0;
+}
+
+/* The log of what has ended is not kept open for as long as the connection lasts. */
+static void test_ended_while_connected(void **state)
+{
+	struct link *l = *state;
+	struct source *s, *other = source_make(&l->p, "other.db", 512, 64);
+	struct ltx_log *log;
+
+	serve(l);
+	follow(l);
+	for (int i = 0; i < 3; i++) {
+		s = source_make(&l->p, "app.db", 512, 64);
+		for (int k = 0; k < 10; k++)
+			source_commit(s, 0);
+		if (i != 1)
+			UNTIL(host_tail(&l->r, s->lineage) == 10);
+		OK(ltx_log_set_ended(s->log, fz_now_ms(), e));
+		UNTIL(host_ended(&l->r, s->lineage) && host_tail(&l->r, s->lineage) == 10);
+		judge(&l->r, s);
+		source_commit(other, 0);
+		UNTIL(goes(&l->r, s->lineage));
+		source_free(s);
+	}
+	UNTIL(host_tail(&l->r, other->lineage) == 3);
+	judge(&l->r, other);
+	s = source_make(&l->p, "app.db", 512, 64); /* it has ended here, but not all of it had come */
+	source_commit(s, 0);
+	UNTIL(host_tail(&l->r, s->lineage) == 1);
+	follow_not(l);
+	log = host_log(&l->r, s->lineage);
+	OK(ltx_log_set_ended(log, fz_now_ms(), e));
+	ltx_log_put(log);
+	source_commit(s, 0);
+	OK(ltx_log_set_ended(s->log, fz_now_ms(), e));
+	follow(l);
+	UNTIL(host_tail(&l->r, s->lineage) == 2);
+	judge(&l->r, s);
+	UNTIL(goes(&l->r, s->lineage));
+	source_free(s);
+	source_free(other);
+}
+
 static uint32_t host_epoch(struct host *h, const char *lineage)
 {
 	struct ltx_log *log = host_log(h, lineage);
@@ -815,6 +865,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test_setup_teardown(test_deleted_and_made_anew, link_setup, link_teardown),
+	        cmocka_unit_test_setup_teardown(test_ended_while_connected, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_epochs_and_roles, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_deleted_in_another_history, link_setup, link_teardown),
 	        cmocka_unit_test_setup_teardown(test_herald, link_setup, link_teardown),
