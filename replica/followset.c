@@ -136,7 +136,7 @@ int replica_followset_end_older(struct replica_followset *s, const struct replic
 		return fz_fail(err, -rc, "the log of %s cannot be opened", db->name);
 	ltx_log_info(log, &info);
 	if (strcmp(info.lineage, db->lineage) != 0) {
-		if (info.epoch < db->db.epoch)
+		if (info.epoch != db->db.epoch)
 			rc = keep(s, log, err);
 		if (rc == 0)
 			rc = end_log(s, log, fz_now_ms(), err);

@@ -706,7 +706,8 @@ static void test_deleted_where_it_was_not_known(void **state)
 		bool kept;
 		uint64_t tail;
 	} cases[] = {
-	        {"another life, of another epoch",                false, 0, 0, 2, false, false, true,  20},
+	        {"another life, of a higher epoch",               false, 0, 0, 2, false, false, true,  20},
+	        {"another life, of an older epoch",               false, 3, 0, 1, false, false, true,  20},
 	        {"another life, of the same epoch",               false, 0, 0, 0, false, false, false, 20},
 	        {"less of the same life",                         true,  0, 0, 0, false, false, true,  20},
 	        {"the same life, another epoch",                  true,  0, 2, 2, false, false, true,  14},
