@@ -152,6 +152,8 @@ int ltx_logset_adopt(struct ltx_logset *set, const char *name, const char *linea
                      struct ltx_log **out, struct fz_err *err) FZ_MUST_CHECK;
 /* The log of that lineage, living or ended, for reading, in a process that holds no set: its last put closes it. -FZ_ENOTFOUND. */
 int ltx_log_open_lineage(struct ltx_log **out, int state_dirfd, const char *lineage, struct fz_err *err) FZ_MUST_CHECK;
+/* Such a log was cut by its writer, perhaps to end again where it did: what is known of it is read anew. */
+int ltx_log_reload(struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK;
 void ltx_log_put(struct ltx_log *log); /* NULL is fine */
 /* All logs, living and ended, in the order (name, created_ms): i-th or NULL; counted. */
 struct ltx_log *ltx_logset_at(struct ltx_logset *set, size_t i);

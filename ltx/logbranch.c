@@ -170,7 +170,7 @@ int ltx_log_branch(struct ltx_log *log, uint64_t from_txid, char *id, size_t cap
 		rc = make(log, statefd, dir, from_txid, err);
 	if (rc == 0 && !there && renameat(statefd, NEW, statefd, path) < 0)
 		rc = fz_fail_errno(err, errno, "naming the branch %s", id);
-	if (rc == 0 && !there)
+	if (rc == 0)
 		rc = fz_sync_parent(statefd, path, err);
 	pthread_mutex_unlock(&log->maint);
 	if (rc == 0 && !there)

@@ -7,23 +7,62 @@
 #include <stdio.h>
 #include <unistd.h>
 
-/* By shorter files of the log's own: these are a branch's too. An index alone is never there with another segment (squash_one() in logfold.c). */
-static int replace_last(struct ltx_log *log, struct ltx_seg *s, uint64_t bytes, uint64_t idx_bytes, struct fz_err *err)
-{
-	static const char tmp_seg[] = "log-tmp-seg", tmp_idx[] = "log-tmp-idx";
-	char seg[LTX_SEG_NAME_SIZE], idx[LTX_SEG_NAME_SIZE];
-	int rc;
+#define TMP_SEG "log-tmp-seg"
+#define TMP_IDX "log-tmp-idx"
 
-	ltx_seg_name(seg, s->min, ".seg");
-	ltx_seg_name(idx, s->min, ".idx");
-	rc = ltx_log_copy_file(log->dirfd, log->dirfd, seg, tmp_seg, bytes, err);
-	if (rc == 0)
-		rc = ltx_log_copy_file(log->dirfd, log->dirfd, idx, tmp_idx, idx_bytes, err);
-	if (rc < 0)
-		return rc;
+static void drop_shorter(struct ltx_log *log)
+{
+	unlinkat(log->dirfd, TMP_SEG, 0); /* or the next open does it */
+	unlinkat(log->dirfd, TMP_IDX, 0);
+}
+
+/* Where the cut falls into a segment that a branch shares: what stays of it, as files of the log's own, while nothing has changed
+ * yet and a full disk changes nothing. 1 = made, 0 = none is needed. */
+static int make_shorter(struct ltx_log *log, uint64_t txid, struct fz_err *err)
+{
+	char seg[LTX_SEG_NAME_SIZE], idx[LTX_SEG_NAME_SIZE];
+	struct ltx_segfile *f = NULL;
+	struct ltx_seg *s, at = {0};
+	struct ltx_pack_entry e;
+	uint64_t i;
+	int rc = 0;
+
 	pthread_mutex_lock(&log->mu);
-	if (unlinkat(log->dirfd, idx, 0) < 0 || fsync(log->dirfd) < 0 ||
-	    renameat(log->dirfd, tmp_seg, log->dirfd, seg) < 0 || renameat(log->dirfd, tmp_idx, log->dirfd, idx) < 0)
+	s = ltx_log_seg_locked(log, txid);
+	if (s && s->n && s->min <= txid && txid < s->max) {
+		at = *s;
+		rc = ltx_log_segfile_locked(log, s, &f, err);
+	}
+	pthread_mutex_unlock(&log->mu);
+	if (rc < 0 || !f)
+		return rc;
+	if (!ltx_segfile_shared(f)) {
+		ltx_segfile_put(f);
+		return 0;
+	}
+	rc = ltx_segfile_find(f, at.n, at.min, txid, &e, &i, err);
+	ltx_segfile_put(f);
+	if (rc == 0)
+		rc = ltx_log_copy_file(log->dirfd, log->dirfd, ltx_seg_name(seg, at.min, ".seg"), TMP_SEG,
+		                       e.off_bytes + e.size_bytes, err);
+	if (rc == 0)
+		rc = ltx_log_copy_file(log->dirfd, log->dirfd, ltx_seg_name(idx, at.min, ".idx"), TMP_IDX,
+		                       (i + 1) * LTX_PACK_ENTRY_SIZE, err);
+	if (rc < 0)
+		drop_shorter(log);
+	return rc < 0 ? rc : 1;
+}
+
+/* An index is never there with another segment (squash_one() in logfold.c). */
+static int take_shorter(struct ltx_log *log, struct ltx_seg *s, struct fz_err *err)
+{
+	char seg[LTX_SEG_NAME_SIZE], idx[LTX_SEG_NAME_SIZE];
+	int rc = 0;
+
+	pthread_mutex_lock(&log->mu);
+	if (unlinkat(log->dirfd, ltx_seg_name(idx, s->min, ".idx"), 0) < 0 || fsync(log->dirfd) < 0 ||
+	    renameat(log->dirfd, TMP_SEG, log->dirfd, ltx_seg_name(seg, s->min, ".seg")) < 0 ||
+	    renameat(log->dirfd, TMP_IDX, log->dirfd, idx) < 0)
 		rc = fz_fail_errno(err, errno, "replacing a log segment");
 	ltx_segfile_put(s->f); /* whoever reads from the old one goes on */
 	s->f = NULL;
@@ -32,13 +71,12 @@ static int replace_last(struct ltx_log *log, struct ltx_seg *s, uint64_t bytes, 
 }
 
 /* Cuts the last segment down to what ends at txid. */
-static int shorten_last(struct ltx_log *log, uint64_t txid, struct fz_err *err)
+static int shorten_last(struct ltx_log *log, uint64_t txid, bool shorter, struct fz_err *err)
 {
 	struct ltx_seg *s = &log->segs[log->n_segs - 1];
 	struct ltx_segfile *f = NULL;
 	struct ltx_pack_entry e;
 	uint64_t i;
-	bool shared;
 	int rc;
 
 	pthread_mutex_lock(&log->mu);
@@ -46,12 +84,10 @@ static int shorten_last(struct ltx_log *log, uint64_t txid, struct fz_err *err)
 	pthread_mutex_unlock(&log->mu);
 	if (rc == 0)
 		rc = ltx_segfile_find(f, s->n, s->min, txid, &e, &i, err);
-	shared = rc == 0 && ltx_segfile_shared(f);
-	if (shared)
-		rc = replace_last(log, s, e.off_bytes + e.size_bytes, (i + 1) * LTX_PACK_ENTRY_SIZE, err);
-	if (rc == 0 && !shared &&
-	    (ftruncate(f->fd, (off_t)(e.off_bytes + e.size_bytes)) < 0 || fsync(f->fd) < 0 ||
-	     ftruncate(f->idx_fd, (off_t)((i + 1) * LTX_PACK_ENTRY_SIZE)) < 0))
+	if (rc == 0 && shorter)
+		rc = take_shorter(log, s, err);
+	else if (rc == 0 && (ftruncate(f->fd, (off_t)(e.off_bytes + e.size_bytes)) < 0 || fsync(f->fd) < 0 ||
+	                     ftruncate(f->idx_fd, (off_t)((i + 1) * LTX_PACK_ENTRY_SIZE)) < 0))
 		rc = fz_fail_errno(err, errno, "shortening the log");
 	if (rc == 0) {
 		pthread_mutex_lock(&log->mu);
@@ -75,6 +111,7 @@ static void set_tail(struct ltx_log *log, uint64_t txid, uint64_t checksum)
 static int truncate_to(struct ltx_log *log, uint64_t txid, struct fz_err *err)
 {
 	uint64_t checksum = LTX_EMPTY_DB, old = log->tail, old_checksum = log->tail_checksum;
+	bool shorter;
 	int rc;
 
 	if (log->readonly || log->in_begin || log->prepared)
@@ -84,8 +121,12 @@ static int truncate_to(struct ltx_log *log, uint64_t txid, struct fz_err *err)
 	if (txid < log->base.e.max_txid)
 		return fz_fail(err, FZ_EGAP, "TXID %" PRIu64 " is older than the log's base", txid);
 	rc = txid ? ltx_log_checksum_at(log, txid, &checksum, err) : 0; /* it must end an entry */
+	if (rc == 0)
+		rc = make_shorter(log, txid, err);
 	if (rc < 0)
 		return rc;
+	shorter = rc == 1;
+	rc = 0;
 	set_tail(log, txid, checksum); /* before anything goes: what is missing is cut off then, not damaged */
 	if (log->synced > txid) {      /* or the next open would miss what was synced */
 		ltx_head_set_synced(&log->head, txid);
@@ -105,7 +146,7 @@ static int truncate_to(struct ltx_log *log, uint64_t txid, struct fz_err *err)
 		ltx_log_unlink_seg(log, min);
 	}
 	if (rc == 0 && log->n_segs && log->segs[log->n_segs - 1].max > txid)
-		rc = shorten_last(log, txid, err);
+		rc = shorten_last(log, txid, shorter, err);
 	if (rc == 0 && fsync(log->dirfd) < 0)
 		rc = fz_fail_errno(err, errno, "shortening the log");
 	if (rc == 0) {
@@ -119,6 +160,7 @@ static int truncate_to(struct ltx_log *log, uint64_t txid, struct fz_err *err)
 		pthread_mutex_unlock(&log->mu);
 	}
 	if (rc < 0) {
+		drop_shorter(log);
 		set_tail(log, old, old_checksum);
 		log->broken = true;
 	}

@@ -462,6 +462,16 @@ int ltx_log_reload_locked(struct ltx_log *log, struct fz_err *err)
 	return rc;
 }
 
+int ltx_log_reload(struct ltx_log *log, struct fz_err *err)
+{
+	int rc;
+
+	pthread_mutex_lock(&log->mu);
+	rc = log->readonly ? ltx_log_reload_locked(log, err) : 0;
+	pthread_mutex_unlock(&log->mu);
+	return rc;
+}
+
 int ltx_log_make(int dirfd, const char *name, const char *lineage, uint32_t epoch, struct fz_err *err)
 {
 	struct ltx_log_meta m = {.epoch = epoch, .created_ms = fz_now_ms()};

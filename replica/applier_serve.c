@@ -161,6 +161,8 @@ static void apply(struct db *d, uint64_t wanted)
 {
 	int rc = attach(d, false, &d->err);
 
+	if (rc == 0 && d->rewind) /* which may have ended where it ends now, and be another one */
+		rc = ltx_log_reload(d->log, &d->err);
 	if (rc == 0 && d->rewind)
 		rc = replica_apply_rewind(d->apply, &d->agent->stop, &d->err);
 	if (rc == 0) {
@@ -300,7 +302,7 @@ static void run(void *arg)
 			if (detach)
 				finish_detach(d, detach);
 			if (hold)
-				done(g, hold, NULL);
+				done(g, hold, rc < 0 ? &err : NULL);
 			end_holds(d);
 			return;
 		}

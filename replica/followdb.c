@@ -100,8 +100,12 @@ void replica_followdb_note_held(struct replica_followdb *db)
 
 int replica_followdb_open(struct replica_followdb *db, struct ltx_log *log, struct fz_err *err)
 {
+	struct ltx_log_info info;
 	int rc = 0;
 
+	ltx_log_info(log, &info);
+	if (info.tail_txid != db->tail_txid || info.tail_checksum != db->tail_checksum)
+		db->steps = 0; /* somebody else has appended to it: that is in no branch */
 	db->log = log;
 	if (ltx_log_prepared(log, NULL, NULL)) /* killed between file and head: the primary has it */
 		rc = ltx_log_drop_prepared(log, err);
@@ -254,6 +258,7 @@ int replica_followdb_branch(struct replica_followdb *db, struct fz_err *err)
 	if (rc < 0)
 		return rc;
 	replica_unsettled_done(db->log);
+	db->steps = 0;
 	agree(db, true);
 	replica_followdb_works(db);
 	return 0;

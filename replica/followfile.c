@@ -202,7 +202,8 @@ static int accept(struct replica_followdb *db, const struct ltx_wire_file *file,
 		return 0;
 	if (db->base ? file->max_txid > db->tail_txid : file->min_txid == db->tail_txid + 1)
 		return 1;
-	if (db->state == REPLICA_FOLLOWDB_WANTED) /* of an earlier stream */
+	if (db->state == REPLICA_FOLLOWDB_WANTED ||
+	    (!db->base && file->max_txid <= db->tail_txid)) /* of an earlier stream */
 		return 0;
 	return fz_fail(err, FZ_EORDER, "TXIDs %" PRIu64 "-%" PRIu64 " came where %" PRIu64 " was next", file->min_txid,
 	               file->max_txid, db->tail_txid + 1);

@@ -178,7 +178,7 @@ static int end(struct replica_followset *s, struct replica_followdb *db, bool *w
 	             (d->epoch < db->epoch || (d->epoch == db->epoch && (d->tail_txid < db->tail_txid || other)));
 	int rc = alone ? keep(s, db->log, err) : 0;
 
-	if (rc == 0 && d->epoch > db->epoch)
+	if (rc == 0 && db->tail_txid && d->epoch > db->epoch)
 		rc = replica_unsettled_note(db->log, err);
 	if (rc == 0)
 		rc = end_log(s, db->log, d->ended_ms, err);
@@ -217,8 +217,15 @@ int replica_followset_attend(struct replica_followset *s, struct replica_followd
 	revived = db->ended && !db->db.ended_ms && db->db.epoch > db->epoch;
 	/* there is nothing to follow any more, once all of it is here, and known to be part of that history */
 	if (opened && db->ended && !revived && db->epoch >= db->db.epoch && db->tail_txid >= db->db.tail_txid) {
+		if (db->epoch == db->db.epoch)
+			replica_unsettled_done(db->log);
 		replica_followdb_close(db);
 		return 0;
+	}
+	if (opened && db->ended && !revived && db->tail_txid && db->epoch < db->db.epoch) {
+		rc = replica_unsettled_note(db->log, err);
+		if (rc < 0)
+			return rc;
 	}
 	if (revived) {
 		rc = revive(s, db, err);

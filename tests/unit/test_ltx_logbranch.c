@@ -2,6 +2,9 @@
  * right, wherever the cut lies in a log of many segments. */
 #include "tests/unit/log_make.h"
 
+#include <signal.h>
+#include <sys/resource.h>
+
 #define LAST    200
 #define SEGMENT 2000
 
@@ -155,6 +158,12 @@ static void cut_again(void **state)
 		then = malloc(sizeof(*then));
 		memcpy(then, f, sizeof(*then));
 		OK(ltx_log_branch(f->log, first, id, sizeof(id), &f->err));
+		if (cases[i].of_first == 1) { /* no room for what it takes: as if nothing had been asked */
+			setrlimit(RLIMIT_FSIZE, &(struct rlimit){100, RLIM_INFINITY});
+			assert_true(ltx_log_truncate(f->log, first, &f->err) < 0);
+			setrlimit(RLIMIT_FSIZE, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY});
+			check(f, f->log, LAST);
+		}
 		OK(ltx_log_truncate(f->log, first, &f->err));
 		if (cases[i].between) {
 			go_back(f, first);
@@ -213,5 +222,6 @@ int main(void)
 	        cmocka_unit_test_setup_teardown(names, setup_below, teardown),
 	};
 
+	signal(SIGXFSZ, SIG_IGN);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
