@@ -53,7 +53,7 @@ int replica_applier_detach(struct replica_applier *a, int wait_ms, struct fz_err
 bool replica_applier_get(struct replica_applier *a, const char *lineage, struct replica_applied *out);
 
 /* ---- the agent's process: runs until sock is closed ----
- * fences: of databases that it has fenced already; borrowed, the descriptors of those that are attached become the applier's. */
+ * fences: of databases that it has fenced already; borrowed, and held until the end. */
 int replica_applier_serve(int sock, int mountfd, int statefd, struct replica_fence *fences,
                           struct fz_err *err) FZ_MUST_CHECK;
 

@@ -23,22 +23,22 @@ struct ltx_log;
 struct replica_apply;
 
 /* Locks that keep writers off a database already (the agent of a former primary has fenced it): descriptors of it and of its -shm,
- * -1 = none. They become the applier's own without ever being let go. */
+ * -1 = none. The applier uses the same open files, so its locks are these. They stay for as long as the agent lives, also when the database is
+ * removed: whoever still has it open would commit to a file that nobody captures. */
 struct replica_fence {
 	struct replica_fence *next;
 	const char *name;
 	int db_fd, shm_fd;
 };
 struct replica_apply_conf {
-	int mountfd;             /* root of the mount, borrowed */
-	const char *name;        /* path of the database below it; missing directories are made */
-	struct ltx_log *log;     /* read-only handle (counted by the caller, outlives this) */
-	uint64_t wal_bytes;      /* checkpoint when the WAL is larger; 0 = 4 MiB */
-	uint64_t wal_hard_bytes; /* above it apply pauses so that readers let the WAL restart; 0 = 1 GiB */
-	struct replica_fence
-	        *fence; /* borrowed; NULL = none. Its descriptors are closed, and -1, once they are taken over */
-	bool sync_each; /* fsync the WAL at each batch; otherwise at checkpoints only */
-	bool to_remove; /* attach nothing: replica_apply_remove() follows */
+	int mountfd;                 /* root of the mount, borrowed */
+	const char *name;            /* path of the database below it; missing directories are made */
+	struct ltx_log *log;         /* read-only handle (counted by the caller, outlives this) */
+	uint64_t wal_bytes;          /* checkpoint when the WAL is larger; 0 = 4 MiB */
+	uint64_t wal_hard_bytes;     /* above it apply pauses so that readers let the WAL restart; 0 = 1 GiB */
+	struct replica_fence *fence; /* borrowed; NULL = none */
+	bool sync_each;              /* fsync the WAL at each batch; otherwise at checkpoints only */
+	bool to_remove;              /* attach nothing: replica_apply_remove() follows */
 };
 struct replica_apply_state {
 	uint64_t txid, checksum; /* applied and visible */

@@ -400,15 +400,6 @@ static bool fenced(struct replica_apply *a)
 	       is.st_dev == was.st_dev;
 }
 
-static void drop_fence(struct replica_apply *a)
-{
-	if (a->conf.fence) {
-		fz_close(&a->conf.fence->db_fd);
-		fz_close(&a->conf.fence->shm_fd);
-	}
-	a->conf.fence = NULL;
-}
-
 /* Returns 1 when what lies there is no database: the caller moves it. */
 static int take_over(struct replica_apply *a, uint64_t deadline_ns, struct fz_err *err)
 {
@@ -504,8 +495,8 @@ int replica_attach(struct replica_apply *a, uint64_t txid, uint64_t deadline_ns,
 	char name[NAME_BYTES];
 	struct stat st;
 
-	if (a->conf.fence && !fenced(a))
-		drop_fence(a);
+	if (!fenced(a))
+		a->conf.fence = NULL;
 	rc = replica_position_open(&a->pos, logdir, false, err);
 	if (rc < 0 && rc != -FZ_ENOTFOUND)
 		return rc;
@@ -547,7 +538,6 @@ int replica_attach(struct replica_apply *a, uint64_t txid, uint64_t deadline_ns,
 		replica_attach_end(a);
 		return rc;
 	}
-	drop_fence(a); /* its locks are ours: the same open files */
 	own_table(ltx_sums_head(a->sums));
 	return 1;
 }

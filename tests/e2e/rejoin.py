@@ -3,6 +3,7 @@
 """Two hosts that can take each other's place. A replica is promoted while its primary lives: the former primary fences itself (writers
 get SQLITE_BUSY or SQLITE_READONLY, readers go on), what it had committed alone becomes a branch, and it follows the new primary
 without a full copy, with the same connections open. Then the other way round."""
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -11,7 +12,8 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
 from cluster import Counted, Host, Reader, caught_up  # noqa: E402
-from faztlib import fazt, fazt_json, integrity, main, need, serialize_hash, wait_for  # noqa: E402
+from faztlib import Failure, fazt, fazt_json, integrity, main, need, serialize_hash, wait_for  # noqa: E402
+from proxy import Proxy  # noqa: E402
 
 # Writes until it is refused; prints what was acknowledged, then why it ended. Its connection stays open and reads on.
 WRITER = """
@@ -212,7 +214,62 @@ def changes(base, a, b, names, openers):
         o.check()
 
 
+def made_anew(base):
+    """A database that the former primary made anew, and the new one has never heard of that: what was committed to it is a branch, and
+    whoever still has it open commits nothing more, though it is gone."""
+    a, b = Host(base, "anew-a"), Host(base, "anew-b")
+    proxy = Proxy(("127.0.0.1", a.port), 1)
+    with contextlib.closing(proxy), a, b:
+        a.primary(b)
+        b.replica_of(a, "--listen", b.address, "--follower", a.public)
+        b.flags[b.flags.index("--primary") + 1] = proxy.address
+        a.start()
+        b.start()
+        path = os.path.join(a.dir, "app.db")
+        app = Counted(path)
+        for _ in range(20):
+            app.commit()
+        caught_up(a, b, "app.db")
+        proxy.set("reset")
+        app.close()
+        os.unlink(path)
+        app = Counted(path)
+        for _ in range(30):
+            app.commit()
+        fazt("promote", "--force", b.dir, timeout=90)
+        proxy.set("pass")
+        wait_for("the former primary to follow", lambda: a.status()["role"] == "replica", 60)
+
+        def shown():
+            with contextlib.closing(sqlite3.connect("file:%s?mode=ro" % path, uri=True, timeout=10)) as con:
+                return con.execute("SELECT n FROM meta").fetchone()[0]
+
+        def is_old():
+            with contextlib.suppress(sqlite3.OperationalError):
+                return shown() == 20
+        wait_for("the life that the new primary has", is_old, 60)
+        app.con.execute("PRAGMA busy_timeout=300")
+        for _ in range(3):
+            try:
+                app.commit()
+                raise Failure("a commit to a database that is gone was acknowledged")
+            except sqlite3.OperationalError:
+                if app.con.in_transaction:
+                    app.con.execute("ROLLBACK")
+        out = os.path.join(base, "anew.db")
+        branch = [x["branch"] for x in fazt_json("branches", "--json", a.dir) if x["database"] == "app.db"]
+        need(len(branch) == 1, "branches: %s", branch)
+        fazt("restore", "%s@%s" % (path, branch[0]), "-o", out)
+        con = sqlite3.connect(out)
+        need(con.execute("SELECT n FROM meta").fetchone()[0] == 30 and integrity(out) == "ok", "the branch is not what was committed")
+        con.close()
+        app.close()
+        a.umount()
+        b.umount()
+
+
 def run(base):
+    made_anew(base)
     a, b = Host(base, "one"), Host(base, "two")
     a.primary(b)
     b.replica_of(a, "--listen", b.address, "--follower", a.public)
