@@ -225,7 +225,7 @@ static void removed(struct replica_applier_events *ev, const char *name, const c
 	pthread_mutex_unlock(&l->mu);
 	log = ltx_logset_find(l->logs, lineage);
 	if (log)
-		replica_leaving_done(log);
+		replica_note_done(log, REPLICA_LEAVING);
 	ltx_log_put(log);
 }
 
@@ -298,7 +298,7 @@ int cmd_link_post(struct cmd_link *l, struct fz_err *err)
 				rc = ltx_log_sync(log, err);
 			if (rc == 0)
 				rc = replica_applier_post(l->applier, info.name, info.lineage, info.tail_txid, err);
-		} else if (info.ended_ms && replica_leaving_is(log)) {
+		} else if (info.ended_ms && replica_noted(log, REPLICA_LEAVING)) {
 			rc = fs_capture_protect(l->capture, info.name, true, err);
 			if (rc == 0)
 				rc = replica_applier_remove(l->applier, info.name, info.lineage, err);

@@ -54,8 +54,8 @@ static bool remove_ended(struct cmd_logkeep *k, struct ltx_log *log, const struc
 		return false;
 	if (elsewhere(k) && settled(k, info) < info->tail_txid)
 		return false;
-	if (replica_leaving_is(log) ||
-	    replica_unsettled_is(log)) /* the agent reads the log for that; it may be needed */
+	if (replica_noted(log, REPLICA_LEAVING) ||
+	    replica_noted(log, REPLICA_UNSETTLED)) /* the agent reads the log for that; it may be needed */
 		return false;
 	if (k->ship && !primary_ship_told_end(k->ship, info)) /* nobody else would tell */
 		return false;

@@ -31,6 +31,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -103,6 +104,31 @@ void ltx_log_unlink_seg(struct ltx_log *log, uint64_t min)
 	unlinkat(log->dirfd, ltx_seg_name(name, min, ".seg"), 0);
 }
 
+/* Between the steps the segment has no index, never a wrong one: open decodes it then. Under mu, so that no reader opens the one with
+ * the other. */
+int ltx_log_swap_seg_locked(struct ltx_log *log, struct ltx_seg *s, struct fz_err *err)
+{
+	char seg[LTX_SEG_NAME_SIZE], idx[LTX_SEG_NAME_SIZE];
+
+	ltx_seg_name(seg, s->min, ".seg");
+	ltx_seg_name(idx, s->min, ".idx");
+	if ((unlinkat(log->dirfd, idx, 0) < 0 && errno != ENOENT) || fsync(log->dirfd) < 0 ||
+	    renameat(log->dirfd, LTX_LOG_TMP_SEG, log->dirfd, seg) < 0 ||
+	    renameat(log->dirfd, LTX_LOG_TMP_IDX, log->dirfd, idx) < 0)
+		return fz_fail_errno(err, errno, "replacing a log segment");
+	ltx_segfile_put(s->f);
+	s->f = NULL;
+	if (log->cached == (size_t)(s - log->segs))
+		log->cached = SIZE_MAX;
+	return 0;
+}
+
+void ltx_log_drop_tmp_seg(struct ltx_log *log)
+{
+	unlinkat(log->dirfd, LTX_LOG_TMP_SEG, 0); /* or the next open does it */
+	unlinkat(log->dirfd, LTX_LOG_TMP_IDX, 0);
+}
+
 void ltx_log_changed_locked(struct ltx_log *log)
 {
 	pthread_cond_broadcast(&log->cond);
@@ -136,7 +162,6 @@ static int sink_write(struct fz_sink *sink, const void *data, size_t n, struct f
 	return s->failed;
 }
 
-/* Makes the last segment ready for writing. */
 static int start_segment(struct ltx_log *log, struct fz_err *err)
 {
 	struct ltx_segfile *f = NULL;
@@ -175,6 +200,7 @@ static int start_segment(struct ltx_log *log, struct fz_err *err)
 	return rc;
 }
 
+/* Makes the last segment ready for writing; where a branch shares it, another one. */
 static int open_last(struct ltx_log *log, struct fz_err *err)
 {
 	struct ltx_seg *s;

@@ -4,17 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <unistd.h>
-
-#define TMP_SEG "log-tmp-seg"
-#define TMP_IDX "log-tmp-idx"
-
-static void drop_shorter(struct ltx_log *log)
-{
-	unlinkat(log->dirfd, TMP_SEG, 0); /* or the next open does it */
-	unlinkat(log->dirfd, TMP_IDX, 0);
-}
 
 /* Where the cut falls into a segment that a branch shares: what stays of it, as files of the log's own, while nothing has changed
  * yet and a full disk changes nothing. 1 = made, 0 = none is needed. */
@@ -43,31 +33,14 @@ static int make_shorter(struct ltx_log *log, uint64_t txid, struct fz_err *err)
 	rc = ltx_segfile_find(f, at.n, at.min, txid, &e, &i, err);
 	ltx_segfile_put(f);
 	if (rc == 0)
-		rc = ltx_log_copy_file(log->dirfd, log->dirfd, ltx_seg_name(seg, at.min, ".seg"), TMP_SEG,
+		rc = ltx_log_copy_file(log->dirfd, log->dirfd, ltx_seg_name(seg, at.min, ".seg"), LTX_LOG_TMP_SEG,
 		                       e.off_bytes + e.size_bytes, err);
 	if (rc == 0)
-		rc = ltx_log_copy_file(log->dirfd, log->dirfd, ltx_seg_name(idx, at.min, ".idx"), TMP_IDX,
+		rc = ltx_log_copy_file(log->dirfd, log->dirfd, ltx_seg_name(idx, at.min, ".idx"), LTX_LOG_TMP_IDX,
 		                       (i + 1) * LTX_PACK_ENTRY_SIZE, err);
 	if (rc < 0)
-		drop_shorter(log);
+		ltx_log_drop_tmp_seg(log);
 	return rc < 0 ? rc : 1;
-}
-
-/* An index is never there with another segment (squash_one() in logfold.c). */
-static int take_shorter(struct ltx_log *log, struct ltx_seg *s, struct fz_err *err)
-{
-	char seg[LTX_SEG_NAME_SIZE], idx[LTX_SEG_NAME_SIZE];
-	int rc = 0;
-
-	pthread_mutex_lock(&log->mu);
-	if (unlinkat(log->dirfd, ltx_seg_name(idx, s->min, ".idx"), 0) < 0 || fsync(log->dirfd) < 0 ||
-	    renameat(log->dirfd, TMP_SEG, log->dirfd, ltx_seg_name(seg, s->min, ".seg")) < 0 ||
-	    renameat(log->dirfd, TMP_IDX, log->dirfd, idx) < 0)
-		rc = fz_fail_errno(err, errno, "replacing a log segment");
-	ltx_segfile_put(s->f); /* whoever reads from the old one goes on */
-	s->f = NULL;
-	pthread_mutex_unlock(&log->mu);
-	return rc;
 }
 
 /* Cuts the last segment down to what ends at txid. */
@@ -84,11 +57,14 @@ static int shorten_last(struct ltx_log *log, uint64_t txid, bool shorter, struct
 	pthread_mutex_unlock(&log->mu);
 	if (rc == 0)
 		rc = ltx_segfile_find(f, s->n, s->min, txid, &e, &i, err);
-	if (rc == 0 && shorter)
-		rc = take_shorter(log, s, err);
-	else if (rc == 0 && (ftruncate(f->fd, (off_t)(e.off_bytes + e.size_bytes)) < 0 || fsync(f->fd) < 0 ||
-	                     ftruncate(f->idx_fd, (off_t)((i + 1) * LTX_PACK_ENTRY_SIZE)) < 0))
+	if (rc == 0 && shorter) {
+		pthread_mutex_lock(&log->mu);
+		rc = ltx_log_swap_seg_locked(log, s, err);
+		pthread_mutex_unlock(&log->mu);
+	} else if (rc == 0 && (ftruncate(f->fd, (off_t)(e.off_bytes + e.size_bytes)) < 0 || fsync(f->fd) < 0 ||
+	                       ftruncate(f->idx_fd, (off_t)((i + 1) * LTX_PACK_ENTRY_SIZE)) < 0)) {
 		rc = fz_fail_errno(err, errno, "shortening the log");
+	}
 	if (rc == 0) {
 		pthread_mutex_lock(&log->mu);
 		s->n = i + 1;
@@ -160,7 +136,7 @@ static int truncate_to(struct ltx_log *log, uint64_t txid, struct fz_err *err)
 		pthread_mutex_unlock(&log->mu);
 	}
 	if (rc < 0) {
-		drop_shorter(log);
+		ltx_log_drop_tmp_seg(log);
 		set_tail(log, old, old_checksum);
 		log->broken = true;
 	}

@@ -314,8 +314,6 @@ uint64_t ltx_log_bytes_upto(struct ltx_log *log, uint64_t txid)
 /* Replaces segment min by one that holds a single file. */
 static int squash_one(struct ltx_log *log, uint64_t min, struct fz_err *err)
 {
-	static const char tmp_seg[] = "log-tmp-seg", tmp_idx[] = "log-tmp-idx";
-	char seg[LTX_SEG_NAME_SIZE], idx[LTX_SEG_NAME_SIZE];
 	struct inputs in = {.list.get = inputs_get};
 	struct part one = {0};
 	struct ltx_merge_result r;
@@ -335,7 +333,7 @@ static int squash_one(struct ltx_log *log, uint64_t min, struct fz_err *err)
 	old_n = s ? s->n : 0;
 	pthread_mutex_unlock(&log->mu);
 	if (rc == 0)
-		rc = merge_to_file(log, &in, tmp_seg, &r, NULL, err);
+		rc = merge_to_file(log, &in, LTX_LOG_TMP_SEG, &r, NULL, err);
 	fz_src_close(one.src);
 	ltx_segfile_put(one.f);
 	if (rc < 0)
@@ -347,22 +345,13 @@ static int squash_one(struct ltx_log *log, uint64_t min, struct fz_err *err)
 	                            .pages = r.pages,
 	                            .commit = r.header.commit};
 	ltx_pack_entry_put(raw, &e);
-	ltx_seg_name(seg, min, ".seg");
-	ltx_seg_name(idx, min, ".idx");
-	rc = fz_write_file(log->dirfd, tmp_idx, raw, sizeof(raw), 0600, err);
-	/* Between the steps the segment has no index, never a wrong one: open decodes it then. Under mu, so that no
-	 * reader opens the one with the other. */
+	rc = fz_write_file(log->dirfd, LTX_LOG_TMP_IDX, raw, sizeof(raw), 0600, err);
 	pthread_mutex_lock(&log->mu);
-	if (rc == 0 &&
-	    ((unlinkat(log->dirfd, idx, 0) < 0 && errno != ENOENT) || fsync(log->dirfd) < 0 ||
-	     renameat(log->dirfd, tmp_seg, log->dirfd, seg) < 0 || renameat(log->dirfd, tmp_idx, log->dirfd, idx) < 0))
-		rc = fz_fail_errno(err, errno, "replacing a log segment");
 	s = ltx_log_seg_locked(log, min);
-	if (rc == 0 && s) {
-		ltx_segfile_put(s->f);
-		s->f = NULL;
-		if (log->cached == (size_t)(s - log->segs))
-			log->cached = SIZE_MAX;
+	if (rc == 0)
+		rc = s ? ltx_log_swap_seg_locked(log, s, err)
+		       : fz_fail(err, FZ_EINTERNAL, "the segment to squash is gone");
+	if (rc == 0) {
 		s->n = 1;
 		s->bytes = r.file_bytes;
 		s->dirty = true;
@@ -372,10 +361,8 @@ static int squash_one(struct ltx_log *log, uint64_t min, struct fz_err *err)
 		ltx_log_changed_locked(log);
 	}
 	pthread_mutex_unlock(&log->mu);
-	if (rc < 0) {
-		unlinkat(log->dirfd, tmp_seg, 0);
-		unlinkat(log->dirfd, tmp_idx, 0);
-	}
+	if (rc < 0)
+		ltx_log_drop_tmp_seg(log);
 	return rc;
 }
 

@@ -112,6 +112,12 @@ int ltx_log_add_seg_locked(struct ltx_log *log, const struct ltx_seg *s, struct 
 /* Takes the i-th segment out of the list (its files stay). */
 void ltx_log_drop_seg_locked(struct ltx_log *log, size_t i);
 void ltx_log_unlink_seg(struct ltx_log *log, uint64_t min);
+/* What is to take a segment's place is written to these two, synced. swap: they have its names then; whoever reads from the old ones goes on.
+ * Not locked and not swapped: drop. */
+#define LTX_LOG_TMP_SEG "log-tmp-seg"
+#define LTX_LOG_TMP_IDX "log-tmp-idx"
+int ltx_log_swap_seg_locked(struct ltx_log *log, struct ltx_seg *s, struct fz_err *err) FZ_MUST_CHECK;
+void ltx_log_drop_tmp_seg(struct ltx_log *log);
 /* The first limit bytes of a file, under another name, synced; what has that name is written over. (logbranch.c) */
 int ltx_log_copy_file(int from_dirfd, int to_dirfd, const char *name, const char *to_name, uint64_t limit,
                       struct fz_err *err) FZ_MUST_CHECK;

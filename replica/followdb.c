@@ -257,7 +257,7 @@ int replica_followdb_branch(struct replica_followdb *db, struct fz_err *err)
 	replica_followdb_look_at_log(db, rc == 0);
 	if (rc < 0)
 		return rc;
-	replica_unsettled_done(db->log);
+	replica_note_done(db->log, REPLICA_UNSETTLED);
 	db->steps = 0;
 	agree(db, true);
 	replica_followdb_works(db);
@@ -314,7 +314,7 @@ int replica_followdb_take_epoch(struct replica_followdb *db, struct fz_err *err)
 		rc = ltx_log_set_epoch_at(db->log, &start, err);
 		if (rc < 0)
 			return rc;
-		replica_unsettled_done(db->log);
+		replica_note_done(db->log, REPLICA_UNSETTLED);
 	}
 	pthread_mutex_lock(&db->env->mu);
 	if (db->epoch < db->db.epoch)

@@ -92,7 +92,7 @@ static int end_log(struct replica_followset *s, struct ltx_log *log, int64_t end
 	ltx_log_info(log, &info);
 	if (info.ended_ms)
 		return 0;
-	rc = replica_leaving_note(log, err);
+	rc = replica_note(log, REPLICA_LEAVING, err);
 	if (rc == 0)
 		rc = ltx_log_set_ended(log, ended_ms, err);
 	if (rc < 0)
@@ -179,7 +179,7 @@ static int end(struct replica_followset *s, struct replica_followdb *db, bool *w
 	int rc = alone ? keep(s, db->log, err) : 0;
 
 	if (rc == 0 && db->tail_txid && d->epoch > db->epoch)
-		rc = replica_unsettled_note(db->log, err);
+		rc = replica_note(db->log, REPLICA_UNSETTLED, err);
 	if (rc == 0)
 		rc = end_log(s, db->log, d->ended_ms, err);
 	if (rc < 0)
@@ -218,12 +218,12 @@ int replica_followset_attend(struct replica_followset *s, struct replica_followd
 	/* there is nothing to follow any more, once all of it is here, and known to be part of that history */
 	if (opened && db->ended && !revived && db->epoch >= db->db.epoch && db->tail_txid >= db->db.tail_txid) {
 		if (db->epoch == db->db.epoch)
-			replica_unsettled_done(db->log);
+			replica_note_done(db->log, REPLICA_UNSETTLED);
 		replica_followdb_close(db);
 		return 0;
 	}
 	if (opened && db->ended && !revived && db->tail_txid && db->epoch < db->db.epoch) {
-		rc = replica_unsettled_note(db->log, err);
+		rc = replica_note(db->log, REPLICA_UNSETTLED, err);
 		if (rc < 0)
 			return rc;
 	}
@@ -270,7 +270,7 @@ static void part_ended(struct replica_followset *s, struct replica_followdb *db)
 		replica_followdb_fail(db, &why);
 		return;
 	}
-	replica_unsettled_done(db->log);
+	replica_note_done(db->log, REPLICA_UNSETTLED);
 	replica_followdb_close(db);
 }
 

@@ -12,11 +12,11 @@
 
 struct ltx_log;
 
-int replica_leaving_note(struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK;
-void replica_leaving_done(struct ltx_log *log);
-bool replica_leaving_is(struct ltx_log *log);
-int replica_unsettled_note(struct ltx_log *log, struct fz_err *err) FZ_MUST_CHECK;
-void replica_unsettled_done(struct ltx_log *log);
-bool replica_unsettled_is(struct ltx_log *log);
+#define REPLICA_LEAVING   "leaving"
+#define REPLICA_UNSETTLED "unsettled"
+
+int replica_note(struct ltx_log *log, const char *what, struct fz_err *err) FZ_MUST_CHECK;
+void replica_note_done(struct ltx_log *log, const char *what);
+bool replica_noted(struct ltx_log *log, const char *what);
 
 #endif

@@ -121,12 +121,12 @@ static void test_removes_ended(void **state)
 	assert_int_equal(cmd_logkeep_pass(&k, now + HOUR / 2), 0); /* not yet */
 	fix_until(f, told_end, "the mark of the end");
 	log = ltx_logset_at(f->set, 0);
-	OK(replica_unsettled_note(log, &f->err)); /* it may hold what nobody else has */
+	OK(replica_note(log, REPLICA_UNSETTLED, &f->err)); /* it may hold what nobody else has */
 	ltx_log_put(log);
 	for (int i = 0; i < 20; i++, usleep(5000)) /* with any lane looking at it or not */
 		assert_int_equal(cmd_logkeep_pass(&k, now + 2 * HOUR), 0);
 	log = ltx_logset_at(f->set, 0);
-	replica_unsettled_done(log);
+	replica_note_done(log, REPLICA_UNSETTLED);
 	ltx_log_put(log);
 	fix_until(f, removed, "the end of the log");
 	log = ltx_logset_at(f->set, 0);

@@ -45,6 +45,32 @@ static unsigned links(struct ltx_log *log, const struct ltx_seg *s)
 	return (unsigned)st.st_nlink;
 }
 
+static struct ltx_log *open_at(struct fix *f, const char *path)
+{
+	struct ltx_log *log = NULL;
+	int fd = openat(f->dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	OK(ltx_log_open(&log, fd, &f->conf, NULL, &f->err));
+	return log;
+}
+
+/* The log as it is, and what it was as the branch; the log after a restart too. */
+static void check_both(struct fix *f, struct fix *then, const char *id)
+{
+	struct ltx_log *branch;
+	char path[200];
+
+	check(f, f->log, LAST + 20);
+	snprintf(path, sizeof(path), "branches/0123456789abcdef.%s/db/app", id);
+	branch = open_at(f, path);
+	check(then, branch, LAST);
+	ltx_log_close(branch);
+	ltx_log_close(f->log);
+	f->log = open_at(f, "db/app");
+	check(f, f->log, LAST + 20);
+}
+
 static void keeps_both(void **state)
 {
 	static const struct {
@@ -66,11 +92,9 @@ static void keeps_both(void **state)
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		void *s = *state;
 		struct fix *f, *then;
-		struct ltx_log *branch = NULL;
-		char id[64], path[200];
+		char id[64];
 		uint64_t cut;
 		size_t n;
-		int fd;
 
 		print_message("           %s\n", cases[i].name);
 		if (i)
@@ -99,19 +123,7 @@ static void keeps_both(void **state)
 		append_many(f, cut + 1, LAST + 20);
 		OK(ltx_log_sync(f->log, &f->err));
 		assert_true(f->sum[LAST] != then->sum[LAST]);
-		check(f, f->log, LAST + 20);
-
-		snprintf(path, sizeof(path), "branches/0123456789abcdef.%s/db/app", id);
-		fd = openat(f->dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		assert_true(fd >= 0);
-		OK(ltx_log_open(&branch, fd, &f->conf, NULL, &f->err));
-		check(then, branch, LAST);
-		ltx_log_close(branch);
-		ltx_log_close(f->log); /* and after a restart */
-		f->log = NULL;
-		OK(ltx_log_open(&f->log, openat(f->dirfd, "db/app", O_RDONLY | O_DIRECTORY | O_CLOEXEC), &f->conf, NULL,
-		                &f->err));
-		check(f, f->log, LAST + 20);
+		check_both(f, then, id);
 		free(then);
 		if (i)
 			teardown(&s);
@@ -138,9 +150,8 @@ static void cut_again(void **state)
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		void *s = *state;
 		struct fix *f, *then;
-		struct ltx_log *branch = NULL;
 		uint64_t first, second;
-		char id[64], path[200];
+		char id[64];
 
 		print_message("           %s\n", cases[i].name);
 		if (i)
@@ -176,17 +187,7 @@ static void cut_again(void **state)
 		f->salt = 7;
 		append_many(f, second + 1, LAST + 20);
 		OK(ltx_log_sync(f->log, &f->err));
-		check(f, f->log, LAST + 20);
-		snprintf(path, sizeof(path), "branches/0123456789abcdef.%s/db/app", id);
-		OK(ltx_log_open(&branch, openat(f->dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), &f->conf, NULL,
-		                &f->err));
-		check(then, branch, LAST);
-		ltx_log_close(branch);
-		ltx_log_close(f->log);
-		f->log = NULL;
-		OK(ltx_log_open(&f->log, openat(f->dirfd, "db/app", O_RDONLY | O_DIRECTORY | O_CLOEXEC), &f->conf, NULL,
-		                &f->err));
-		check(f, f->log, LAST + 20);
+		check_both(f, then, id);
 		free(then);
 		if (i)
 			teardown(&s);
